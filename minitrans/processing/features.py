@@ -1,0 +1,67 @@
+"""What a processor returns: a dict of arrays that converts to tensors and moves to a device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+class BatchFeature(dict):
+    """A dict whose values can also be read as attributes: `model(**features)`, `features.pixel_values`."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"There is no {name!r} here, only {', '.join(map(repr, self))}.") from None
+
+    def convert_to_tensors(self, tensor_type: str | None, advice: str = "") -> BatchFeature:
+        """Make one array ("np") or torch tensor ("pt") of each value, in place; None leaves everything as it is.
+
+        Raises ValueError where the items of a value have unequal shapes, ending with the caller's `advice`.
+        """
+        if tensor_type is None:
+            return self
+        if tensor_type not in ("np", "pt"):
+            raise ValueError(f'return_tensors is {tensor_type!r}; it must be "pt" (torch), "np" (numpy) or None.')
+        for name, value in self.items():
+            shapes = {getattr(item, "shape", None) or np.shape(item) for item in value}
+            if len(shapes) > 1:
+                listed = ", ".join(str(tuple(shape)) for shape in sorted(shapes))
+                raise ValueError(f"The items of {name} have the shapes {listed} and make no single tensor. {advice}")
+            self[name] = np.asarray(value) if tensor_type == "np" else _to_torch(value)
+        return self
+
+    def to(
+        self,
+        device: str | int | torch.device | torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> BatchFeature:
+        """Move every torch tensor to a device, in place; only floating-point tensors are cast to `dtype`."""
+        import torch
+
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        for name, value in self.items():
+            if isinstance(value, torch.Tensor):
+                kind = dtype if value.is_floating_point() else None
+                self[name] = value.to(device=device, dtype=kind, non_blocking=non_blocking)
+        return self
+
+
+def _to_torch(value: Any) -> torch.Tensor:
+    """Stack to a tensor; numpy's dtypes are kept, Python's numbers become float32 or int64."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value
+    if len(value) and isinstance(value[0], torch.Tensor):
+        return torch.stack(list(value))
+    if isinstance(value, np.ndarray) or (len(value) and isinstance(value[0], np.ndarray)):
+        return torch.from_numpy(np.ascontiguousarray(value))
+    return torch.tensor(value)
