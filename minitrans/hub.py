@@ -1,16 +1,18 @@
 """From an id or a folder to the files of a checkpoint, and back: downloading, atomic saving, pushing.
 
-`huggingface_hub` does the transport and the cache (with HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and its progress bars,
-which show on a terminal only). It is imported when a hub id is opened, never for a local folder.
+`huggingface_hub` does the transport, the cache and the progress bars, and reads HF_HOME, HF_ENDPOINT and
+HF_HUB_OFFLINE. It is imported when a hub id is opened, never for a local folder. A file enters its cache when it
+has the size that the hub announced, and not before.
 """
 
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +37,24 @@ def open_repository(
         raise ValueError(f"A model is named by its folder or by its id on the hub, not by {name_or_path!r}.")
     if force_download and local_files_only:
         raise ValueError("force_download=True asks for a download and local_files_only=True forbids it; choose one.")
-    _refuse_escape(subfolder)
+    subfolder = _inside(subfolder).strip("/")
     if os.path.isdir(name):
-        folder = Path(name, subfolder)
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"The folder {name} has no folder {subfolder} inside; it has {_listing(Path(name))}."
-            )
-        return Repository(name, folder)
+        if not os.path.isdir(os.path.join(name, subfolder)):
+            raise FileNotFoundError(f"{name} has no folder {subfolder}; it holds {_listing(Path(name))}.")
+        return Repository(name, Path(name, subfolder))
     if os.path.isfile(name):
         raise NotADirectoryError(f"{name} is a file; give the folder that holds the checkpoint's files.")
     if not isinstance(name_or_path, str):
         raise FileNotFoundError(f"There is no folder {name}.")
-    return HubRepository(
-        name,
-        subfolder,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        force_download=force_download,
-    )
+    options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    return HubRepository(name, subfolder, revision or "main", {**options, "force_download": force_download})
+
+
+def open_with(name_or_path: str | os.PathLike[str], options: dict[str, Any]) -> tuple["Repository", dict[str, Any]]:
+    """`open_repository` with those of `options` that are its own; return the repository and the other options."""
+    own = {key: value for key, value in options.items() if key in (open_repository.__kwdefaults__ or ())}
+    rest = {key: value for key, value in options.items() if key not in own}
+    return open_repository(name_or_path, **own), rest
 
 
 class Repository:
@@ -66,20 +65,20 @@ class Repository:
         self._folder = folder
 
     def file(self, filename: str) -> Path:
-        """Return the local path of `filename`, or raise FileNotFoundError saying what was looked for and where."""
+        """Return the local path of `filename`; FileNotFoundError says what was looked for and what is there."""
         path = self.find(filename)
         if path is None:
-            raise FileNotFoundError(f"{self.name} has no file {filename}{self._whereabouts()}")
+            raise FileNotFoundError(self._absence(filename))
         return path
 
     def find(self, *filenames: str) -> Path | None:
-        """Return the local path of the first of `filenames` that exists, None where none does."""
-        for filename in filenames:
-            _refuse_escape(filename)
-            path = self._locate(filename)
-            if path is not None:
-                return path
-        return None
+        """Return the local path of the first of `filenames` that exists, None where none does.
+
+        Raises OSError where that cannot be known: the hub does not answer, or may not be asked. ValueError for a
+        path that leads out of the repository.
+        """
+        paths = (self._locate(_inside(filename)) for filename in filenames)
+        return next((path for path in paths if path is not None), None)
 
     def json(self, filename: str) -> dict[str, Any]:
         """Return the JSON object in `filename`; ValueError where the file holds anything else."""
@@ -87,27 +86,28 @@ class Repository:
         try:
             content = json.loads(path.read_bytes().decode("utf-8"))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{filename} of {self.name} is not readable as JSON ({error}): {path}.") from error
+            raise ValueError(f"{filename} of {self.name} cannot be read as JSON ({error}); see {path}.") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{filename} of {self.name} holds a {type(content).__name__}, not a JSON object: {path}.")
+            kind = type(content).__name__
+            raise ValueError(f"{filename} of {self.name} should hold a JSON object, not a {kind}; see {path}.")
         return content
 
     def _locate(self, filename: str) -> Path | None:
         path = self._folder / filename
         return path if path.is_file() else None
 
-    def _whereabouts(self) -> str:
-        return f"; the folder {self._folder} holds {_listing(self._folder)}."
+    def _absence(self, filename: str) -> str:
+        return f"{filename} is missing in {self._folder}, which holds {_listing(self._folder)}."
 
 
 class HubRepository(Repository):
     """The files of a repository on the hub, each downloaded when first asked for, all from one commit.
 
-    The first answer of the hub names the commit that the revision stands for; everything after is asked of that
-    commit, so that a push in between cannot mix two versions.
+    The first answer says which commit the revision stands for, and everything after is asked of that commit, so
+    that a push in between cannot mix two versions.
     """
 
-    def __init__(self, name: str, subfolder: str, revision: str | None, **options: Any) -> None:
+    def __init__(self, name: str, subfolder: str, revision: str, options: dict[str, Any]) -> None:
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id
 
@@ -119,71 +119,96 @@ class HubRepository(Repository):
             ) from None
         self.name = name
         self._subfolder = subfolder
-        self._revision = revision or "main"
+        self._revision = revision
         self._commit: str | None = None
         self._options = options
+        self._located: dict[str, Path | None] = {}
 
     def _locate(self, filename: str) -> Path | None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import RemoteEntryNotFoundError
+        if filename not in self._located:
+            self._located[filename] = self._download(f"{self._subfolder}/{filename}".lstrip("/"))
+        return self._located[filename]
 
-        remote = f"{self._subfolder}/{filename}" if self._subfolder else filename
+    def _download(self, path: str) -> Path | None:
+        from huggingface_hub import errors, hf_hub_download
+
+        if self._commit is not None and self._known_absent(path):
+            return None
         try:
-            path = hf_hub_download(self.name, remote, revision=self._commit or self._revision, **self._options)
-        except RemoteEntryNotFoundError as error:
+            local = hf_hub_download(self.name, path, revision=self._commit or self._revision, **self._options)
+        except errors.RemoteEntryNotFoundError as error:
             self._commit = self._commit or error.response.headers.get("X-Repo-Commit")
             return None
         except Exception as error:
-            raise self._explained(error, remote) from error
-        # .../snapshots/<commit>/<remote>
-        self._commit = Path(path).parts[-1 - len(Path(remote).parts)]
-        return Path(path)
+            out_of_reach = isinstance(error, errors.LocalEntryNotFoundError)
+            if out_of_reach and (self._known_absent(path) or self._wholly_cached()):
+                return None
+            raise _explained(error, self.name, self._revision, f"{path} of {self.name}") from error
+        self._commit = Path(local).parts[-1 - len(Path(path).parts)]  # …/snapshots/<commit>/<path>
+        return Path(local)
 
-    def _whereabouts(self) -> str:
-        where = f" in its folder {self._subfolder}" if self._subfolder else ""
-        return (
-            f"{where} at revision {self._revision} ({_endpoint()}/{self.name}/tree/{self._commit or self._revision})."
-        )
+    def _known_absent(self, path: str) -> bool:
+        """Whether the hub has said so before: the cache keeps a mark of that."""
+        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
-    def _explained(self, error: Exception, filename: str) -> Exception:
-        return _explain(error, self.name, self._revision, filename)
+        return try_to_load_from_cache(self.name, path, **self._snapshot()) is _CACHED_NO_EXIST
+
+    def _wholly_cached(self) -> bool:
+        """Whether the cache holds a complete download, so that what is not there does not exist.
+
+        Every repository has a .gitattributes, and nobody but `hf download` and `snapshot_download` fetches it.
+        """
+        from huggingface_hub import errors, snapshot_download
+
+        try:
+            folder = snapshot_download(self.name, local_files_only=True, **self._snapshot())
+        except errors.LocalEntryNotFoundError:
+            return False
+        return Path(folder, ".gitattributes").exists()
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {"revision": self._commit or self._revision, "cache_dir": self._options["cache_dir"]}
+
+    def _absence(self, filename: str) -> str:
+        place = f"{_endpoint()}/{self.name}/tree/{self._commit or self._revision}/{self._subfolder}".rstrip("/")
+        return f"{filename} is missing in {self.name} at revision {self._revision}; see {place}."
 
 
-def _explain(error: Exception, name: str, revision: str, filename: str) -> Exception:
-    """Turn an error of huggingface_hub into a built-in one whose message is one sentence."""
+_NOT_CACHED = (
+    "{what} (revision {revision}) is not in the cache, and HF_HUB_OFFLINE or local_files_only forbids asking {hub}; "
+    "open it once without, or give a local folder."
+)
+_NO_REPOSITORY = "{name!r} is neither a folder here nor a repository on {hub}; a private one needs token=."
+
+# An error of huggingface_hub, the built-in one to raise instead, and its sentence. The first that fits counts.
+_SENTENCES: tuple[tuple[str, type[OSError], str], ...] = (
+    ("GatedRepoError", PermissionError, "{name} is gated: ask for access at {hub}/{name}, then pass your token=."),
+    ("RepositoryNotFoundError", FileNotFoundError, _NO_REPOSITORY),
+    ("RevisionNotFoundError", FileNotFoundError, "{name} has no revision {revision!r} on {hub}."),
+    ("OfflineModeIsEnabled", FileNotFoundError, _NOT_CACHED),
+    ("LocalEntryNotFoundError", FileNotFoundError, _NOT_CACHED),
+)
+
+
+def _explained(error: BaseException, name: str, revision: str, what: str) -> OSError:
+    """Turn what huggingface_hub raised into a built-in error whose message is one sentence."""
     from huggingface_hub import errors
 
     hub = _endpoint()
-    while error.__cause__ is not None and isinstance(error, (errors.LocalEntryNotFoundError, ValueError)):
-        error = error.__cause__  # type: ignore[assignment]
-    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
-    if isinstance(error, errors.GatedRepoError):
-        return PermissionError(
-            f"{name} is gated: ask for access at {hub}/{name} and pass token= of the account that has it."
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return FileNotFoundError(
-            f"{name!r} is neither a folder here nor a repository on {hub}; a private one needs token=."
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return FileNotFoundError(f"{name} has no revision {revision!r} on {hub}.")
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return FileNotFoundError(
-            f"{filename} of {name} (revision {revision}) is not in the cache, and HF_HUB_OFFLINE forbids a download."
-        )
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return FileNotFoundError(
-            f"{filename} of {name} (revision {revision}) is not in the cache, and local_files_only=True "
-            "forbids a download."
-        )
-    if status in (401, 403):
-        return PermissionError(f"{hub} refused {filename} of {name} (HTTP {status}): check the token.")
-    if status is not None:
-        return OSError(
-            f"{hub} answered HTTP {status} for {filename} of {name} and the cache has no copy; try again later."
-        )
+    while error.__cause__ and isinstance(error, (errors.LocalEntryNotFoundError, ValueError, RuntimeError)):
+        error = error.__cause__
+    for kind, built_in, sentence in _SENTENCES:
+        if isinstance(error, getattr(errors, kind)):
+            return built_in(sentence.format(name=name, revision=revision, what=what, hub=hub))
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return PermissionError(f"{hub} refused {what} (HTTP {status}): check the token and its rights.")
+        return ConnectionError(f"{hub} answered HTTP {status} for {what}; try again later.")
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, f"{what} could not be stored: {error.strerror}", error.filename)
     reason = str(error).strip().split("\n")[0] or type(error).__name__
-    return OSError(f"{filename} of {name} could not be fetched from {hub}: {reason}")
+    return ConnectionError(f"{what} could not be exchanged with {hub}: {reason}")
 
 
 def _endpoint() -> str:
@@ -192,45 +217,45 @@ def _endpoint() -> str:
     return constants.ENDPOINT
 
 
-def _refuse_escape(filename: str) -> None:
-    """Raise ValueError for a path that leads out of the repository, as a hostile index file might name."""
-    if os.path.isabs(filename) or re.match(r"[\\/]|\w:", filename) or ".." in re.split(r"[\\/]", filename):
-        raise ValueError(f"{filename!r} points outside the checkpoint's folder; it was refused.")
+def _inside(path: str) -> str:
+    """Return `path`, refusing one that leads out of the repository, as a hostile index file might name."""
+    if re.search(r"^[\\/]|^\w:|(^|[\\/])\.\.([\\/]|$)", path):
+        raise ValueError(f"{path!r} points outside the checkpoint's folder and was refused.")
+    return path
 
 
 def _listing(folder: Path, limit: int = 12) -> str:
     names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "nothing"
+    return (", ".join(names[:limit]) or "nothing") + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 @contextmanager
 def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary folder whose files replace those of the same name in `folder` when the block ends well.
 
-    Where the block raises, nothing changes and the temporary folder is gone; where the process is killed, the old
-    files stay as they were. The temporary folder lies inside `folder`, the one place that is certain to be on the
-    same file system and writable. Every file is on the disk before the first is renamed into its place.
+    Where the block raises, nothing has changed. Where the process is killed, the old files are whole and a hidden
+    folder `.saving-…` is left over. The temporary folder lies inside `folder`, the one place that is certain to be
+    writable and on the same file system. Every file is on the disk before the first is renamed into its place.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give the folder to save into.")
-    existed = folder.exists()
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
     try:
         yield temporary
-        # Weights come last: until they are replaced the folder still loads as the old checkpoint.
-        files = sorted((path for path in temporary.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+        files = [path for path in temporary.rglob("*") if path.is_file()]
         for path in files:
             with path.open("r+b") as stream:
                 os.fsync(stream.fileno())
-        for path in files:
+        for path in sorted(files, key=lambda path: path.stat().st_size):
             target = folder / path.relative_to(temporary)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if not existed and not any(folder.iterdir()):
+        if is_new and not any(folder.iterdir()):
             folder.rmdir()
 
 
@@ -245,20 +270,23 @@ def push_folder(
 ) -> str:
     """Upload what `write(folder)` puts into a temporary folder, as one commit; return the commit's address.
 
-    The repository is made where there is none, and so is the branch `revision`.
+    The repository is made where there is none, and so is the branch `revision`. Raises OSError with one sentence.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.utils import disable_progress_bars
 
     api = HfApi(token=token)
-    with tempfile.TemporaryDirectory(prefix="minitrans-push-") as folder:
+    # The bars of a download ask for a terminal by themselves.
+    silence = nullcontext() if sys.stderr.isatty() else disable_progress_bars()
+    with silence, tempfile.TemporaryDirectory(prefix="minitrans-push-") as folder:
         write(Path(folder))
+        files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+        additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message or "Upload model"
-            )
+            message = commit_message or "Upload a model with minitrans"
+            return api.create_commit(repo_id, additions, commit_message=message, revision=revision).commit_url
         except Exception as error:
-            raise _explain(error, repo_id, revision or "main", "the upload") from error
-    return commit.commit_url
+            raise _explained(error, repo_id, revision or "main", f"the upload to {repo_id}") from error

@@ -1,0 +1,571 @@
+"""minitrans.hub against a stand-in hub on loopback, through the real huggingface_hub."""
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from huggingface_hub import snapshot_download
+from standin_hub import Fault, StandInHub
+
+from minitrans.hub import atomic_folder, open_repository, open_with, push_folder
+
+WEIGHTS = bytes(range(256)) * 512
+FILES = {
+    "config.json": b'{"model_type": "bert"}',
+    "model.safetensors": WEIGHTS,
+    "vocab.txt": b"[PAD]\n[UNK]\n",
+    "small/config.json": b'{"model_type": "distilbert"}',
+}
+NAME = "org/tiny"
+
+
+@pytest.fixture
+def hub():
+    with StandInHub({NAME: FILES}) as server:
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path, hub):
+    """The process's huggingface_hub talks to the stand-in, with an empty cache."""
+    folder = tmp_path / "cache"
+    with hub.connected(folder):
+        yield folder
+
+
+def one_sentence(caught: pytest.ExceptionInfo[BaseException], *words: str) -> None:
+    """The message is one line and names what the reader needs."""
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def partial_files(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.incomplete"))
+
+
+# A repository on the hub
+
+
+def test_only_the_files_asked_for_are_fetched(hub, cache):
+    repository = open_repository(NAME)
+    assert hub.requests == []
+    assert repository.json("config.json") == {"model_type": "bert"}
+    assert repository.file("model.safetensors").read_bytes() == WEIGHTS
+    assert {request.path.rsplit("/")[-1] for request in hub.requests} == {"config.json", "model.safetensors"}
+    assert repository.name == NAME
+
+
+def test_the_subfolder_is_the_root_of_what_is_seen(hub, cache):
+    repository = open_repository(NAME, subfolder="small")
+    assert repository.json("config.json") == {"model_type": "distilbert"}
+    assert repository.find("vocab.txt") is None
+
+
+def test_branches_tags_and_commits(hub, cache):
+    first = hub.repositories[NAME].refs["main"]
+    hub.tag(NAME, "v1", first)
+    second = hub.commit(NAME, {"config.json": b'{"model_type": "second"}'})
+    third = hub.commit(NAME, {"config.json": b'{"model_type": "third"}'}, branch="feature/x")
+    expected = {None: "second", "main": "second", "v1": "bert", first: "bert", second: "second", third: "third"}
+    for revision, kind in {**expected, "feature/x": "third"}.items():
+        assert open_repository(NAME, revision=revision).json("config.json") == {"model_type": kind}
+
+
+@pytest.mark.parametrize("first_asked", ["config.json", "absent.json"])
+def test_all_files_come_from_the_commit_of_the_first_answer(hub, cache, first_asked):
+    repository = open_repository(NAME)
+    repository.find(first_asked)
+    hub.commit(NAME, {"model.safetensors": b"other weights", "late.json": b"{}", "config.json": b"{}"})
+    assert repository.file("model.safetensors").read_bytes() == WEIGHTS
+    assert repository.json("config.json") == {"model_type": "bert"}
+    assert repository.find("late.json") is None
+    assert open_repository(NAME).file("model.safetensors").read_bytes() == b"other weights"
+
+
+def test_a_second_opening_asks_for_no_bytes_again(hub, cache):
+    for _ in range(2):
+        repository = open_repository(NAME)
+        repository.json("config.json"), repository.file("model.safetensors"), repository.find("absent.json")
+        repository.json("config.json"), repository.file("model.safetensors"), repository.find("absent.json")
+    assert len(hub.asked("config.json", "GET")) == len(hub.asked("model.safetensors", "GET")) == 1
+    # One request to learn which commit the branch names now; the commit's files and absences are remembered.
+    assert len(hub.asked("config.json", "HEAD")) == 2
+    assert len(hub.asked("model.safetensors", "HEAD")) == len(hub.asked("absent.json", "HEAD")) == 1
+
+
+def test_force_download_fetches_each_file_once_again(hub, cache):
+    open_repository(NAME).file("config.json").write_bytes(b"spoilt")
+    repository = open_repository(NAME, force_download=True)
+    for _ in range(2):
+        assert repository.json("config.json") == {"model_type": "bert"}
+    assert len(hub.asked("config.json", "GET")) == 2
+    with pytest.raises(ValueError, match="choose one"):
+        open_repository(NAME, force_download=True, local_files_only=True)
+
+
+def test_the_token_goes_to_the_hub_and_nowhere_else(hub, cache):
+    hub.repositories[NAME].token = "hf_secret"
+    assert open_repository(NAME, token="hf_secret").file("model.safetensors").read_bytes() == WEIGHTS
+    assert {request.token for request in hub.asked() if "/resolve/" in request.path} == {"hf_secret"}
+    assert [request.token for request in hub.asked() if "/cdn/" in request.path] == [None]
+
+
+def test_cache_dir_is_used(hub, cache, tmp_path):
+    path = open_repository(NAME, cache_dir=tmp_path / "elsewhere").file("config.json")
+    assert path.is_relative_to(tmp_path / "elsewhere")
+    assert not cache.exists()
+
+
+# Without the hub
+
+
+@pytest.fixture(params=["HF_HUB_OFFLINE", "local_files_only"])
+def opened_offline(request, hub, cache, monkeypatch):
+    """Calling it goes offline, one way or the other, and opens the repository."""
+
+    def opened():
+        if request.param == "local_files_only":
+            return open_repository(NAME, local_files_only=True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        return open_repository(NAME)
+
+    return opened
+
+
+def test_cached_files_need_no_network(hub, opened_offline):
+    online = open_repository(NAME)
+    online.file("config.json"), online.file("model.safetensors"), online.find("absent.json")
+    asked = len(hub.requests)
+    repository = opened_offline()
+    assert repository.find("absent.json") is None
+    assert repository.json("config.json") == {"model_type": "bert"}
+    assert repository.file("model.safetensors").read_bytes() == WEIGHTS
+    assert len(hub.requests) == asked
+
+
+def test_what_is_not_cached_is_not_taken_for_absent(hub, opened_offline):
+    open_repository(NAME).file("config.json")
+    asked = len(hub.requests)
+    repository = opened_offline()
+    for filename in ("vocab.txt", "absent.json"):
+        with pytest.raises(FileNotFoundError) as caught:
+            repository.find(filename)
+        one_sentence(caught, f"{filename} of {NAME}", "not in the cache", "HF_HUB_OFFLINE or local_files_only")
+    assert len(hub.requests) == asked
+
+
+def test_a_whole_download_knows_what_the_repository_lacks(hub, opened_offline):
+    hub.commit(NAME, {".gitattributes": b""})
+    snapshot_download(NAME)
+    repository = opened_offline()
+    assert repository.find("absent.json") is None
+    assert repository.json("config.json") == {"model_type": "bert"}
+
+
+def test_an_incomplete_download_does_not(hub, opened_offline):
+    hub.commit(NAME, {".gitattributes": b""})
+    snapshot_download(NAME, allow_patterns=[".gitattributes", "*.json"])
+    repository = opened_offline()
+    assert repository.json("config.json") == {"model_type": "bert"}
+    with pytest.raises(FileNotFoundError, match="not in the cache"):
+        repository.find("vocab.txt")
+
+
+def test_a_dead_hub_serves_from_the_cache(hub, cache):
+    open_repository(NAME).file("config.json")
+    hub.faults = {"config.json": Fault(status=503), "vocab.txt": Fault(status=503)}
+    repository = open_repository(NAME)
+    assert repository.json("config.json") == {"model_type": "bert"}
+    with pytest.raises(ConnectionError) as caught:
+        repository.file("vocab.txt")
+    one_sentence(caught, "vocab.txt of org/tiny", "HTTP 503", hub.url)
+
+
+def test_the_environment_decides_in_a_fresh_process(hub, tmp_path):
+    """HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE as users set them; nothing is printed where there is no terminal."""
+    script = "import sys; from minitrans.hub import open_repository; r = open_repository('org/tiny')\n"
+    script += "print(r.file('config.json')); r.file('model.safetensors'); r.find('absent.json')"
+    environment = hub.environment(tmp_path / "home")
+    runs = []
+    for extra in ({}, {"HF_HUB_OFFLINE": "1"}):
+        run = subprocess.run(
+            [sys.executable, "-c", script], env={**environment, **extra}, capture_output=True, text=True, check=True
+        )
+        runs.append((run.stdout, run.stderr, len(hub.requests)))
+    assert Path(runs[0][0].strip()).is_relative_to(tmp_path / "home")
+    assert runs[0] == runs[1]
+    assert runs[0][1] == ""
+    assert runs[0][2] > 0
+
+
+# What goes wrong
+
+
+def test_what_does_not_exist(hub, cache):
+    with pytest.raises(FileNotFoundError) as caught:
+        open_repository(NAME).file("absent.json")
+    one_sentence(caught, "absent.json", NAME, "revision main", hub.url)
+    with pytest.raises(FileNotFoundError) as caught:
+        open_repository(NAME, revision="v9").file("config.json")
+    one_sentence(caught, NAME, "revision 'v9'", hub.url)
+    with pytest.raises(FileNotFoundError) as caught:
+        open_repository("org/none").file("config.json")
+    one_sentence(caught, "'org/none'", "neither a folder here nor a repository", "token=")
+
+
+def test_what_may_not_be_read(hub, cache):
+    hub.repositories[NAME].token = "hf_secret"
+    with pytest.raises(FileNotFoundError) as caught:
+        open_repository(NAME).file("config.json")
+    one_sentence(caught, "private one needs token=")
+    hub.repositories[NAME].gated = True
+    for token in (None, "hf_of_somebody_else"):
+        with pytest.raises(PermissionError) as caught:
+            open_repository(NAME, token=token).find("config.json")
+        one_sentence(caught, "gated", f"{hub.url}/{NAME}", "token=")
+    hub.faults["config.json"] = Fault(status=403)
+    with pytest.raises(PermissionError) as caught:
+        open_repository(NAME, token="hf_secret").find("config.json")
+    one_sentence(caught, "HTTP 403", "check the token")
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+@pytest.mark.parametrize("filename", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("status", [500, 503])
+def test_server_errors(hub, cache, status, filename, method):
+    hub.faults[filename] = Fault(status=status, methods=(method,))
+    repository = open_repository(NAME)
+    with pytest.raises(ConnectionError) as caught:
+        repository.file(filename)
+    one_sentence(caught, filename, f"HTTP {status}", hub.url, "try again later")
+    hub.faults.clear()
+    assert repository.file(filename).read_bytes() == FILES[filename]
+
+
+def test_a_short_outage_is_waited_out(hub, cache):
+    hub.faults["config.json"] = Fault(status=503, times=3, methods=("HEAD",))
+    assert open_repository(NAME).json("config.json") == {"model_type": "bert"}
+
+
+@pytest.mark.parametrize("filename", ["config.json", "model.safetensors"])
+def test_a_cut_download_is_resumed_where_it_stopped(hub, cache, filename):
+    hub.faults[filename] = Fault(cut_after=10, methods=("GET",), times=1)
+    with mock.patch("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 5):
+        assert open_repository(NAME).file(filename).read_bytes() == FILES[filename]
+    assert hub.asked(filename, "GET")[-1].range == "bytes=10-"
+    assert partial_files(cache) == []
+
+
+@pytest.mark.parametrize("filename", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(cut_after=0),
+        Fault(cut_after=10, announce_length=False, times=1),
+        Fault(cut_after=0, announce_length=False),
+        Fault(silent=True),
+    ],
+    ids=["no-bytes", "short-without-length", "empty-without-length", "silent"],
+)
+def test_a_download_that_stays_cut_leaves_nothing_behind(hub, cache, filename, fault):
+    hub.faults[filename] = Fault(**{**vars(fault), "methods": ("GET",)})
+    with pytest.raises(ConnectionError) as caught:
+        open_repository(NAME).file(filename)
+    one_sentence(caught, f"{filename} of {NAME}", hub.url)
+    assert partial_files(cache) == []
+    with pytest.raises(FileNotFoundError):
+        open_repository(NAME, local_files_only=True).file(filename)
+    hub.faults.clear()
+    assert open_repository(NAME).file(filename).read_bytes() == FILES[filename]
+
+
+def test_a_killed_download_does_not_spoil_the_cache(hub, tmp_path):
+    environment = hub.environment(tmp_path / "home")
+    script = "from minitrans.hub import open_repository; open_repository('org/tiny').file('vocab.txt')"
+    hub.faults["vocab.txt"] = Fault(delay=60, methods=("GET",), times=1)
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    while not hub.asked("vocab.txt", "GET"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with hub.connected(tmp_path / "home" / "hub"):
+        assert open_repository(NAME).file("vocab.txt").read_bytes() == FILES["vocab.txt"]
+
+
+def test_no_answer_in_time(hub, cache):
+    hub.faults["vocab.txt"] = Fault(delay=0.3)
+    with (
+        mock.patch("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.05),
+        mock.patch("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 0.05),
+        pytest.raises(ConnectionError) as caught,
+    ):
+        open_repository(NAME).file("vocab.txt")
+    one_sentence(caught, "vocab.txt of org/tiny", "timed out")
+
+
+def test_no_hub_at_all(hub, cache):
+    hub.__exit__()
+    with pytest.raises(ConnectionError) as caught:
+        open_repository(NAME).file("config.json")
+    one_sentence(caught, "config.json of org/tiny", hub.url)
+    hub.__enter__()
+
+
+def test_a_server_that_is_no_hub(hub, cache):
+    hub.faults["config.json"] = Fault(status=200)
+    with pytest.raises(ConnectionError) as caught:
+        open_repository(NAME).file("config.json")
+    one_sentence(caught, "config.json of org/tiny", "HF_ENDPOINT")
+
+
+def test_a_full_disk(hub, cache):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        mock.patch("huggingface_hub.file_download.http_get", side_effect=full),
+        pytest.raises(OSError, match="stored") as caught,
+    ):
+        open_repository(NAME).file("config.json")
+    one_sentence(caught, "config.json of org/tiny", "No space left on device")
+    assert caught.value.errno == errno.ENOSPC
+    assert partial_files(cache) == []
+    assert open_repository(NAME).json("config.json") == {"model_type": "bert"}
+
+
+# A local folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for path, content in FILES.items():
+        target = tmp_path / "model" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_folder_is_used_as_it_is(folder, kind):
+    repository = open_repository(kind(folder))
+    assert repository.file("model.safetensors") == folder / "model.safetensors"
+    assert repository.find("absent.json", "vocab.txt", "config.json") == folder / "vocab.txt"
+    assert repository.find("absent.json", "small") is None
+    assert open_repository(kind(folder), subfolder="small/").json("config.json") == {"model_type": "distilbert"}
+    with pytest.raises(FileNotFoundError) as caught:
+        repository.file("absent.json")
+    one_sentence(caught, "absent.json is missing", str(folder), "config.json, model.safetensors, small, vocab.txt")
+    with pytest.raises(FileNotFoundError) as caught:
+        open_repository(kind(folder), subfolder="large")
+    one_sentence(caught, str(folder), "no folder large", "small")
+
+
+def test_options_of_others_are_handed_back(folder):
+    options = {"subfolder": "small", "revision": None, "strict": True, "num_labels": 3}
+    repository, rest = open_with(folder, options)
+    assert repository.json("config.json") == {"model_type": "distilbert"}
+    assert rest == {"strict": True, "num_labels": 3}
+    assert len(options) == 4
+
+
+def test_a_folder_wins_over_the_hub(folder, monkeypatch):
+    (folder / "org").mkdir()
+    (folder / "small").rename(folder / "org" / "tiny")
+    monkeypatch.chdir(folder)
+    assert open_repository("org/tiny").json("config.json") == {"model_type": "distilbert"}
+
+
+def test_a_local_folder_imports_no_hub_library(folder):
+    script = (
+        f"import sys; from minitrans.hub import open_repository; open_repository({str(folder)!r}).json('config.json')"
+    )
+    script += "\nassert not {'huggingface_hub', 'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("escape", ["../secret", "a/../../secret", "/etc/passwd", "..\\secret", "C:\\secret", ".."])
+def test_no_path_leads_out_of_the_repository(hub, cache, folder, escape):
+    (folder.parent / "secret").write_text("secret")
+    for repository in (open_repository(folder), open_repository(NAME)):
+        for ask in (repository.file, repository.find, repository.json):
+            with pytest.raises(ValueError, match="outside") as caught:
+                ask(escape)
+            one_sentence(caught, repr(escape))
+    with pytest.raises(ValueError, match="outside"):
+        open_repository(folder, subfolder=escape)
+    assert hub.requests == []
+
+
+def test_names_that_are_nothing(folder):
+    cases = {
+        "./no/such/folder": "neither a folder here nor an id",
+        "a/b/c": "neither",
+        "has space/x": "neither",
+        "--": "neither",
+        "x" * 200: "neither",
+        str(folder / "none"): "neither",
+        folder / "none": "There is no folder",
+        folder / "config.json": "is a file",
+        str(folder / "config.json"): "is a file",
+    }
+    for name, words in cases.items():
+        with pytest.raises(OSError, match=words) as caught:
+            open_repository(name)
+        one_sentence(caught, str(name))
+    for name in ("", b"bytes"):
+        with pytest.raises(ValueError, match="folder or by its id"):
+            open_repository(name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"a": ', b"[1, 2]", b"3", b'{"a": "\xff"}', b"\x00\x01", b"[" * 100_000],
+    ids=["empty", "cut", "list", "number", "latin", "binary", "deep"],
+)
+def test_json_that_is_none(folder, content):
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match="JSON") as caught:
+        open_repository(folder).json("config.json")
+    one_sentence(caught, "config.json", str(folder))
+
+
+# Saving
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_saved_files_replace_those_of_the_same_name(folder):
+    with atomic_folder(folder) as temporary:
+        (temporary / "config.json").write_bytes(b"{}")
+        (temporary / "deep").mkdir()
+        (temporary / "deep" / "new.txt").write_bytes(b"new")
+        assert contents(folder)["config.json"] == FILES["config.json"]
+    assert contents(folder) == {**FILES, "config.json": b"{}", "deep/new.txt": b"new"}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "deep",
+        "model.safetensors",
+        "small",
+        "vocab.txt",
+    ]
+
+
+def test_a_new_folder_gets_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").mkdir()
+    with atomic_folder(tmp_path / "a" / "b") as temporary:
+        (temporary / "config.json").write_bytes(b"{}")
+    assert (tmp_path / "a" / "b").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert contents(tmp_path / "a") == {"b/config.json": b"{}"}
+
+
+def half_saved(folder: Path, error: type[BaseException]) -> None:
+    with atomic_folder(folder) as temporary:
+        (temporary / "config.json").write_bytes(b"half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failed_save_changes_nothing(folder, error):
+    for target in (folder, folder.parent / "new"):
+        with pytest.raises(error):
+            half_saved(target, error)
+    assert contents(folder) == FILES
+    assert list(folder.parent.iterdir()) == [folder]
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "small", "vocab.txt"}
+
+
+def test_a_disk_that_fails_at_the_end_changes_nothing(folder):
+    broken = mock.patch("os.fsync", side_effect=OSError(errno.EIO, "Input/output error"))
+    with broken, pytest.raises(OSError, match="Input/output"), atomic_folder(folder) as temporary:
+        (temporary / "config.json").write_bytes(b"{}")
+    assert contents(folder) == FILES
+
+
+def test_a_killed_save_leaves_the_old_files_whole(folder):
+    script = f"""
+from minitrans.hub import atomic_folder
+with atomic_folder({str(folder)!r}) as temporary:
+    (temporary / "config.json").write_bytes(b"half")
+    weights = (temporary / "model.safetensors").open("wb")
+    weights.write(b"x" * 100_000)
+    weights.flush()
+    print("writing", flush=True)
+    input()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"writing\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    repository = open_repository(folder)
+    for path, content in FILES.items():
+        assert repository.file(path).read_bytes() == content
+    with atomic_folder(folder) as temporary:
+        (temporary / "config.json").write_bytes(b"{}")
+    assert repository.json("config.json") == {}
+
+
+def test_saving_into_a_file(folder):
+    with pytest.raises(NotADirectoryError, match="is a file"), atomic_folder(folder / "config.json"):
+        pass
+    assert contents(folder) == FILES
+
+
+# Pushing
+
+
+def write(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "pushed"}))
+    (folder / "README.md").write_text("# A model\n")
+    (folder / "model-00001-of-00002.safetensors").write_bytes(WEIGHTS)
+    (folder / "model-00002-of-00002.safetensors").write_bytes(WEIGHTS[::-1])
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+
+
+def test_push_and_open(hub, cache, capfd):
+    address = push_folder("me/new", write, token="hf_mine", private=True)
+    files = hub.files("me/new")
+    assert address == f"{hub.url}/me/new/commit/{hub.repositories['me/new'].refs['main']}"
+    assert set(files) - {".gitattributes"} == {
+        "config.json",
+        "README.md",
+        "1_Pooling/config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    }
+    repository = open_repository("me/new", token="hf_mine")
+    assert repository.json("config.json") == {"model_type": "pushed"}
+    assert repository.file("model-00002-of-00002.safetensors").read_bytes() == WEIGHTS[::-1]
+    assert len(hub.repositories["me/new"].commits) == 2
+    assert hub.repositories["me/new"].token == "hf_mine"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_push_to_a_branch_of_an_existing_repository(hub, cache):
+    before = hub.files(NAME)
+    push_folder(NAME, write, token="hf_mine", revision="trained", commit_message="Train more")
+    assert hub.files(NAME) == before
+    assert open_repository(NAME, revision="trained").json("config.json") == {"model_type": "pushed"}
+    assert open_repository(NAME, revision="trained").file("vocab.txt").read_bytes() == FILES["vocab.txt"]
+
+
+def test_a_push_that_is_refused_or_cannot_be_written(hub, cache):
+    with pytest.raises(PermissionError) as caught:
+        push_folder("me/new", write)
+    one_sentence(caught, "the upload to me/new", "HTTP 401", "token")
+
+    def fails(folder: Path) -> None:
+        raise RuntimeError("cannot write")
+
+    with pytest.raises(RuntimeError, match="cannot write"):
+        push_folder("me/new", fails, token="hf_mine")
+    assert "me/new" not in hub.repositories
