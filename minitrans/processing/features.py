@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from minitrans.hub import Repository
+
 
 class BatchFeature(dict):
     """A dict whose values can also be read as attributes: `model(**features)`, `features.pixel_values`."""
@@ -65,3 +67,15 @@ def _to_torch(value: Any) -> torch.Tensor:
     if isinstance(value, np.ndarray) or (len(value) and isinstance(value[0], np.ndarray)):
         return torch.from_numpy(np.ascontiguousarray(value))
     return torch.tensor(value)
+
+
+def read_settings(repository: Repository, part: str) -> dict[str, Any]:
+    """Read the settings of an "image_processor" or "feature_extractor".
+
+    They stand in preprocessor_config.json, or under their name in the processor_config.json of newer checkpoints.
+    """
+    if repository.find("processor_config.json"):
+        nested = repository.json("processor_config.json").get(part)
+        if nested is not None:
+            return nested
+    return repository.json("preprocessor_config.json")

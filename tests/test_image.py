@@ -1,0 +1,313 @@
+"""The image processor against transformers' Pillow-backed one, Pillow itself and files made here."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from transformers import ViTImageProcessorPil
+
+from minitrans.processing.image import ViTImageProcessor
+
+SWIN = {
+    "do_normalize": True,
+    "do_resize": True,
+    "feature_extractor_type": "ViTFeatureExtractor",
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "resample": 3,
+    "size": 224,
+}
+CHINA, FLOWER = (load_sample_image(name)[100:327, 150:451] for name in ("china.jpg", "flower.jpg"))
+
+
+def assert_same(images, settings=None, **options):
+    """The same list of arrays as transformers gives, for settings made at construction and for a call's options."""
+    expected = ViTImageProcessorPil(**settings or {})(images, **options)["pixel_values"]
+    found = ViTImageProcessor(**settings or {})(images, **options).pixel_values
+    assert [image.shape for image in found] == [image.shape for image in expected]
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+
+
+def test_a_swin_folder_gives_the_reference_pixels(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(SWIN))
+    processor = ViTImageProcessor.from_pretrained(tmp_path)
+    found = processor(Image.fromarray(CHINA), return_tensors="pt").pixel_values
+    expected = ViTImageProcessorPil.from_pretrained(tmp_path)(Image.fromarray(CHINA), return_tensors="pt")
+    assert found.shape == (1, 3, 224, 224)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected["pixel_values"], rtol=0, atol=1e-6)
+    assert processor.size == {"height": 224, "width": 224}
+
+
+@pytest.mark.parametrize("resample", range(6))
+@pytest.mark.parametrize(
+    "size",
+    [
+        32,
+        500,
+        (20, 31),
+        {"height": 300, "width": 7},
+        {"shortest_edge": 97},
+        {"shortest_edge": 97, "longest_edge": 110},
+        {"shortest_edge": 227, "longest_edge": 900},
+    ],
+)
+def test_sizes_and_filters(size, resample):
+    assert_same([Image.fromarray(CHINA), FLOWER], size=size, resample=resample)
+
+
+def test_random_sizes_round_like_the_reference():
+    random, last = np.random.default_rng(0), {"input_data_format": "channels_last"}
+    for height, width, short, long in random.integers(1, 60, (60, 4)):
+        image = CHINA[:height, :width]
+        assert_same([image], {"size": {"shortest_edge": int(short), "longest_edge": int(short + long)}}, **last)
+        assert_same([image], size=int(short), default_to_square=False, **last)
+
+
+INPUTS = {
+    "PIL": Image.fromarray(CHINA),
+    "channels last": CHINA,
+    "channels first": CHINA.transpose(2, 0, 1),
+    "float 0 to 255": CHINA.astype(np.float32),
+    "float 0 to 1": CHINA / 255,
+    "half precision": (CHINA / 255).astype(np.float16),
+    "int64": CHINA.astype(np.int64),
+    "grey PIL": [Image.fromarray(CHINA).convert("L")],
+    "grey array": CHINA[..., :1],
+    "RGBA PIL": Image.fromarray(np.dstack([CHINA, FLOWER[..., 0]])),
+    "RGBA array": np.dstack([CHINA, FLOWER[..., 0]]),
+    "RGBA floats": np.dstack([CHINA, FLOWER[..., 0]]) / 255,
+    "tensor": torch.tensor(CHINA).permute(2, 0, 1),
+    "float tensor": torch.tensor(CHINA).permute(2, 0, 1) / 255,
+    "batch": np.stack([CHINA, FLOWER]),
+    "tensor batch": torch.tensor(np.stack([CHINA, FLOWER])).permute(0, 3, 1, 2),
+    "list of sizes": [CHINA[:50], Image.fromarray(FLOWER[:, :70]), torch.tensor(CHINA[5:])],
+    "nested lists": [[CHINA, FLOWER], [FLOWER]],
+    "both ends look like channels": CHINA[:3, :, :].copy(),
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_convert_rgb": True},
+        {"do_normalize": False},
+        {"do_rescale": False, "do_convert_rgb": True},
+        {"do_resize": False, "do_convert_rgb": True, "image_mean": 0.4, "image_std": [0.1, 0.2, 0.3]},
+        {"do_rescale": False, "do_normalize": False, "size": 40},
+        {"do_resize": False, "do_rescale": False, "do_normalize": False},
+        {"do_center_crop": True, "crop_size": 91, "size": {"shortest_edge": 80}, "do_convert_rgb": True},
+        {"do_center_crop": True, "crop_size": {"height": 400, "width": 91}, "do_resize": False, "image_mean": 0.4},
+    ],
+    ids=str,
+)
+def test_inputs_and_switches(kind, options):
+    if "image_mean" in options:
+        options = {"image_std": 0.3, **options}
+    assert_same(INPUTS[kind], **options)
+
+
+def test_options_may_stand_in_the_settings_or_in_the_call():
+    options = {"size": 50, "resample": 1, "image_mean": [0.1, 0.2, 0.3], "image_std": 0.5, "rescale_factor": 1 / 127.5}
+    in_call = ViTImageProcessor()(CHINA, **options).pixel_values[0]
+    in_settings = ViTImageProcessor(**options)(CHINA).pixel_values[0]
+    np.testing.assert_array_equal(in_call, in_settings)
+    assert_same(CHINA, options)
+
+
+def test_axes_in_and_out():
+    wide = np.ascontiguousarray(CHINA[:3])
+    processor = ViTImageProcessor(do_resize=False)
+    with pytest.raises(ValueError, match="301"):
+        processor(CHINA[:, :, :2])
+    expected = ViTImageProcessorPil(do_resize=False)(wide, input_data_format="channels_last")["pixel_values"][0]
+    found = processor(wide, input_data_format="channels_last")
+    np.testing.assert_array_equal(found.pixel_values[0], expected)
+    last = processor(wide, input_data_format="channels_last", data_format="channels_last", return_tensors="np")
+    np.testing.assert_array_equal(last.pixel_values, expected.transpose(1, 2, 0)[None])
+
+
+def pixels(image, **options):
+    """The pixels (H, W, C) as they are before resizing, rescaling and normalising."""
+    off = {"do_resize": False, "do_rescale": False, "do_normalize": False, "data_format": "channels_last"}
+    return ViTImageProcessor(**off)(image, **options).pixel_values[0]
+
+
+def test_colours_are_converted_as_pillow_shows_them(tmp_path):
+    colour = Image.fromarray(CHINA)
+    np.testing.assert_array_equal(pixels(colour.convert("1"))[..., 0], np.asarray(colour.convert("1").convert("L")))
+    palette = colour.quantize(64)
+    np.testing.assert_array_equal(pixels(palette), np.asarray(palette.convert("RGB")))
+    cmyk = colour.convert("CMYK")
+    np.testing.assert_array_equal(pixels(cmyk), CHINA)
+    assert pixels(colour.convert("LA"), do_convert_rgb=True).shape == CHINA.shape
+    np.testing.assert_array_equal(pixels(CHINA[..., 0] > 99)[..., 0], np.where(CHINA[..., 0] > 99, 255, 0))
+
+    grey = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(pixels(tmp_path / "deep.png")[..., 0], np.arange(256).reshape(16, 16))
+
+
+def test_white_lies_behind_what_is_transparent(tmp_path):
+    clear = np.dstack([CHINA, np.zeros_like(CHINA[..., 0])])
+    clear[:20, :, 3] = 255
+    image = Image.fromarray(clear)
+    image.save(tmp_path / "alpha.png")
+    hole = Image.fromarray(CHINA).quantize(8)
+    hole.save(tmp_path / "palette.png", transparency=hole.getpixel((40, 40)))
+    expected = np.concatenate([CHINA[:20], np.full_like(CHINA[20:], 255)])
+    np.testing.assert_array_equal(pixels(image, do_convert_rgb=True), expected)
+    np.testing.assert_array_equal(pixels(tmp_path / "alpha.png", do_convert_rgb=True), expected)
+    seen = pixels(tmp_path / "palette.png", do_convert_rgb=True)
+    assert tuple(seen[40, 40]) == (255, 255, 255)
+    opaque = np.asarray(hole) != hole.getpixel((40, 40))
+    np.testing.assert_array_equal(seen[opaque], np.asarray(hole.convert("RGB"))[opaque])
+
+
+def test_channels_follow_the_mean():
+    grey = Image.fromarray(CHINA).convert("L")
+    processor = ViTImageProcessor(size=16)
+    np.testing.assert_array_equal(processor(grey).pixel_values[0], processor(grey.convert("RGB")).pixel_values[0])
+    one = ViTImageProcessor(size=16, image_mean=[0.5], image_std=[0.5])
+    assert one([grey, Image.fromarray(CHINA)], return_tensors="np").pixel_values.shape == (2, 1, 16, 16)
+    assert_same(grey, {"size": 16, "image_mean": [0.5], "image_std": [0.5]})
+
+
+def test_a_file_is_turned_upright_and_a_pil_image_is_not(tmp_path):
+    path = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(CHINA).save(path, exif=exif)
+    assert_same(str(path))
+    np.testing.assert_array_equal(pixels(path), np.rot90(CHINA, -1))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(pixels(image), CHINA)
+
+
+def test_batches_and_tensors():
+    processor = ViTImageProcessor(size=24)
+    batch = processor([CHINA, FLOWER[:90]], return_tensors="pt")
+    assert batch["pixel_values"].shape == (2, 3, 24, 24)
+    for index, image in enumerate([CHINA, FLOWER[:90]]):
+        np.testing.assert_array_equal(batch.pixel_values[index], processor(image).pixel_values[0])
+    assert batch.to("cpu", torch.float16).pixel_values.dtype == torch.float16
+    assert isinstance(processor(CHINA, return_tensors="np").pixel_values, np.ndarray)
+    with pytest.raises(ValueError, match=r"\(3, 90, 301\), \(3, 227, 301\).*do_resize"):
+        processor([CHINA, FLOWER[:90]], do_resize=False, return_tensors="pt")
+
+
+def test_settings_are_saved_and_read_back_by_both(tmp_path):
+    processor = ViTImageProcessor(size=(20, 30), resample=Image.Resampling.BOX, crop_size=9, image_mean=0.3)
+    processor.extra = {"made_by": "someone"}
+    processor.save_pretrained(tmp_path)
+    assert ViTImageProcessor.from_pretrained(tmp_path) == processor
+    reference = ViTImageProcessorPil.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(reference(CHINA)["pixel_values"][0], processor(CHINA).pixel_values[0])
+    reference.save_pretrained(tmp_path / "theirs")
+    again = ViTImageProcessor.from_pretrained(tmp_path / "theirs", do_normalize=False)
+    np.testing.assert_array_equal(again(CHINA, do_normalize=True).pixel_values[0], processor(CHINA).pixel_values[0])
+    assert not again.do_normalize
+
+    nested = {"image_processor": {**SWIN, "size": None, "resample": None}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    assert ViTImageProcessor.from_pretrained(tmp_path).size == {"height": 224, "width": 224}
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": {"do_pad": True}}))
+    with pytest.raises(ValueError, match="do_pad"):
+        ViTImageProcessor.from_pretrained(tmp_path)
+    nested = {"image_processor": {"image_processor_type": "CLIPImageProcessor"}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    with pytest.raises(ValueError, match="CLIPImageProcessor"):
+        ViTImageProcessor.from_pretrained(tmp_path)
+
+
+BROKEN = CHINA / 255
+BROKEN[3, 3, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error", "words"),
+    [
+        (CHINA, {"sizes": 3}, TypeError, "sizes"),
+        (CHINA, {"size": {"height": 3}}, ValueError, "height and width"),
+        (CHINA, {"size": 0}, ValueError, "at least 1"),
+        (CHINA, {"size": "224"}, ValueError, "'224'"),
+        (CHINA, {"resample": 9}, ValueError, "resample is 9"),
+        (CHINA, {"resample": "bicubic"}, ValueError, "resample"),
+        (CHINA, {"do_resize": "no"}, ValueError, "do_resize"),
+        (CHINA, {"do_center_crop": True}, ValueError, "crop_size"),
+        (CHINA, {"image_std": [0.1, 0.0, 0.1]}, ValueError, "image_std"),
+        (CHINA, {"image_mean": "imagenet"}, ValueError, "image_mean"),
+        (CHINA, {"image_mean": [0.1, 0.2]}, ValueError, "3 channels, but image_mean has 2"),
+        (CHINA, {"input_data_format": "NHWC"}, ValueError, "channels_first"),
+        (CHINA, {"return_tensors": "tf"}, ValueError, "return_tensors"),
+        (CHINA[..., :1], {}, ValueError, "1 channels, but image_mean has 3.*do_convert_rgb"),
+        (CHINA[..., :2], {}, ValueError, "neither the first nor the last"),
+        (CHINA[..., :2], {"input_data_format": "channels_last", "do_convert_rgb": True}, ValueError, "2 channels"),
+        (np.zeros((2, 2, 6)), {"input_data_format": "channels_last", "do_normalize": False}, ValueError, "at most 4"),
+        (CHINA[:0], {}, ValueError, "a height"),
+        (Image.new("RGB", (0, 4)), {}, ValueError, "no pixels"),
+        (np.zeros(4), {}, ValueError, r"\(4,\)"),
+        (np.zeros((1, 1, 4, 4, 3)), {}, ValueError, "shape"),
+        (BROKEN, {}, ValueError, "NaN"),
+        (torch.tensor(BROKEN), {}, ValueError, "NaN"),
+        (CHINA - 300.0, {}, ValueError, "from -300"),
+        (CHINA / 255 - 0.5, {"do_rescale": False}, ValueError, "0 to 1"),
+        (CHINA.astype(np.uint16) * 257, {}, ValueError, "to 65535"),
+        (CHINA.astype(np.uint16) * 257, {"do_rescale": False}, ValueError, "uint8"),
+        (np.dstack([CHINA, CHINA[..., 0]]) - 5.5, {"do_convert_rgb": True}, ValueError, "transparency"),
+        (CHINA.astype(str), {}, TypeError, "array of <U3"),
+        (CHINA.tolist(), {}, TypeError, "int"),
+        (b"GIF89a", {}, TypeError, "bytes"),
+        ([], {}, ValueError, "No images"),
+        (Image.fromarray(CHINA[..., 0].astype(np.int32) * 9), {}, ValueError, "mode I"),
+        (Image.fromarray(CHINA[..., 0] / np.float32(255)), {}, ValueError, "mode F"),
+        ("https://example.org/a.png", {}, ValueError, "nothing is downloaded"),
+        ("data:image/png;base64,AAAA", {}, ValueError, "nothing is downloaded"),
+        ("no/such/file.png", {}, FileNotFoundError, "no/such/file.png"),
+    ],
+)
+def test_bad_input_gets_a_sentence(image, options, error, words):
+    with pytest.raises(error, match=words):
+        ViTImageProcessor()(image, **options)
+
+
+def test_damaged_files_and_bombs(tmp_path, monkeypatch):
+    path = tmp_path / "image.png"
+    Image.fromarray(CHINA).save(path)
+    whole = path.read_bytes()
+    for length in (0, 10, 60, len(whole) // 2):
+        path.write_bytes(whole[:length])
+        with pytest.raises(OSError, match=r"image.png \(\d+ bytes\) cannot be read"):
+            ViTImageProcessor()(path)
+        if length > 60:
+            with Image.open(path) as image, pytest.raises(OSError, match="Image 0 cannot be read"):
+                ViTImageProcessor()(image)
+    path.write_bytes(whole)
+    count = CHINA.shape[0] * CHINA.shape[1]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", count - 1)
+    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ValueError, match=r"image.png has more .* bombs"):
+        ViTImageProcessor()(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", count // 3)
+    with pytest.raises(ValueError, match=r"image.png has more .* bombs"):
+        ViTImageProcessor()(path)
+
+
+def test_pixels_that_are_rescaled_twice_are_named(caplog):
+    ViTImageProcessor(rescale_factor=1 / 254)(CHINA / 255)
+    assert "pass do_rescale=False" in caplog.text
+
+
+def test_torch_is_imported_only_for_tensors():
+    program = (
+        "import sys; import numpy as np; from minitrans.processing.image import ViTImageProcessor as P; "
+        "P()(np.zeros((9, 9, 3), np.uint8), return_tensors='np'); assert 'torch' not in sys.modules; "
+        "P()(np.zeros((9, 9, 3), np.uint8), return_tensors='pt'); assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
