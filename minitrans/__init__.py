@@ -1,0 +1,39 @@
+"""BERT, DistilBERT, Swin and Wav2Vec2, hand-written, behind the Auto classes everybody knows.
+
+Every public name is loaded on first use, so that `from minitrans import AutoTokenizer` imports no torch.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "minitrans.auto": (
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForMaskedLM",
+        "AutoModelForMultipleChoice",
+        "AutoModelForNextSentencePrediction",
+        "AutoModelForPreTraining",
+        "AutoModelForQuestionAnswering",
+        "AutoModelForSequenceClassification",
+        "AutoModelForTokenClassification",
+    ),
+    "minitrans.ops": ("engine",),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name.startswith("_"):
+        raise AttributeError(f"module 'minitrans' has no attribute {name!r}")
+    return importlib.import_module("minitrans.auto").published_class(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,192 @@
+"""config.json -> dataclass, with every value checked.
+
+A model's configuration is a dataclass whose fields carry the published names and defaults. Keys that the dataclass
+does not know are kept in `extra` and saved back; a known key with a value that the package cannot honour raises,
+because wrong numbers are worse than an error.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import types
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from minitrans import hub
+
+Size = Annotated[int, (1, math.inf)]
+Count = Annotated[int, (0, math.inf)]
+Rate = Annotated[float, (0.0, 1.0)]
+Positive = Annotated[float, (0.0, math.inf)]
+Labels = Union[dict, None]
+
+C = TypeVar("C", bound="Config")
+
+
+@dataclass(init=False)
+class Config:
+    """What every model's configuration has; a model adds its own fields.
+
+    Build one from keyword arguments (`BertConfig(hidden_size=128, num_labels=3)`), from a dict, or from a checkpoint.
+    Raises ValueError where a value is of the wrong type, out of its range, or not honoured by this package.
+    """
+
+    model_type: ClassVar[str] = ""
+    attribute_map: ClassVar[dict[str, str]] = {}  # other name -> field name
+    honoured: ClassVar[dict[str, tuple]] = {}  # key -> the values that this package computes
+    not_honoured: ClassVar[dict[str, str]] = {}  # key -> why only `honoured` values are accepted
+
+    architectures: list[str] | None = None
+    id2label: Labels = None
+    label2id: Labels = None
+    problem_type: str | None = None
+    dtype: str | None = None
+    tie_word_embeddings: bool = True
+    output_hidden_states: bool = False
+    output_attentions: bool = False
+    return_dict: bool = True
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __init__(self, **values: Any) -> None:
+        values = {self.attribute_map.get(key, key): value for key, value in values.items()}
+        values.pop("model_type", None)
+        dtype = values.pop("torch_dtype", None) or values.pop("dtype", None)
+        values["dtype"] = None if dtype is None else str(dtype).removeprefix("torch.")
+        labels = {key: values.pop(key, None) for key in ("num_labels", "id2label", "label2id")}
+        for spec in fields(self):
+            default = spec.default if spec.default is not MISSING else None
+            if spec.default_factory is not MISSING:
+                default = spec.default_factory()
+            setattr(self, spec.name, values.pop(spec.name, default))
+        self.extra = {**self.extra, **values}
+        self._set_labels(**labels)
+        self.validate()
+
+    def _set_labels(self, num_labels: int | None, id2label: Labels, label2id: Labels) -> None:
+        if id2label is None and label2id is not None and num_labels in (None, len(label2id)):
+            id2label = {index: label for label, index in label2id.items()}
+        if id2label is None or num_labels not in (None, len(id2label)):
+            count = 2 if num_labels is None else num_labels
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"num_labels is {count!r}; it must be a whole number of at least 1.")
+            id2label, label2id = {index: f"LABEL_{index}" for index in range(count)}, None
+        try:
+            self.id2label = {int(index): label for index, label in id2label.items()}
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError(f"id2label must map whole numbers to names, but it is {id2label!r}.") from None
+        self.label2id = label2id or {label: index for index, label in self.id2label.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        extra = self.__dict__.get("extra", {})
+        if name in type(self).attribute_map:
+            return getattr(self, type(self).attribute_map[name])
+        if name in extra:
+            return extra[name]
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "num_labels":
+            self._set_labels(value, None, None)
+        else:
+            object.__setattr__(self, type(self).attribute_map.get(name, name), value)
+
+    @property
+    def num_labels(self) -> int:
+        """How many classes a classification head has."""
+        return len(self.id2label or ())
+
+    @property
+    def use_return_dict(self) -> bool:
+        """The older name of `return_dict`."""
+        return self.return_dict
+
+    def validate(self) -> None:
+        """Check every field's type and range, and that what it asks for is computed here; ValueError otherwise."""
+        hints = get_type_hints(type(self), include_extras=True)
+        for spec in fields(self):
+            _check(f"{type(self).__name__}.{spec.name}", getattr(self, spec.name), hints[spec.name])
+        for name, allowed in self.honoured.items():
+            value = getattr(self, name, allowed[0])
+            if value not in allowed:
+                reason = self.not_honoured.get(name, f"minitrans computes {', '.join(map(repr, allowed))} only")
+                raise ValueError(f"{type(self).__name__}.{name} is {value!r}: {reason}.")
+
+    @classmethod
+    def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:
+        """Build from the content of a config.json; `overrides` win."""
+        overrides = {cls.attribute_map.get(key, key): value for key, value in overrides.items()}
+        values = {cls.attribute_map.get(key, key): value for key, value in values.items()}
+        if "num_labels" in overrides and "id2label" not in overrides:
+            if len(values.get("id2label") or ()) != overrides["num_labels"]:
+                values = {key: value for key, value in values.items() if key not in ("id2label", "label2id")}
+        elif "id2label" in overrides:
+            values = {key: value for key, value in values.items() if key not in ("label2id", "num_labels")}
+        if "dtype" in overrides:
+            values = {key: value for key, value in values.items() if key != "torch_dtype"}
+        return cls(**{**values, **overrides})
+
+    @classmethod
+    def from_pretrained(cls: type[C], name_or_path: str | Path, **options: Any) -> C:
+        """Read config.json of a folder or hub id; hub options as in `minitrans.hub.open_repository`, the rest override."""
+        repository, overrides = hub.open_with(name_or_path, options)
+        values = repository.json("config.json")
+        found = values.get("model_type", cls.model_type)
+        if found != cls.model_type:
+            raise ValueError(f"{repository.name} is a {found!r} checkpoint, but {cls.__name__} reads {cls.model_type!r}.")
+        return cls.from_dict(values, **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and every unknown key, as they stand in config.json."""
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "extra"}
+        if values["dtype"] is None:
+            del values["dtype"]
+        return copy.deepcopy({**self.extra, **values, "model_type": self.model_type})
+
+    def to_json_string(self) -> str:
+        """`to_dict` as JSON text, keys sorted."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json into `folder`; an interrupted save leaves the old file whole."""
+        with hub.atomic_folder(folder) as files:
+            (files / "config.json").write_text(self.to_json_string(), encoding="utf-8")
+
+
+_SPELLING = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value has a type; 1 is a float, True is no int, tuples pass as lists."""
+    if get_origin(hint) is Annotated:
+        kind, (low, high) = get_args(hint)
+        return _fits(value, kind) and low <= value <= high
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) in (list, tuple):
+        return isinstance(value, (list, tuple)) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if get_origin(hint) is dict or hint is dict:
+        return isinstance(value, dict)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return hint is Any or isinstance(value, hint)
+
+
+def _spell(hint: Any) -> str:
+    if get_origin(hint) is Annotated:
+        kind, (low, high) = get_args(hint)
+        return f"{_spell(kind)} {f'from {low:g} to {high:g}' if high < math.inf else f'of at least {low:g}'}"
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_spell(option) for option in get_args(hint))
+    if get_origin(hint) in (list, tuple):
+        return f"a list, each item {_spell(get_args(hint)[0])}"
+    return _SPELLING.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    if not _fits(value, hint):
+        raise ValueError(f"{name} is {value!r}; it must be {_spell(hint)}.")

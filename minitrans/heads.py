@@ -1,0 +1,336 @@
+"""Task heads and their losses: one way to put a head on a backbone.
+
+A model file lists its heads as rows: which class here, which configuration field holds the dropout, which options the
+backbone takes. `published` makes the classes that everybody knows from them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minitrans import ops
+from minitrans.config import Config
+from minitrans.layers import LayerNorm, Linear
+from minitrans.outputs import Encoded, LogitsOutput, ModelOutput, PreTrainingOutput, QuestionAnsweringOutput
+from minitrans.pretrained import PretrainedModel
+from minitrans.sequences import Sequences
+
+IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
+
+
+class Head(PretrainedModel):
+    """A backbone and what stands on it.
+
+    A subclass makes its modules in `build` and computes its output in `answer`, from packed rows. The backbone is an
+    attribute of its family's name (`model.bert`). Labels of tokens that the mask leaves out are ignored.
+    """
+
+    backbone_class: ClassVar[type[PretrainedModel]]
+    backbone_options: ClassVar[Mapping[str, Any]] = {}
+    dropout_fields: ClassVar[tuple[str, ...]] = ()  # the first of these configuration fields that is set
+    targets: ClassVar[tuple[str, ...]] = ("labels",)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        setattr(self, self.base_model_prefix, self.backbone_class(config, **self.backbone_options))
+        rates = (getattr(config, name) for name in self.dropout_fields)
+        self.dropout = nn.Dropout(next((rate for rate in rates if rate is not None), 0.0))
+        self.build(config)
+        self.post_init()
+
+    def build(self, config: Config) -> None:
+        """Make the head's modules."""
+        raise NotImplementedError
+
+    def answer(self, encoded: Encoded, **targets: Tensor | None) -> ModelOutput:
+        """The output for what the backbone encoded; targets are None where not given."""
+        raise NotImplementedError
+
+    def encode(self, *inputs: Any, **options: Any) -> Encoded:
+        """What the backbone computes."""
+        return self.base_model.encode(*inputs, **options)  # type: ignore[operator]
+
+    def forward(self, *inputs: Any, return_dict: bool | None = None, **options: Any) -> Any:
+        """The backbone's inputs and the head's labels -> the head's output, a tuple where `return_dict=False`."""
+        targets = {name: options.pop(name, None) for name in self.targets}
+        output = self.answer(self.encode(*inputs, **options), **targets)
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One head of a family: the class, where its dropout is configured, what its backbone is built with."""
+
+    head: type[Head]
+    dropout: tuple[str, ...] = ()
+    backbone: Mapping[str, Any] = field(default_factory=dict)
+
+
+def published(backbone: type[PretrainedModel], rows: Mapping[str, Row]) -> dict[str, type[Head]]:
+    """The published classes of a family by name, such as "BertForMaskedLM", from its rows by task."""
+    classes = {}
+    for task, row in rows.items():
+        name = f"{backbone.__name__.removesuffix('Model')}For{task}"
+        classes[name] = type(
+            name,
+            (row.head,),
+            {
+                "__doc__": f"{backbone.__name__} with a head: {row.head.__doc__}",
+                "__module__": backbone.__module__,
+                "config_class": backbone.config_class,
+                "base_model_prefix": backbone.base_model_prefix,
+                "head_weights": backbone.head_weights,
+                "copies": backbone.copies,
+                "main_input_name": backbone.main_input_name,
+                "backbone_class": backbone,
+                "backbone_options": row.backbone,
+                "dropout_fields": row.dropout,
+                "forward": _forward_with_signature(backbone, row.head),
+            },
+        )
+    return classes
+
+
+def _forward_with_signature(backbone: type[PretrainedModel], head: type[Head]) -> Any:
+    """`Head.forward` with the parameters that it takes in fact, for help() and for trainers that look at them."""
+
+    def forward(self: Head, *inputs: Any, **options: Any) -> Any:
+        return head.forward(self, *inputs, **options)
+
+    signature = inspect.signature(backbone.forward)
+    parameters = list(signature.parameters.values())
+    labels = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Tensor | None")
+        for name in head.targets
+    ]
+    positional = [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+    keywords = [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    forward.__signature__ = signature.replace(parameters=[*positional, *labels, *keywords])  # type: ignore[attr-defined]
+    forward.__doc__ = head.forward.__doc__
+    return forward
+
+
+def _token_labels(labels: Tensor, sequences: Sequences, name: str = "labels") -> Tensor:
+    """Labels (B, N) as those of the rows (T,); rows that hold no token are ignored."""
+    if tuple(labels.shape) != sequences.shape:
+        raise ValueError(f"{name} has the shape {tuple(labels.shape)}; the tokens have {sequences.shape}.")
+    rows, real = sequences.pack(labels).long(), sequences.real()
+    return rows if real is None else rows.masked_fill(~real, IGNORED)
+
+
+def _check_classes(labels: Tensor, classes: int) -> Tensor:
+    """Labels whose classes exist, checked on the CPU only."""
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
+        if wrong.numel():
+            raise ValueError(f"A label is {int(wrong[0])}; there are {classes} classes, 0 to {classes - 1}.")
+    return labels
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of scores (M, K) for classes (M,), without those labelled −100."""
+    return F.cross_entropy(logits, _check_classes(labels, logits.shape[-1]), ignore_index=IGNORED)
+
+
+def classification_loss(config: Config, logits: Tensor, labels: Tensor) -> Tensor:
+    """Regression, single- or multi-label classification of scores (B, K), by `problem_type` or else by the labels.
+
+    Without a `problem_type`, one class means regression (mean squared error), integer labels one class each (cross
+    entropy), other labels many classes each (binary cross entropy).
+    """
+    whole = not labels.is_floating_point() and labels.dtype != torch.bool
+    kind = config.problem_type
+    if kind is None:
+        kind = "single_label_classification" if whole else "multi_label_classification"
+        kind = "regression" if config.num_labels == 1 else kind
+    if kind == "single_label_classification":
+        return cross_entropy(logits.view(-1, config.num_labels), labels.view(-1))
+    if labels.numel() != logits.numel():
+        raise ValueError(f"labels has the shape {tuple(labels.shape)} for scores {tuple(logits.shape)} ({kind}).")
+    target = labels.view_as(logits).to(logits.dtype)
+    if kind == "regression":
+        return F.mse_loss(logits, target)
+    if kind == "multi_label_classification":
+        return F.binary_cross_entropy_with_logits(logits, target)
+    raise ValueError(
+        f"problem_type is {kind!r}; it must be 'regression', 'single_label_classification' or "
+        "'multi_label_classification'."
+    )
+
+
+class SequenceClassification(Head):
+    """one score per class for the whole sequence (B, K)."""
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        self.classifier = Linear(config.hidden_size, self.scores(config))
+
+    def scores(self, config: Config) -> int:
+        """How many scores the classifier gives for one summary."""
+        return config.num_labels
+
+    def summary(self, encoded: Encoded) -> Tensor:
+        """One vector (B, C) per sequence."""
+        assert encoded.pooled is not None  # the rows that use this head ask the backbone to pool
+        return encoded.pooled
+
+    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+        """See `Head`."""
+        logits = self.classifier(self.dropout(self.summary(encoded)))
+        loss = None if labels is None else classification_loss(self.config, logits, labels)
+        return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
+
+
+class MultipleChoice(SequenceClassification):
+    """one score per choice (B, choices); inputs have the shape (B, choices, N)."""
+
+    def scores(self, config: Config) -> int:
+        """How many scores the classifier gives for one summary."""
+        return 1
+
+    def encode(self, *inputs: Any, **options: Any) -> Encoded:
+        """The choices side by side as one batch; `pooled` is (B, choices, C)."""
+        tensors = [x for x in (*inputs, *options.values()) if isinstance(x, Tensor)]
+        if not tensors or tensors[0].dim() < 3:
+            raise ValueError("A multiple-choice model takes inputs of the shape (B, choices, N).")
+        flat = [x.flatten(0, 1) if isinstance(x, Tensor) else x for x in inputs]
+        named = {name: x.flatten(0, 1) if isinstance(x, Tensor) else x for name, x in options.items()}
+        encoded = super().encode(*flat, **named)
+        return replace(encoded, pooled=self.summary(encoded).unflatten(0, tensors[0].shape[:2]))
+
+    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+        """See `Head`."""
+        logits = self.classifier(self.dropout(encoded.pooled)).squeeze(-1)
+        loss = None if labels is None else cross_entropy(logits, labels.view(-1))
+        return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
+
+
+class NextSentencePrediction(Head):
+    """scores (B, 2) for "the second segment follows the first" and "it does not" (Devlin et al. 2019, 3.1)."""
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        self.seq_relationship = Linear(config.hidden_size, 2)
+
+    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+        """See `Head`."""
+        logits = self.seq_relationship(encoded.pooled)
+        loss = None if labels is None else cross_entropy(logits, labels.view(-1))
+        return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
+
+
+class TokenClassification(Head):
+    """one score per class for each token (B, N, K)."""
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        self.classifier = Linear(config.hidden_size, config.num_labels)
+
+    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+        """See `Head`."""
+        rows, sequences = self.classifier(self.dropout(encoded.rows)), encoded.sequences
+        loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences))
+        return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
+
+
+class QuestionAnswering(Head):
+    """scores (B, N) of each token as the first and the last of the answer (Devlin et al. 2019, 4.2).
+
+    Padding scores the lowest finite number, so that a softmax over the tokens leaves it out.
+    """
+
+    targets = ("start_positions", "end_positions")
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        if config.num_labels != 2:
+            raise ValueError(f"A question-answering head has 2 outputs (start, end); num_labels is {config.num_labels}.")
+        self.qa_outputs = Linear(config.hidden_size, 2)
+
+    def answer(  # type: ignore[override]
+        self, encoded: Encoded, start_positions: Tensor | None = None, end_positions: Tensor | None = None
+    ) -> QuestionAnsweringOutput:
+        """See `Head`."""
+        rows, sequences = self.qa_outputs(self.dropout(encoded.rows)), encoded.sequences
+        grid = sequences.unpack(rows)
+        if sequences.ragged:
+            grid = grid.masked_fill(sequences.unpack(torch.ones_like(rows)) == 0, torch.finfo(rows.dtype).min)
+        start, end = grid.unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            # A position outside the text, as after truncation, does not count.
+            outside = sequences.shape[1]
+            pairs = ((start, start_positions), (end, end_positions))
+            both = [
+                F.cross_entropy(scores, target.view(-1).clamp(0, outside), ignore_index=outside)
+                for scores, target in pairs
+            ]
+            loss = (both[0] + both[1]) / 2
+        return QuestionAnsweringOutput(loss, start, end, encoded.hidden_states, encoded.attentions)
+
+
+class Predictions(nn.Module):
+    """Scores of every word of the vocabulary for each row (Devlin et al. 2019, 3.1); the decoder's weight is tied."""
+
+    def __init__(self, hidden_size: int, vocab_size: int, activation: str, eps: float) -> None:
+        super().__init__()
+        self.activation = ops.ACTIVATIONS[activation]
+        self.dense = Linear(hidden_size, hidden_size)
+        self.norm = LayerNorm(hidden_size, eps=eps)
+        self.decoder = Linear(hidden_size, vocab_size)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(T, C) -> (T, V)."""
+        return self.decoder(self.norm(self.activation(self.dense(rows))))
+
+
+class MaskedLM(Head):
+    """scores of every word of the vocabulary for each token (B, N, V)."""
+
+    ties: ClassVar[dict[str, str]] = {"predictions.decoder.weight": "embeddings.word.weight"}
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        self.predictions = Predictions(
+            config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps
+        )
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The layer that scores the vocabulary."""
+        return self.predictions.decoder
+
+    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> ModelOutput:  # type: ignore[override]
+        """See `Head`."""
+        rows, sequences = self.predictions(encoded.rows), encoded.sequences
+        loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences))
+        return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
+
+
+class PreTraining(MaskedLM):
+    """masked words and next sentence together; the loss is their sum where both labels are given."""
+
+    targets = ("labels", "next_sentence_label")
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        super().build(config)
+        self.seq_relationship = Linear(config.hidden_size, 2)
+
+    def answer(  # type: ignore[override]
+        self, encoded: Encoded, labels: Tensor | None = None, next_sentence_label: Tensor | None = None
+    ) -> PreTrainingOutput:
+        """See `Head`."""
+        words = super().answer(encoded, None if next_sentence_label is None else labels)
+        follows = self.seq_relationship(encoded.pooled)
+        loss = words["loss"] if "loss" in words else None
+        if loss is not None and next_sentence_label is not None:
+            loss = loss + cross_entropy(follows, next_sentence_label.view(-1))
+        return PreTrainingOutput(loss, words["logits"], follows, encoded.hidden_states, encoded.attentions)

@@ -1,0 +1,200 @@
+"""Modules that several models share; each hands its parameters to one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from minitrans import ops
+from minitrans.config import Config
+from minitrans.outputs import States
+from minitrans.sequences import Sequences
+
+
+class Linear(nn.Linear):
+    """`ops.linear` with the parameters of torch's module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C_in) -> (..., C_out)."""
+        return ops.linear(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """`ops.layer_norm` with the parameters of torch's module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class AddLayerNorm(nn.LayerNorm):
+    """`ops.add_layer_norm` with the parameters of torch's module."""
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Both (T, C) -> (T, C)."""
+        return ops.add_layer_norm(x, residual, self.weight, self.bias, self.eps)
+
+
+class Trace:
+    """Hidden states and attentions of the layers, kept where they were asked for."""
+
+    def __init__(self, hidden_states: bool, attentions: bool) -> None:
+        self._hidden_states: list[Tensor] | None = [] if hidden_states else None
+        self._attentions: list[Tensor] | None = [] if attentions else None
+
+    def keep_rows(self, rows: Tensor, sequences: Sequences) -> None:
+        """Keep rows (T, C) as (B, N, C)."""
+        if self._hidden_states is not None:
+            self._hidden_states.append(sequences.unpack(rows))
+
+    def keep_attention(self, q: Tensor, k: Tensor, sequences: Sequences) -> None:
+        """Keep the attention weights (B, H, N, N) of queries and keys (T, H, D)."""
+        if self._attentions is not None:
+            self._attentions.append(ops.attention_probabilities(q, k, sequences))
+
+    @property
+    def hidden_states(self) -> States:
+        """One (B, N, C) for the input of each layer and one for the last output; None where not asked for."""
+        return None if self._hidden_states is None else tuple(self._hidden_states)
+
+    @property
+    def attentions(self) -> States:
+        """One (B, H, N, N) a layer; None where not asked for."""
+        return None if self._attentions is None else tuple(self._attentions)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention within each sequence, query, key and value from one matrix product."""
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        if hidden_size % num_heads:
+            raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = Linear(hidden_size, 3 * hidden_size)
+        self.out = Linear(hidden_size, hidden_size)
+
+    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        q, k, v = self.qkv(rows).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
+        trace.keep_attention(q, k, sequences)
+        mixed = ops.attention(q, k, v, sequences, dropout=self.dropout if self.training else 0.0)
+        return self.out(mixed.flatten(1))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, activation: str) -> None:
+        super().__init__()
+        self.activation = activation
+        self.up = Linear(hidden_size, intermediate_size)
+        self.down = Linear(intermediate_size, hidden_size)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        return ops.feed_forward(
+            rows, self.up.weight, self.up.bias, self.down.weight, self.down.bias, self.activation
+        )
+
+
+def run_layers(
+    layers: Iterable[nn.Module], rows: Tensor, sequences: Sequences, trace: Trace, checkpointing: bool
+) -> Tensor:
+    """Rows (T, C) through all layers; with `checkpointing`, each is computed again in the backward pass."""
+    trace.keep_rows(rows, sequences)
+    for layer in layers:
+        if checkpointing and torch.is_grad_enabled():
+            rows = checkpoint(layer, rows, sequences, trace, use_reentrant=False)
+        else:
+            rows = layer(rows, sequences, trace)
+        trace.keep_rows(rows, sequences)
+    return rows
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """A checked batch of text as rows: indices (T,) into `table`, positions (T,), and the sequences they form.
+
+    `table` is None for the model's own word vectors, else the caller's vectors (T, C), row t belonging to index t.
+    """
+
+    words: Tensor
+    table: Tensor | None
+    positions: Tensor
+    sequences: Sequences
+
+
+def pack_text(
+    config: Config,
+    device: torch.device,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+) -> TextRows:
+    """Check what a text model was given, (B, N) or (B, N, C), and pack it.
+
+    A token's position is its column, whatever is padded, unless `position_ids` (B or 1, N) says otherwise. Raises
+    ValueError, with the value, for shapes, devices, indices and lengths that the model cannot take.
+    """
+    given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
+    name, tokens = next(((name, x) for name, x in given.items() if x is not None), ("input_ids", None))
+    if tokens is None or all(x is not None for x in given.values()):
+        raise ValueError("Give either input_ids (B, N) or inputs_embeds (B, N, C), not both and not neither.")
+    if tokens.dim() != (2 if name == "input_ids" else 3) or tokens.numel() == 0:
+        wanted = "(B, N)" if name == "input_ids" else "(B, N, C)"
+        raise ValueError(f"{name} has the shape {tuple(tokens.shape)}; it must be {wanted} and not empty.")
+    if tokens.is_floating_point() == (name == "input_ids") or tokens.dtype == torch.bool:
+        raise ValueError(f"{name} is of {tokens.dtype}; it must hold {'whole' if name == 'input_ids' else 'real'} numbers.")
+    if tokens.device != device:
+        raise ValueError(f"{name} is on {tokens.device}, the model on {device}; move one of them with .to().")
+    if name == "inputs_embeds" and tokens.shape[2] != config.hidden_size:
+        raise ValueError(f"inputs_embeds has vectors of {tokens.shape[2]}, the model of {config.hidden_size}.")
+    batch, length = tokens.shape[:2]
+    sequences = _sequences(attention_mask, batch, length, device)
+    if position_ids is None:
+        positions = sequences.row_positions()
+        if length > config.max_position_embeddings:
+            needed = int(positions.max()) + 1
+            if needed > config.max_position_embeddings:
+                raise ValueError(
+                    f"The text is {needed} tokens long and the model has {config.max_position_embeddings} positions; "
+                    "shorten it, with tokenizer(..., truncation=True) for example."
+                )
+    else:
+        positions = sequences.pack(per_token("position_ids", position_ids, batch, length))
+        ops.check_ids(positions, config.max_position_embeddings, "position_ids", "position table")
+    if inputs_embeds is not None:
+        rows = sequences.pack(inputs_embeds)
+        return TextRows(torch.arange(rows.shape[0], device=device), rows, positions, sequences)
+    words = sequences.pack(tokens)
+    ops.check_ids(words, config.vocab_size, "input_ids", "vocabulary")
+    return TextRows(words, None, positions, sequences)
+
+
+def per_token(name: str, values: Tensor, batch: int, length: int) -> Tensor:
+    """`values` (B, N) or (1, N) as (B, N); ValueError for another shape."""
+    if values.dim() == 1:
+        values = values[None]
+    if values.dim() != 2 or values.shape[0] not in (1, batch) or values.shape[1] != length:
+        raise ValueError(f"{name} has the shape {tuple(values.shape)}; the tokens have {(batch, length)}.")
+    return values.expand(batch, length)
+
+
+def _sequences(mask: Tensor | None, batch: int, length: int, device: torch.device) -> Sequences:
+    if mask is None:
+        return Sequences.full(batch, length, device)
+    if tuple(mask.shape) != (batch, length):
+        raise ValueError(
+            f"attention_mask has the shape {tuple(mask.shape)}; it must be {(batch, length)}, 1 for a token and 0 for "
+            "padding."
+        )
+    if mask.is_floating_point() and not torch.compiler.is_compiling() and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("attention_mask holds other values than 0 and 1; additive masks are not taken.")
+    return Sequences.from_mask(mask.to(device))

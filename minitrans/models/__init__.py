@@ -1,0 +1,1 @@
+"""One file a model family: configuration, modules, name table, heads."""

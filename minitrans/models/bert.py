@@ -1,0 +1,225 @@
+"""BERT: "Pre-training of Deep Bidirectional Transformers for Language Understanding" (Devlin et al. 2019).
+
+Read from top to bottom: the configuration, the modules, the name table, the heads. Text comes in as (B, N), becomes
+packed rows (T, C) at the door (`minitrans.layers.pack_text`), and leaves as (B, N, C).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from minitrans import heads, ops
+from minitrans.config import Config, Count, Positive, Rate, Size
+from minitrans.heads import Row
+from minitrans.layers import AddLayerNorm, FeedForward, Linear, SelfAttention, Trace, pack_text, per_token, run_layers
+from minitrans.outputs import BaseModelOutputWithPooling, Encoded
+from minitrans.pretrained import PretrainedModel
+from minitrans.sequences import Sequences
+
+
+@dataclass(init=False)
+class BertConfig(Config):
+    """The fields of BERT's config.json and their published defaults (bert-base-uncased)."""
+
+    model_type: ClassVar[str] = "bert"
+    honoured: ClassVar[dict[str, tuple]] = {
+        "hidden_act": tuple(ops.ACTIVATIONS),
+        "is_decoder": (False,),
+        "add_cross_attention": (False,),
+        "is_encoder_decoder": (False,),
+        "position_embedding_type": ("absolute",),
+        "pruned_heads": ({},),
+    }
+
+    vocab_size: Size = 30522
+    hidden_size: Size = 768
+    num_hidden_layers: Count = 12
+    num_attention_heads: Size = 12
+    intermediate_size: Size = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: Rate = 0.1
+    attention_probs_dropout_prob: Rate = 0.1
+    max_position_embeddings: Size = 512
+    type_vocab_size: Size = 2
+    initializer_range: Positive = 0.02
+    layer_norm_eps: Positive = 1e-12
+    pad_token_id: int | None = 0
+    use_cache: bool = True
+    classifier_dropout: Rate | None = None
+    is_decoder: bool = False
+    add_cross_attention: bool = False
+
+
+class BertEmbeddings(nn.Module):
+    """Word, token-type and position vectors, summed and normalised."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, words: Tensor, table: Tensor | None, positions: Tensor, types: Tensor) -> Tensor:
+        """Indices (T,) -> rows (T, C); words are looked up in `table` where it is given."""
+        rows = ops.embedding_layer_norm(
+            words,
+            positions,
+            types,
+            self.word.weight if table is None else table,
+            self.position.weight,
+            self.token_type.weight,
+            self.norm.weight,
+            self.norm.bias,
+            self.norm.eps,
+            self.word.padding_idx if table is None else None,
+        )
+        return self.dropout(rows)
+
+
+class BertLayer(nn.Module):
+    """Self-attention, then a feed-forward block, each added to its input and normalised after."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        size, eps = config.hidden_size, config.layer_norm_eps
+        self.attention = SelfAttention(size, config.num_attention_heads, config.attention_probs_dropout_prob)
+        self.attention_norm = AddLayerNorm(size, eps=eps)
+        self.feed_forward = FeedForward(size, config.intermediate_size, config.hidden_act)
+        self.norm = AddLayerNorm(size, eps=eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        rows = self.attention_norm(self.dropout(self.attention(rows, sequences, trace)), rows)
+        return self.norm(self.dropout(self.feed_forward(rows)), rows)
+
+
+class BertModel(PretrainedModel):
+    """The encoder and, unless `add_pooling_layer=False`, the pooler: tanh of a linear map of the first token."""
+
+    config: BertConfig
+    config_class = BertConfig
+    base_model_prefix = "bert"
+    weights: ClassVar[dict[str, str | tuple[str, ...]]] = {
+        "embeddings.word": "embeddings.word_embeddings",
+        "embeddings.position": "embeddings.position_embeddings",
+        "embeddings.token_type": "embeddings.token_type_embeddings",
+        "embeddings.norm": "embeddings.LayerNorm",
+        "layers.{}.attention.qkv": (
+            "encoder.layer.{}.attention.self.query",
+            "encoder.layer.{}.attention.self.key",
+            "encoder.layer.{}.attention.self.value",
+        ),
+        "layers.{}.attention.out": "encoder.layer.{}.attention.output.dense",
+        "layers.{}.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+        "layers.{}.feed_forward.up": "encoder.layer.{}.intermediate.dense",
+        "layers.{}.feed_forward.down": "encoder.layer.{}.output.dense",
+        "layers.{}.norm": "encoder.layer.{}.output.LayerNorm",
+        "pooler": "pooler.dense",
+    }
+    head_weights: ClassVar[dict[str, str]] = {
+        "predictions.dense": "cls.predictions.transform.dense",
+        "predictions.norm": "cls.predictions.transform.LayerNorm",
+        "predictions.decoder.weight": "cls.predictions.decoder.weight",
+        "predictions.decoder.bias": "cls.predictions.bias",
+        "seq_relationship": "cls.seq_relationship",
+        "classifier": "classifier",
+        "qa_outputs": "qa_outputs",
+    }
+    copies: ClassVar[dict[str, str]] = {"cls.predictions.bias": "cls.predictions.decoder.bias"}
+
+    def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = BertEmbeddings(config)
+        self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+        self.pooler = Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of word vectors."""
+        return self.embeddings.word
+
+    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
+        """Put another table of word vectors in."""
+        self.embeddings.word = embeddings
+
+    def encode(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> Encoded:
+        """What `forward` computes, as packed rows: the heads' input."""
+        text = pack_text(self.config, self.device, input_ids, attention_mask, position_ids, inputs_embeds)
+        sequences = text.sequences
+        if token_type_ids is None:
+            types = torch.zeros_like(text.positions)
+        else:
+            types = sequences.pack(per_token("token_type_ids", token_type_ids, *sequences.shape))
+            ops.check_ids(types, self.config.type_vocab_size, "token_type_ids", "token-type table")
+        trace = Trace(
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            self.config.output_attentions if output_attentions is None else output_attentions,
+        )
+        rows = self.embeddings(text.words, text.table, text.positions, types)
+        rows = run_layers(self.layers, rows, sequences, trace, self.gradient_checkpointing and self.training)
+        pooled = None if self.pooler is None else torch.tanh(self.pooler(sequences.first(rows)))
+        return Encoded(rows, sequences, pooled, trace.hidden_states, trace.attentions)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Token indices (B, N) -> hidden states (B, N, C) and the pooled first token (B, C).
+
+        `attention_mask` (B, N) is 1 for tokens and 0 for padding, wherever it stands; `token_type_ids` and
+        `position_ids` (B, N) default to 0 and to the column; `inputs_embeds` (B, N, C) replaces the word vectors.
+        Raises ValueError for shapes, indices and lengths that the model cannot take.
+        """
+        encoded = self.encode(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        output = BaseModelOutputWithPooling(
+            encoded.sequences.unpack(encoded.rows), encoded.pooled, encoded.hidden_states, encoded.attentions
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+NO_POOLER = {"add_pooling_layer": False}
+DROPOUT = ("classifier_dropout", "hidden_dropout_prob")
+HEADS = {
+    "PreTraining": Row(heads.PreTraining),
+    "MaskedLM": Row(heads.MaskedLM, backbone=NO_POOLER),
+    "NextSentencePrediction": Row(heads.NextSentencePrediction),
+    "SequenceClassification": Row(heads.SequenceClassification, DROPOUT),
+    "MultipleChoice": Row(heads.MultipleChoice, DROPOUT),
+    "TokenClassification": Row(heads.TokenClassification, DROPOUT, NO_POOLER),
+    "QuestionAnswering": Row(heads.QuestionAnswering, backbone=NO_POOLER),
+}
+# BertForPreTraining, BertForMaskedLM, ...
+globals().update(heads.published(BertModel, HEADS))

@@ -1,0 +1,231 @@
+"""DistilBERT: "a distilled version of BERT: smaller, faster, cheaper and lighter" (Sanh et al. 2019).
+
+BERT with half the layers, without token types and pooler, and with names of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minitrans import heads, ops
+from minitrans.config import Config, Count, Positive, Rate, Size
+from minitrans.heads import Row
+from minitrans.layers import AddLayerNorm, FeedForward, Linear, SelfAttention, Trace, pack_text, run_layers
+from minitrans.outputs import BaseModelOutput, Encoded
+from minitrans.pretrained import PretrainedModel
+from minitrans.sequences import Sequences
+
+EPS = 1e-12  # of every layer norm; no configuration says otherwise
+
+
+@dataclass(init=False)
+class DistilBertConfig(Config):
+    """The fields of DistilBERT's config.json and their published defaults (distilbert-base-uncased)."""
+
+    model_type: ClassVar[str] = "distilbert"
+    attribute_map: ClassVar[dict[str, str]] = {
+        "hidden_size": "dim",
+        "num_attention_heads": "n_heads",
+        "num_hidden_layers": "n_layers",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+    }
+    honoured: ClassVar[dict[str, tuple]] = {"activation": tuple(ops.ACTIVATIONS), "pruned_heads": ({},)}
+
+    vocab_size: Size = 30522
+    max_position_embeddings: Size = 512
+    sinusoidal_pos_embds: bool = False
+    n_layers: Count = 6
+    n_heads: Size = 12
+    dim: Size = 768
+    hidden_dim: Size = 3072
+    dropout: Rate = 0.1
+    attention_dropout: Rate = 0.1
+    activation: str = "gelu"
+    initializer_range: Positive = 0.02
+    qa_dropout: Rate = 0.1
+    seq_classif_dropout: Rate = 0.2
+    pad_token_id: int | None = 0
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """The epsilon of every layer norm."""
+        return EPS
+
+
+class DistilBertEmbeddings(nn.Module):
+    """Word and position vectors, summed and normalised."""
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.dim, padding_idx=config.pad_token_id)
+        self.position = nn.Embedding(config.max_position_embeddings, config.dim)
+        self.norm = nn.LayerNorm(config.dim, eps=EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, words: Tensor, table: Tensor | None, positions: Tensor) -> Tensor:
+        """Indices (T,) -> rows (T, C); words are looked up in `table` where it is given."""
+        rows = ops.embedding_layer_norm(
+            words,
+            positions,
+            None,
+            self.word.weight if table is None else table,
+            self.position.weight,
+            None,
+            self.norm.weight,
+            self.norm.bias,
+            self.norm.eps,
+            self.word.padding_idx if table is None else None,
+        )
+        return self.dropout(rows)
+
+
+class DistilBertLayer(nn.Module):
+    """Self-attention, then a feed-forward block, each added to its input and normalised after."""
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config.dim, config.n_heads, config.attention_dropout)
+        self.attention_norm = AddLayerNorm(config.dim, eps=EPS)
+        self.feed_forward = FeedForward(config.dim, config.hidden_dim, config.activation)
+        self.norm = AddLayerNorm(config.dim, eps=EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        rows = self.attention_norm(self.attention(rows, sequences, trace), rows)
+        return self.norm(self.dropout(self.feed_forward(rows)), rows)
+
+
+class DistilBertModel(PretrainedModel):
+    """The encoder."""
+
+    config: DistilBertConfig
+    config_class = DistilBertConfig
+    base_model_prefix = "distilbert"
+    weights: ClassVar[dict[str, str | tuple[str, ...]]] = {
+        "embeddings.word": "embeddings.word_embeddings",
+        "embeddings.position": "embeddings.position_embeddings",
+        "embeddings.norm": "embeddings.LayerNorm",
+        "layers.{}.attention.qkv": (
+            "transformer.layer.{}.attention.q_lin",
+            "transformer.layer.{}.attention.k_lin",
+            "transformer.layer.{}.attention.v_lin",
+        ),
+        "layers.{}.attention.out": "transformer.layer.{}.attention.out_lin",
+        "layers.{}.attention_norm": "transformer.layer.{}.sa_layer_norm",
+        "layers.{}.feed_forward.up": "transformer.layer.{}.ffn.lin1",
+        "layers.{}.feed_forward.down": "transformer.layer.{}.ffn.lin2",
+        "layers.{}.norm": "transformer.layer.{}.output_layer_norm",
+    }
+    head_weights: ClassVar[dict[str, str]] = {
+        "predictions.dense": "vocab_transform",
+        "predictions.norm": "vocab_layer_norm",
+        "predictions.decoder": "vocab_projector",
+        "pre_classifier": "pre_classifier",
+        "classifier": "classifier",
+        "qa_outputs": "qa_outputs",
+    }
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = DistilBertEmbeddings(config)
+        self.layers = nn.ModuleList(DistilBertLayer(config) for _ in range(config.n_layers))
+        self.post_init()
+
+    def initialise(self, path: str) -> None:
+        """As every model's, but positions may start as the sinusoids of Vaswani et al. 2017, section 3.5."""
+        super().initialise(path)
+        if path.endswith("embeddings.position.weight") and self.config.sinusoidal_pos_embds:
+            table = self.embeddings.position.weight
+            angle = torch.arange(table.shape[0], dtype=torch.float64)[:, None] / 10000 ** (
+                torch.arange(0, self.config.dim, 2, dtype=torch.float64) / self.config.dim
+            )
+            with torch.no_grad():
+                table[:, 0::2], table[:, 1::2] = angle.sin(), angle.cos()[:, : self.config.dim // 2]
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of word vectors."""
+        return self.embeddings.word
+
+    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
+        """Put another table of word vectors in."""
+        self.embeddings.word = embeddings
+
+    def encode(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> Encoded:
+        """What `forward` computes, as packed rows: the heads' input."""
+        text = pack_text(self.config, self.device, input_ids, attention_mask, position_ids, inputs_embeds)
+        trace = Trace(
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            self.config.output_attentions if output_attentions is None else output_attentions,
+        )
+        rows = self.embeddings(text.words, text.table, text.positions)
+        rows = run_layers(self.layers, rows, text.sequences, trace, self.gradient_checkpointing and self.training)
+        return Encoded(rows, text.sequences, None, trace.hidden_states, trace.attentions)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Token indices (B, N) -> hidden states (B, N, C); the inputs are those of `BertModel`, without types."""
+        encoded = self.encode(
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            position_ids,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        output = BaseModelOutput(
+            encoded.sequences.unpack(encoded.rows), encoded.hidden_states, encoded.attentions
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+class FirstToken(heads.SequenceClassification):
+    """one score per class for the whole sequence (B, K), from the first token through a linear map and ReLU."""
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        super().build(config)
+        self.pre_classifier = Linear(config.dim, config.dim)
+
+    def summary(self, encoded: Encoded) -> Tensor:
+        """One vector (B, C) per sequence."""
+        return F.relu(self.pre_classifier(encoded.sequences.first(encoded.rows)))
+
+
+class FirstTokenChoice(heads.MultipleChoice, FirstToken):
+    """one score per choice (B, choices); inputs have the shape (B, choices, N)."""
+
+
+HEADS = {
+    "MaskedLM": Row(heads.MaskedLM),
+    "SequenceClassification": Row(FirstToken, ("seq_classif_dropout",)),
+    "MultipleChoice": Row(FirstTokenChoice, ("seq_classif_dropout",)),
+    "TokenClassification": Row(heads.TokenClassification, ("dropout",)),
+    "QuestionAnswering": Row(heads.QuestionAnswering, ("qa_dropout",)),
+}
+# DistilBertForMaskedLM, DistilBertForSequenceClassification, ...
+globals().update(heads.published(DistilBertModel, HEADS))

@@ -1,0 +1,150 @@
+"""What each operation means, its checks, and which engine runs it.
+
+Two engines: `plain` (torch, everywhere) and `triton` (the kernels of `minitrans.kernels`, on a GPU). Left alone, an
+operation takes the kernel where the kernel's own `why_not` has no objection, and says once why it did not. A forced
+engine (`with minitrans.engine("triton")`, or the environment variable MINITRANS_ENGINE) that cannot run raises
+RuntimeError with that reason. An error inside a kernel is never caught.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from minitrans import plain
+from minitrans.plain import ACTIVATIONS as ACTIVATIONS
+from minitrans.sequences import Sequences
+
+logger = logging.getLogger("minitrans")
+
+ENGINES = ("auto", "plain", "triton")
+_chosen: ContextVar[str | None] = ContextVar("minitrans_engine", default=None)
+
+
+@contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Run the operations inside the block on one engine: "plain", "triton", or "auto" for the automatic choice."""
+    token = _chosen.set(_known(name, "engine"))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def _known(name: str, source: str) -> str:
+    if name not in ENGINES:
+        raise ValueError(f"{source} is {name!r}; it must be one of {', '.join(ENGINES)}.")
+    return name
+
+
+def _kernel(name: str, x: Tensor, *arguments: object, **options: object) -> ModuleType | None:
+    """The kernel module that runs this operation, None for `plain`."""
+    wanted = _chosen.get() or _known(os.environ.get("MINITRANS_ENGINE", "auto"), "MINITRANS_ENGINE")
+    if wanted == "plain" or (wanted == "auto" and x.device.type == "cpu"):
+        return None
+    module, reason = _import(name)
+    if module is not None:
+        reason = module.why_not(x, *arguments, **options)
+        if reason is None:
+            return module
+    if wanted == "triton":
+        raise RuntimeError(f"The triton engine was asked for, but {name} cannot run: {reason}")
+    _say_once(f"{name} runs in plain torch: {reason}")
+    return None
+
+
+@cache
+def _import(name: str) -> tuple[ModuleType | None, str | None]:
+    try:
+        return importlib.import_module(f"minitrans.kernels.{name}"), None
+    except ImportError as error:
+        return None, f'triton cannot be imported ({error}); pip install "minitrans[triton]"'
+
+
+@cache
+def _say_once(message: str) -> None:
+    logger.warning(message)
+
+
+def check_ids(ids: Tensor, size: int, name: str, table: str) -> None:
+    """Raise ValueError where an index on the CPU lies outside a table of `size` rows (a GPU checks by itself)."""
+    if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise ValueError(f"{name} holds {low if low < 0 else high}, outside the {table} of {size} rows (0 to {size - 1}).")
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x Wᵀ + b: x (..., C_in), weight (C_out, C_in), bias (C_out,) -> (..., C_out)."""
+    return plain.linear(x, weight, bias)
+
+
+def feed_forward(
+    rows: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None, activation: str
+) -> Tensor:
+    """activation(x W₁ᵀ + b₁) W₂ᵀ + b₂: rows (T, C), up (F, C), down (C, F) -> (T, C).
+
+    `activation` is a key of ACTIVATIONS ("gelu" is the exact one, Hendrycks & Gimpel 2016). "Attention is all you
+    need" (Vaswani et al. 2017), section 3.3.
+    """
+    return plain.feed_forward(rows, up, up_bias, down, down_bias, activation)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """(x − mean) / √(variance + eps) · weight + bias over the last dimension (Ba et al. 2016)."""
+    return plain.layer_norm(x, weight, bias, eps)
+
+
+def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """`layer_norm(x + residual)`: both (T, C) -> (T, C)."""
+    return plain.add_layer_norm(x, residual, weight, bias, eps)
+
+
+def embedding_layer_norm(
+    ids: Tensor,
+    positions: Tensor,
+    types: Tensor | None,
+    word: Tensor,
+    position: Tensor,
+    type_: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """`layer_norm(word[ids] + type_[types] + position[positions])`: indices (T,), tables (·, C) -> (T, C).
+
+    The gradient does not reach row `padding_idx` of the word table.
+    """
+    return plain.embedding_layer_norm(ids, positions, types, word, position, type_, weight, bias, eps, padding_idx)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, *, bias: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """softmax(q kᵀ / √D + bias) v within each sequence (Vaswani et al. 2017, equation 1).
+
+    q, k, v are rows (T, H, D) of any row stride, of one floating dtype and device; bias is (H, N, N) or (B, H, N, N)
+    with N ≥ the longest sequence; dropout is the probability of dropping a weight, in training. Returns (T, H, D).
+    """
+    if not (q.shape == k.shape == v.shape and q.dim() == 3 and q.dtype == k.dtype == v.dtype):
+        raise ValueError(
+            f"attention takes q, k, v of one shape (T, H, D) and dtype, not {tuple(q.shape)} {q.dtype}, "
+            f"{tuple(k.shape)} {k.dtype}, {tuple(v.shape)} {v.dtype}."
+        )
+    return plain.attention(q, k, v, sequences, bias, dropout)
+
+
+def attention_probabilities(q: Tensor, k: Tensor, sequences: Sequences, *, bias: Tensor | None = None) -> Tensor:
+    """The weights (B, H, N, N) that `attention` gives to the values, zeros where there was padding."""
+    return plain.attention_probabilities(q, k, sequences, bias)

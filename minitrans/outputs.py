@@ -1,0 +1,121 @@
+"""What models return: fields read by attribute, by key and by position, usable as pytrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree
+
+from minitrans.sequences import Sequences
+
+
+@dataclass(eq=False)
+class ModelOutput(Mapping):
+    """A mapping of the fields that are not None, in their order.
+
+    `output.logits`, `output["logits"]` and `output[0]` all work, and so do slices, `len`, `**output` and
+    `output.to_tuple()`.
+    """
+
+    def __init_subclass__(cls) -> None:
+        _pytree.register_pytree_node(
+            cls,
+            lambda output: (list(output.values()), list(output.keys())),
+            lambda values, keys: cls(**dict(zip(keys, values, strict=True))),
+            serialized_type_name=f"minitrans.outputs.{cls.__name__}",
+        )
+
+    def keys(self) -> list[str]:  # type: ignore[override]
+        """The names of the fields that are not None."""
+        return [spec.name for spec in fields(self) if getattr(self, spec.name) is not None]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The fields that are not None."""
+        return tuple(getattr(self, name) for name in self.keys())
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in self.keys():
+            raise KeyError(f"{type(self).__name__} has no {key!r} here; it has {', '.join(self.keys())}.")
+        return getattr(self, key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self, key, value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+
+States = tuple[Tensor, ...] | None
+
+
+@dataclass(eq=False)
+class BaseModelOutput(ModelOutput):
+    """Hidden states (B, N, C) of the last layer."""
+
+    last_hidden_state: Tensor
+    hidden_states: States = None
+    attentions: States = None
+
+
+@dataclass(eq=False)
+class BaseModelOutputWithPooling(ModelOutput):
+    """Hidden states (B, N, C) of the last layer and one vector (B, C) per sequence."""
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: States = None
+    attentions: States = None
+
+
+@dataclass(eq=False)
+class LogitsOutput(ModelOutput):
+    """Scores before softmax, and the loss where labels were given."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: States = None
+    attentions: States = None
+
+
+@dataclass(eq=False)
+class PreTrainingOutput(ModelOutput):
+    """Scores over the vocabulary (B, N, V) and for "B follows A" (B, 2)."""
+
+    loss: Tensor | None = None
+    prediction_logits: Tensor | None = None
+    seq_relationship_logits: Tensor | None = None
+    hidden_states: States = None
+    attentions: States = None
+
+
+@dataclass(eq=False)
+class QuestionAnsweringOutput(ModelOutput):
+    """Scores (B, N) of each token as the answer's first and last."""
+
+    loss: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
+    hidden_states: States = None
+    attentions: States = None
+
+
+@dataclass(eq=False)
+class Encoded:
+    """What a backbone hands to a head: packed rows (T, C), where they belong, and what was asked to be kept.
+
+    `pooled` is (B, C) where the backbone pools; hidden states (B, N, C) and attentions (B, H, N, N) are unpacked.
+    """
+
+    rows: Tensor
+    sequences: Sequences
+    pooled: Tensor | None
+    hidden_states: States
+    attentions: States

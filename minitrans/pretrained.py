@@ -1,0 +1,325 @@
+"""What every model can do besides compute: load, save, initialise, report, resize."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from minitrans import hub, ops, weights
+from minitrans.config import Config
+from minitrans.weights import LoadReport, Naming, Table
+
+logger = logging.getLogger("minitrans")
+
+M = TypeVar("M", bound="PretrainedModel")
+
+# What transformers calls its attention implementations -> the engine that does the same here.
+ATTENTION_ENGINES = {
+    "eager": "plain",
+    "sdpa": "auto",
+    "flash_attention_2": "triton",
+    "flash_attention_3": "triton",
+    **{name: name for name in ops.ENGINES},
+}
+SLOW_ON = {"cpu": (torch.float16, torch.bfloat16)}  # dtypes that a device computes much slower than float32
+
+
+class PretrainedModel(nn.Module):
+    """A model with a configuration and a name table.
+
+    `load_report` says what the last loading did, `engine` ("auto", "plain", "triton") who computes.
+    """
+
+    config_class: ClassVar[type[Config]]
+    base_model_prefix: ClassVar[str]
+    weights: ClassVar[Table]  # of the backbone
+    head_weights: ClassVar[Table] = {}
+    ties: ClassVar[dict[str, str]] = {}  # a head's parameter -> the backbone's that it shares
+    copies: ClassVar[dict[str, str]] = {}  # saved under a second name too where nothing is tied
+    main_input_name: ClassVar[str] = "input_ids"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"{type(self).__name__} takes a {self.config_class.__name__}, not {type(config).__name__}.")
+        self.config = config
+        self.load_report: LoadReport | None = None
+        self.gradient_checkpointing = False
+        self.engine = "auto"
+
+    def post_init(self) -> None:
+        """Initialise every tensor (nothing on the meta device) and tie what is tied; ends every `__init__`."""
+        if self.device.type != "meta":
+            for path in weights.tensors_of(self):
+                self.initialise(path)
+        self.tie_weights()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model on its engine."""
+        with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
+            return super().__call__(*args, **kwargs)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The backbone; the model itself where it has no head."""
+        return getattr(self, self.base_model_prefix, self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' floating dtype."""
+        return next(self.parameters()).dtype
+
+    @property
+    def naming(self) -> Naming:
+        """The name tables as they apply to this model."""
+        tied = self.config.tie_word_embeddings
+        has_head = self.base_model is not self
+        ties = {path: f"{self.base_model_prefix}.{source}" for path, source in self.ties.items()} if tied else {}
+        copies = {} if tied else self.copies
+        return Naming(self.base_model.weights, self.head_weights, self.base_model_prefix, has_head, ties, copies)  # type: ignore[arg-type]
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the model holds; shared ones count once."""
+        skipped = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        return sum(
+            parameter.numel()
+            for parameter in self.parameters()
+            if (parameter.requires_grad or not only_trainable)
+            and not (exclude_embeddings and id(parameter) in skipped)
+        )
+
+    # Loading and saving
+
+    @classmethod
+    def from_config(cls: type[M], config: Config, *, dtype: torch.dtype | str | None = None) -> M:
+        """A model with random weights."""
+        model = cls(config)
+        return model if dtype is None else model.to(_dtype(dtype))
+
+    @classmethod
+    def from_pretrained(cls: type[M], name_or_path: str | Path, *, config: Config | None = None, **options: Any) -> Any:
+        """Load the checkpoint in a folder or in a hub repository; the model comes in evaluation mode.
+
+        `dtype` (a torch dtype, its name, or "auto" for the checkpoint's; `torch_dtype` is the older name) defaults to
+        the checkpoint's, or float32 where the device is much slower in it. `device` (or `device_map`) is where the
+        weights are read to. Hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`,
+        `variant`. `strict=True` makes missing, unused or mismatched tensors an error; `ignore_mismatched_sizes`
+        initialises the last anew. `output_loading_info=True` returns (model, report). `attn_implementation` chooses
+        the engine. Anything else overrides a field of the configuration.
+
+        Raises FileNotFoundError, OSError or ValueError with one sentence for what cannot be found or read.
+        """
+        repository, options = hub.open_with(name_or_path, options)
+        return cls.load(repository, config, **options)
+
+    @classmethod
+    def load(
+        cls: type[M],
+        repository: hub.Repository,
+        config: Config | None = None,
+        *,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device: torch.device | str | int | None = None,
+        device_map: Any = None,
+        variant: str | None = None,
+        strict: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+        use_safetensors: bool | None = None,
+        low_cpu_mem_usage: bool = True,
+        **overrides: Any,
+    ) -> Any:
+        """`from_pretrained` on an open repository."""
+        del low_cpu_mem_usage  # always
+        if trust_remote_code:
+            raise ValueError("trust_remote_code=True: minitrans never runs code from a checkpoint; leave it out.")
+        config = _config(cls.config_class, repository, config, overrides)
+        checkpoint = weights.open_checkpoint(repository, variant)
+        if use_safetensors and not isinstance(checkpoint, weights.SafetensorsCheckpoint):
+            raise ValueError(f"{repository.name} has no safetensors file, and use_safetensors=True asks for one.")
+        place = _device(device if device is not None else device_map)
+        with torch.device("meta"):
+            model = cls(config)
+        model.to(_loading_dtype(dtype or torch_dtype, config, checkpoint, place)).to_empty(device=place)
+        model.tie_weights()
+        report = model.load_report = weights.load(model, checkpoint, model.naming, ignore_mismatched_sizes)
+        if strict and report.needs_attention:
+            raise ValueError(f"strict=True, and the checkpoint is not exactly this model. {report}")
+        if report.needs_attention:
+            logger.warning("%s", report)
+        if attn_implementation is not None:
+            model.engine = _engine(attn_implementation)
+        model.eval()
+        return (model, report) if output_loading_info else model
+
+    def published_state_dict(self) -> dict[str, Tensor]:
+        """The tensors under the names of the published checkpoints, as `save_pretrained` writes them."""
+        return weights.published_state(self, self.naming)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, as transformers reads them; an interrupted save changes nothing."""
+        from safetensors.torch import save_file
+
+        self.config.architectures = [type(self).__name__]
+        self.config.dtype = str(self.dtype).removeprefix("torch.")
+        state = {name: tensor.contiguous() for name, tensor in self.published_state_dict().items()}
+        with hub.atomic_folder(folder) as files:
+            self.config.save_pretrained(files)
+            save_file(state, files / "model.safetensors", metadata={"format": "pt"})
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes; options as in `minitrans.hub.push_folder`. Returns the commit's url."""
+        return hub.push_folder(repo_id, self.save_pretrained, **options)
+
+    # Tensors
+
+    @torch.no_grad()
+    def initialise(self, path: str) -> None:
+        """Give one tensor its random start: N(0, initializer_range²), biases 0, norms 1 (Devlin et al. 2019, A.2)."""
+        owner, _, leaf = path.rpartition(".")
+        module = self.get_submodule(owner)
+        tensor = getattr(module, leaf)
+        if isinstance(module, (nn.LayerNorm, nn.GroupNorm)) and leaf == "weight":
+            tensor.fill_(1.0)
+        elif leaf == "bias":
+            tensor.zero_()
+        else:
+            tensor.normal_(0.0, getattr(self.config, "initializer_range", 0.02))
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                tensor[module.padding_idx].zero_()
+
+    def tie_weights(self) -> None:
+        """Let tied parameters share one tensor, where the configuration ties them."""
+        for path, source in self.naming.ties.items():
+            owner, _, leaf = path.rpartition(".")
+            setattr(self.get_submodule(owner), leaf, self.get_parameter(source))
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of word vectors."""
+        return self.base_model.get_input_embeddings()  # type: ignore[operator]
+
+    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
+        """Put another table of word vectors in."""
+        self.base_model.set_input_embeddings(embeddings)  # type: ignore[operator]
+        self.tie_weights()
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The layer that scores the vocabulary, None where there is none."""
+        return None
+
+    @torch.no_grad()
+    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        """Make the vocabulary `new_num_tokens` long: the first rows stay, new ones are initialised."""
+        old = self.get_input_embeddings()
+        if new_num_tokens < 1:
+            raise ValueError(f"A vocabulary of {new_num_tokens} tokens was asked for; it needs at least 1.")
+        padding = old.padding_idx if old.padding_idx is not None and old.padding_idx < new_num_tokens else None
+        table = nn.Embedding(new_num_tokens, old.embedding_dim, padding, device=old.weight.device, dtype=old.weight.dtype)
+        table.weight.normal_(0.0, getattr(self.config, "initializer_range", 0.02))
+        _copy_first_rows(old.weight, table.weight)
+        self.base_model.set_input_embeddings(table)  # type: ignore[operator]
+        output = self.get_output_embeddings()
+        if output is not None:
+            for name, parameter in list(output.named_parameters(recurse=False)):
+                fresh = nn.Parameter(parameter.new_zeros(new_num_tokens, *parameter.shape[1:]))
+                _copy_first_rows(parameter, fresh)
+                setattr(output, name, fresh)
+            output.out_features = new_num_tokens
+        self.config.vocab_size = new_num_tokens
+        self.tie_weights()
+        return table
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
+        """Recompute each layer in the backward pass instead of keeping what it computed."""
+        del gradient_checkpointing_kwargs  # always without re-entrance
+        for module in self._checkpointed():
+            module.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep what each layer computed, the default."""
+        for module in self._checkpointed():
+            module.gradient_checkpointing = False
+
+    def _checkpointed(self) -> Iterator[PretrainedModel]:
+        return (module for module in self.modules() if isinstance(module, PretrainedModel))
+
+
+def _copy_first_rows(old: Tensor, new: Tensor) -> None:
+    count = min(old.shape[0], new.shape[0])
+    new[:count].copy_(old[:count])
+
+
+def _config(
+    kind: type[Config], repository: hub.Repository, config: Config | None, overrides: dict[str, Any]
+) -> Config:
+    if config is not None:
+        return type(config).from_dict(config.to_dict(), **overrides)
+    unknown = sorted(name for name in overrides if not _is_field(kind, name))
+    if unknown:
+        raise TypeError(f"from_pretrained has no option {unknown[0]!r}, and {kind.__name__} has no such field.")
+    values = repository.json("config.json")
+    if values.get("model_type", kind.model_type) != kind.model_type:
+        raise ValueError(f"{repository.name} is a {values['model_type']!r} checkpoint, not {kind.model_type!r}.")
+    return kind.from_dict(values, **overrides)
+
+
+def _is_field(kind: type[Config], name: str) -> bool:
+    return name in kind.__dataclass_fields__ or name in kind.attribute_map or name == "num_labels"
+
+
+def _engine(name: str) -> str:
+    if name not in ATTENTION_ENGINES:
+        raise ValueError(f"attn_implementation is {name!r}; it must be one of {', '.join(ATTENTION_ENGINES)}.")
+    return ATTENTION_ENGINES[name]
+
+
+def _dtype(name: torch.dtype | str) -> torch.dtype:
+    dtype = name if isinstance(name, torch.dtype) else getattr(torch, str(name).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f'dtype is {name!r}; it must be a floating torch dtype, its name such as "bfloat16", or "auto".')
+    return dtype
+
+
+def _device(place: Any) -> torch.device:
+    if isinstance(place, dict) and set(place) == {""}:
+        place = place[""]
+    if place is None:
+        return torch.get_default_device()
+    if place == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(place)
+    except (RuntimeError, TypeError):
+        raise ValueError(f'device is {place!r}; it must name one device, such as "cpu" or "cuda:0".') from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {str(device)!r}, but torch sees no CUDA device here.")
+    return device
+
+
+def _loading_dtype(
+    wanted: torch.dtype | str | None, config: Config, checkpoint: weights.Checkpoint, place: torch.device
+) -> torch.dtype:
+    if wanted is not None and wanted != "auto":
+        return _dtype(wanted)
+    dtype = _dtype(config.dtype) if config.dtype else checkpoint.dtype
+    if wanted is None and dtype in SLOW_ON.get(place.type, ()):
+        logger.warning(
+            "The checkpoint is in %s, which a %s computes slowly; it was loaded in float32 (dtype='auto' keeps it).",
+            str(dtype).removeprefix("torch."), place.type,
+        )  # fmt: skip
+        return torch.float32
+    return dtype
