@@ -1,0 +1,464 @@
+# mypy: allow-untyped-defs
+# ruff: noqa: N803
+"""Attention over packed rows, forward and backward.
+
+Mathematics. For each sequence b and head h, with Q, K, V the (length, D) rows of that sequence:
+
+    S = scale · Q Kᵀ + bias,   P = softmax(S) over the keys,   O = P V
+
+One program takes a tile of query rows and walks over the keys of their sequence, so that S never exists in memory:
+it keeps the running maximum m and sum z of each row and rescales what it has summed whenever m grows (online
+softmax, Milakov & Gimelshein 2018; as a tiled kernel, Dao et al. 2022). Powers are taken to base 2, the unit's own,
+and log₂ e is folded into the scale. Backward recomputes P = 2^(S·log₂e − L) from the saved L = m + log₂ z:
+
+    dV = Pᵀ dO,   dS = P ∘ (dO Vᵀ − δ) with δ = rowsum(dO ∘ O),   dQ = scale · dS K,   dK = scale · dSᵀ Q
+
+Work split. The grid is a list of tiles over real tokens, not sequences × longest: program t finds its sequence and
+block by a prefix sum over the sequences' tile counts, inside the kernel. No host synchronisation, no second launch,
+and at most one partial tile a sequence; what the grid's upper bound has too many leaves at once.
+
+Cost, forward, for H heads: 4·D·H·Σ length² FLOPs and 4·T·H·D elements moved (q, k, v read once, out written once).
+At batch 64, 12 heads, 512 tokens, D 64, in 16 bits: 51.5 GFLOP / 989 TFLOP/s = 52 µs; 64·512·12·64·4·2 bytes =
+201 MB / 3.35 TB/s = 60 µs. Floor on an H100: 60 µs. The exponentials cost as much: 64·12·512² = 201 M of them at
+16 a cycle on each of 132 multiprocessors is 54 µs at 1.755 GHz, so they must overlap with the products: two
+programs share a multiprocessor. Backward: 2.5 times the FLOPs (five products, not two).
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import Tiles, dot_precision, launch, why_not_here
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+CHUNK = tl.constexpr(128)
+"""How many sequences `_find_tile` looks at in one step."""
+
+# (element bits, head size rounded up to a power of two) → tile of queries × keys. Every row compiles without spills
+# for sm_80 and sm_90 (kernels/README.md); none has been timed.
+FORWARD = {
+    (16, 16): Tiles(128, 64, 8, 3),
+    (16, 32): Tiles(128, 64, 8, 3),
+    (16, 64): Tiles(128, 64, 8, 3),
+    (16, 128): Tiles(128, 32, 8, 3),
+    (32, 16): Tiles(32, 32, 4, 2),
+    (32, 32): Tiles(64, 32, 4, 2),
+    (32, 64): Tiles(32, 32, 8, 2),
+    (32, 128): Tiles(16, 16, 8, 2),
+}
+BACKWARD = {
+    (16, 16): Tiles(64, 64, 4, 2),
+    (16, 32): Tiles(64, 64, 4, 2),
+    (16, 64): Tiles(64, 64, 8, 2),
+    (16, 128): Tiles(64, 32, 8, 2),
+    (32, 16): Tiles(32, 32, 4, 2),
+    (32, 32): Tiles(32, 32, 4, 2),
+    (32, 64): Tiles(32, 32, 8, 1),
+    (32, 128): Tiles(16, 16, 4, 1),
+}
+SHORT_ROWS = 64
+"""A tile's rows where no sequence is longer than this: half of a larger tile would be padding."""
+
+
+@triton.jit
+def _find_tile(tile, starts, sequences, rows, BLOCK: tl.constexpr):
+    """The sequence that tile number `tile` belongs to, and which of its blocks it is.
+
+    A sequence owns the rows up to the next one's start, so that padding rows have a tile which writes their zeros.
+    """
+    sequence = 0
+    first = 0
+    total = 0
+    for base in range(0, sequences, CHUNK):
+        index = base + tl.arange(0, CHUNK)
+        start = tl.load(starts + index, mask=index < sequences, other=rows)
+        end = tl.load(starts + index + 1, mask=index + 1 < sequences, other=rows)
+        tiles = tl.cdiv((end - start).to(tl.int32), BLOCK)
+        ends = total + tl.cumsum(tiles, 0)
+        before = ends <= tile
+        sequence += tl.sum(before.to(tl.int32), 0)
+        first = tl.maximum(first, tl.max(tl.where(before, ends, 0), 0))
+        total += tl.sum(tiles, 0)
+    return sequence, tile - first
+
+
+@triton.jit
+def _extent(sequence, starts, lengths, sequences, rows):
+    """First row, number of real rows, and number of owned rows of a sequence."""
+    start = tl.load(starts + sequence).to(tl.int64)
+    end = tl.load(starts + sequence + 1, mask=sequence + 1 < sequences, other=rows).to(tl.int64)
+    return start, tl.load(lengths + sequence).to(tl.int32), (end - start).to(tl.int32)
+
+
+@triton.jit
+def _scores(
+    left, right, bias, bias_row, scale, queries, keys, length,
+    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Q Kᵀ + bias / scale, or its transpose: `queries` and `keys` lie along the axes of `left` and `right`.
+
+    Where MASKED, a key behind the end or the causal edge gets −inf.
+    """
+    s = tl.dot(left, tl.trans(right), input_precision=PRECISION)
+    if bias is not None:
+        within = (queries < length) & (keys < length)
+        added = tl.load(bias + queries * bias_row + keys, mask=within, other=0.0)
+        s += added.to(tl.float32) * (LOG2E / scale)
+    if MASKED:
+        s = tl.where(keys < length, s, float("-inf"))
+        if CAUSAL:
+            s = tl.where(keys <= queries, s, float("-inf"))
+    return s
+
+
+@triton.jit
+def _attend(
+    acc, m, z, q, k, v, k_row, v_row, bias, bias_row, scale, queries, first, last, length,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add the keys [first, last) to the running sums; only MASKED looks at the length and the causal edge."""
+    channels = tl.arange(0, BLOCK_D)
+    for n in range(first, last, BLOCK_N):
+        keys = n + tl.arange(0, BLOCK_N)
+        inside = (channels < HEAD_DIM)[None, :]
+        if MASKED:
+            inside = inside & (keys < length)[:, None]
+        key = tl.load(k + keys[:, None] * k_row + channels[None, :], mask=inside, other=0.0)
+        s = _scores(q, key, bias, bias_row, scale, queries[:, None], keys[None, :], length, CAUSAL, MASKED, PRECISION)
+        # The scale is positive, so it may wait until after the maximum: one multiply-add an element, not two steps.
+        highest = tl.maximum(m, tl.max(s, 1) * scale)
+        # A bias of −inf can hide every key seen so far; −inf − −inf must not become NaN.
+        base = tl.where(highest == float("-inf"), 0.0, highest) if bias is not None else highest
+        p = tl.exp2(s * scale - base[:, None])
+        shrink = tl.exp2(m - base)
+        z = z * shrink + tl.sum(p, 1)
+        value = tl.load(v + keys[:, None] * v_row + channels[None, :], mask=inside, other=0.0)
+        acc = tl.dot(p.to(value.dtype), value, acc * shrink[:, None], input_precision=PRECISION)
+        m = highest
+    return acc, m, z
+
+
+@triton.jit(do_not_specialize=["sequences", "rows"])
+def _forward(
+    q, k, v, out, lse, starts, lengths, bias, sequences, rows, heads, scale,
+    q_row, q_head, k_row, k_head, v_row, v_head, bias_sequence, bias_head, bias_row,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    # Heads vary fastest: neighbours in time read neighbouring columns of the same rows.
+    head = tl.program_id(0) % heads
+    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, BLOCK_M)
+    if sequence >= sequences:
+        return
+    start, length, owned = _extent(sequence, starts, lengths, sequences, rows)
+    queries = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    channels = tl.arange(0, BLOCK_D)
+    row = start + queries
+    real = (queries < length)[:, None] & (channels < HEAD_DIM)[None, :]
+
+    m = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    z = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    if block * BLOCK_M < length:
+        query = tl.load(q + row[:, None] * q_row + head * q_head + channels[None, :], mask=real, other=0.0)
+        k += start * k_row + head * k_head
+        v += start * v_row + head * v_head
+        if bias is not None:
+            bias += sequence.to(tl.int64) * bias_sequence + head * bias_head
+        last = length
+        unmasked = length
+        if CAUSAL:
+            last = tl.minimum(length, (block + 1) * BLOCK_M)
+            unmasked = tl.minimum(length, block * BLOCK_M + 1)
+        unmasked = unmasked // BLOCK_N * BLOCK_N
+        acc, m, z = _attend(
+            acc, m, z, query, k, v, k_row, v_row, bias, bias_row, scale, queries, 0, unmasked, length,
+            HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION,
+        )  # fmt: skip
+        acc, m, z = _attend(
+            acc, m, z, query, k, v, k_row, v_row, bias, bias_row, scale, queries, unmasked, last, length,
+            HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
+        )  # fmt: skip
+    # No key at all (a padding row, or a bias that hides them all): zeros, and L = ∞ so that backward has P = 0.
+    empty = z == 0.0
+    acc = tl.where(real, acc / tl.where(empty, 1.0, z)[:, None], 0.0)
+    written = (queries < owned)[:, None] & (channels < HEAD_DIM)[None, :]
+    tl.store(out + (row[:, None] * heads + head) * HEAD_DIM + channels[None, :], acc, mask=written)
+    tl.store(lse + row * heads + head, tl.where(empty, float("inf"), m + tl.log2(z)), mask=queries < owned)
+
+
+@triton.jit(do_not_specialize=["sequences", "rows"])
+def _backward_query(
+    q, k, v, out, grad, dq, delta, lse, starts, lengths, bias, sequences, rows, heads, scale,
+    q_row, q_head, k_row, k_head, v_row, v_head, bias_sequence, bias_head, bias_row,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dQ of one tile of queries, and δ for `_backward_key`."""
+    head = tl.program_id(0) % heads
+    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, BLOCK_M)
+    if sequence >= sequences:
+        return
+    start, length, owned = _extent(sequence, starts, lengths, sequences, rows)
+    queries = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    channels = tl.arange(0, BLOCK_D)
+    row = start + queries
+    real = (queries < length)[:, None] & (channels < HEAD_DIM)[None, :]
+    place = (row[:, None] * heads + head) * HEAD_DIM + channels[None, :]
+
+    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    if block * BLOCK_M < length:
+        query = tl.load(q + row[:, None] * q_row + head * q_head + channels[None, :], mask=real, other=0.0)
+        upstream = tl.load(grad + place, mask=real, other=0.0)
+        result = tl.load(out + place, mask=real, other=0.0)
+        d = tl.sum(upstream.to(tl.float32) * result.to(tl.float32), 1)
+        tl.store(delta + row * heads + head, d, mask=queries < length)
+        level = tl.load(lse + row * heads + head, mask=queries < length, other=0.0)
+        k += start * k_row + head * k_head
+        v += start * v_row + head * v_head
+        if bias is not None:
+            bias += sequence.to(tl.int64) * bias_sequence + head * bias_head
+        last = length
+        if CAUSAL:
+            last = tl.minimum(length, (block + 1) * BLOCK_M)
+        for n in range(0, last, BLOCK_N):
+            keys = n + tl.arange(0, BLOCK_N)
+            inside = (keys < length)[:, None] & (channels < HEAD_DIM)[None, :]
+            key = tl.load(k + keys[:, None] * k_row + channels[None, :], mask=inside, other=0.0)
+            value = tl.load(v + keys[:, None] * v_row + channels[None, :], mask=inside, other=0.0)
+            s = _scores(
+                query, key, bias, bias_row, scale, queries[:, None], keys[None, :], length,
+                CAUSAL, True, PRECISION,
+            )  # fmt: skip
+            p = tl.exp2(s * scale - level[:, None])
+            dp = tl.dot(upstream, tl.trans(value), input_precision=PRECISION)
+            ds = p * (dp - d[:, None])
+            acc = tl.dot(ds.to(key.dtype), key, acc, input_precision=PRECISION)
+    written = (queries < owned)[:, None] & (channels < HEAD_DIM)[None, :]
+    tl.store(dq + place, tl.where(real, acc * (scale / LOG2E), 0.0), mask=written)
+
+
+@triton.jit(do_not_specialize=["sequences", "rows"])
+def _backward_key(
+    q, k, v, grad, dk, dv, delta, lse, starts, lengths, bias, sequences, rows, heads, scale,
+    q_row, q_head, k_row, k_head, v_row, v_head, bias_sequence, bias_head, bias_row,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dK and dV of one tile of BLOCK_M keys over blocks of BLOCK_N queries; no atomics: the same bits every time."""
+    head = tl.program_id(0) % heads
+    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, BLOCK_M)
+    if sequence >= sequences:
+        return
+    start, length, owned = _extent(sequence, starts, lengths, sequences, rows)
+    keys = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    channels = tl.arange(0, BLOCK_D)
+    row = start + keys
+    real = (keys < length)[:, None] & (channels < HEAD_DIM)[None, :]
+
+    dk_sum = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    dv_sum = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    if block * BLOCK_M < length:
+        key = tl.load(k + row[:, None] * k_row + head * k_head + channels[None, :], mask=real, other=0.0)
+        value = tl.load(v + row[:, None] * v_row + head * v_head + channels[None, :], mask=real, other=0.0)
+        q += start * q_row + head * q_head
+        grad += (start * heads + head) * HEAD_DIM
+        lse += start * heads + head
+        delta += start * heads + head
+        if bias is not None:
+            bias += sequence.to(tl.int64) * bias_sequence + head * bias_head
+        first = 0
+        if CAUSAL:
+            first = block * BLOCK_M // BLOCK_N * BLOCK_N
+        for n in range(first, length, BLOCK_N):
+            queries = n + tl.arange(0, BLOCK_N)
+            inside = (queries < length)[:, None] & (channels < HEAD_DIM)[None, :]
+            query = tl.load(q + queries[:, None] * q_row + channels[None, :], mask=inside, other=0.0)
+            place = queries[:, None] * (heads * HEAD_DIM) + channels[None, :]
+            upstream = tl.load(grad + place, mask=inside, other=0.0)
+            # Queries behind the end have dO = δ = 0, and so add nothing whatever their P.
+            level = tl.load(lse + queries * heads, mask=queries < length, other=float("inf"))
+            d = tl.load(delta + queries * heads, mask=queries < length, other=0.0)
+            # Transposed, keys × queries, so that P and dS enter their products as they lie in the registers.
+            s = _scores(
+                key, query, bias, bias_row, scale, queries[None, :], keys[:, None], length,
+                CAUSAL, True, PRECISION,
+            )  # fmt: skip
+            p = tl.exp2(s * scale - level[None, :])
+            dv_sum = tl.dot(p.to(value.dtype), upstream, dv_sum, input_precision=PRECISION)
+            dp = tl.dot(value, tl.trans(upstream), input_precision=PRECISION)
+            ds = p * (dp - d[None, :])
+            dk_sum = tl.dot(ds.to(key.dtype), query, dk_sum, input_precision=PRECISION)
+    place = (row[:, None] * heads + head) * HEAD_DIM + channels[None, :]
+    written = (keys < owned)[:, None] & (channels < HEAD_DIM)[None, :]
+    tl.store(dk + place, tl.where(real, dk_sum * (scale / LOG2E), 0.0), mask=written)
+    tl.store(dv + place, tl.where(real, dv_sum, 0.0), mask=written)
+
+
+def _bias_strides(bias: Tensor | None) -> tuple[int, int, int]:
+    """Strides of a sequence, a head and a query; a bias that all sequences share has no step between them."""
+    if bias is None:
+        return 0, 0, 0
+    return 0 if bias.dim() == 3 else bias.stride(0), bias.stride(-3), bias.stride(-2)
+
+
+def _launch(
+    kernel: triton.JITFunction,
+    pointers: tuple[Tensor, ...],
+    qkv: tuple[Tensor, Tensor, Tensor],
+    starts: Tensor,
+    lengths: Tensor,
+    tiles: Tiles,
+    scale: float,
+    causal: bool,
+    bias: Tensor | None,
+) -> None:
+    """Run one of the three kernels, which share all arguments but the first pointers."""
+    rows, heads, head_dim = qkv[0].shape
+    # Σ ceil(rows of a sequence / tile) is at most this, whatever the lengths.
+    grid = ((rows + len(starts) * (tiles.rows - 1)) // tiles.rows * heads,)
+    launch(
+        kernel, grid, *pointers, starts, lengths, bias, len(starts), rows, heads, scale * LOG2E.value,
+        *(stride for tensor in qkv for stride in tensor.stride()[:2]), *_bias_strides(bias),
+        HEAD_DIM=head_dim, BLOCK_D=_block_d(head_dim), BLOCK_M=tiles.rows, BLOCK_N=tiles.columns,
+        CAUSAL=causal, PRECISION=dot_precision(qkv[0].dtype),
+        num_warps=tiles.num_warps, num_stages=tiles.num_stages,
+    )  # fmt: skip
+
+
+def _block_d(head_dim: int) -> int:
+    return max(16, triton.next_power_of_2(head_dim))
+
+
+def _tiles(table: dict[tuple[int, int], Tiles], q: Tensor, longest: int) -> Tiles:
+    tiles = table[q.element_size() * 8, _block_d(q.shape[2])]
+    if longest <= SHORT_ROWS < tiles.rows:
+        return tiles._replace(rows=SHORT_ROWS, num_warps=tiles.num_warps // 2)
+    return tiles
+
+
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    longest: int,
+    scale: float,
+    causal: bool,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The output, and L = log₂ Σ 2^S of every row and head, which backward needs."""
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+    _launch(
+        _forward, (q, k, v, out, lse), (q, k, v), starts, lengths, _tiles(FORWARD, q, longest), scale, causal, bias
+    )
+    return out, lse
+
+
+_node = torch.library.custom_op("minitrans::attention", _attention, mutates_args=())
+
+
+@_node.register_fake
+def _(q: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.shape[:2], dtype=torch.float32)
+
+
+@torch.library.custom_op("minitrans::attention_backward", mutates_args=())
+def _gradients(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    longest: int,
+    scale: float,
+    causal: bool,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad = grad.contiguous()
+    dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
+    delta = torch.empty_like(lse)
+    shared = ((q, k, v), starts, lengths, _tiles(BACKWARD, q, longest), scale, causal, bias)
+    _launch(_backward_query, (q, k, v, out, grad, dq, delta, lse), *shared)
+    _launch(_backward_key, (q, k, v, grad, dk, dv, delta, lse), *shared)
+    return dq, dk, dv
+
+
+@_gradients.register_fake
+def _(grad: Tensor, q: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.shape), q.new_empty(q.shape)
+
+
+def _remember(ctx: Any, inputs: tuple, output: tuple) -> None:
+    q, k, v, starts, lengths, ctx.longest, ctx.scale, ctx.causal, bias = inputs
+    ctx.save_for_backward(q, k, v, *output, starts, lengths, bias)
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    *saved, bias = ctx.saved_tensors
+    return (*_gradients(grad, *saved, ctx.longest, ctx.scale, ctx.causal, bias), *[None] * 6)
+
+
+_node.register_autograd(_backward, setup_context=_remember)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    longest: int,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """softmax(scale · q kᵀ + bias) v within each sequence: (T, heads, D) rows in, contiguous (T, heads, D) rows out.
+
+    Sequence b has the rows `starts[b]` to `starts[b] + lengths[b]` (exclusive); `starts` ascends from 0, so that the
+    rows up to the next start belong to nobody: they come out as zeros. `longest` bounds the lengths and only chooses
+    the tile. `bias` is additive, (heads, longest, longest) or (B, heads, longest, longest). `scale` is positive and
+    D**-0.5 by default.
+    """
+    arguments = (q, k, v, starts, lengths, longest, q.shape[2] ** -0.5 if scale is None else scale, causal, bias)
+    wanted = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    # Where neither autograd nor the compiler needs a node, the dispatcher would only add some 13 µs to the launch.
+    return (_node if wanted or torch.compiler.is_compiling() else _attention)(*arguments)[0]
+
+
+def why_not(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    longest: int,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    bias: Tensor | None = None,
+) -> str | None:
+    """The reason why `attention` cannot take these arguments, or None."""
+    reason = why_not_here((q, k, v), backward=True) or why_not_here((bias,))
+    if reason:
+        return reason
+    if not q.dtype == k.dtype == v.dtype:
+        return f"q, k and v have the dtypes {q.dtype}, {k.dtype} and {v.dtype}; the kernel multiplies equal ones"
+    if q.shape[2] > 128:
+        return f"the head size is {q.shape[2]}; the kernel holds heads of up to 128"
+    if any(tensor.stride(-1) != 1 for tensor in (q, k, v, bias) if tensor is not None):
+        return "the last dimension of q, k, v or bias is not contiguous"
+    if scale is not None and scale <= 0:
+        return f"the scale is {scale}; the kernel takes the maximum before it scales, which needs a positive one"
+    return None

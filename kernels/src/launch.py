@@ -1,0 +1,76 @@
+"""What every launcher asks: may a kernel run here, for which GPU, and how exact are its float32 products."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar, cast
+
+import torch
+import triton
+from torch import Tensor
+
+INTERPRETED: bool = triton.knobs.runtime.interpret
+"""True where `TRITON_INTERPRET=1` stood when triton was imported: kernels then run on CPU tensors, slowly."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+Launcher = TypeVar("Launcher", bound=Callable)
+
+
+class Tiles(NamedTuple):
+    """A row of a table of shipped configurations: the tile's rows and columns, its warps, its pipeline's depth."""
+
+    rows: int
+    columns: int
+    num_warps: int
+    num_stages: int
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """`tl.dot`'s precision: float32 stays exact unless torch's own matrix products may use TF32."""
+    relaxed = dtype is not torch.float32 or torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if relaxed else "ieee"
+
+
+def why_not_here(tensors: Iterable[Tensor | None], *, backward: bool = False) -> str | None:
+    """The reason why no kernel of this package can take these tensors, or None; `backward`: it has gradients."""
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.device.type == "cpu" and not INTERPRETED:
+            return "the tensors are on the CPU; Triton kernels need a GPU, or TRITON_INTERPRET=1 from the start"
+        if tensor.device.type not in ("cpu", "cuda"):
+            return f"the tensors are on {tensor.device.type!r}; Triton kernels run on NVIDIA and AMD GPUs"
+        if tensor.dtype not in DTYPES:
+            return f"the dtype is {tensor.dtype}; the kernels compute in float16, bfloat16 and float32"
+        if tensor.dtype is torch.bfloat16 and INTERPRETED:
+            return "Triton's interpreter multiplies bfloat16 matrices as if they held integers"
+        if tensor.requires_grad and torch.is_grad_enabled() and not backward:
+            return "a gradient is wanted, and this kernel has no backward pass"
+        if tensor.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(tensor.device) < (8, 0):
+            return "the GPU is older than compute capability 8.0, which the kernels are compiled for"
+    return None
+
+
+def launch(kernel: triton.JITFunction, grid: tuple[int, ...], first: Tensor, *rest: object, **options: object) -> None:
+    """Run a kernel on its first argument's device, with multiply-adds fused (Triton 3.10 stops assuming so)."""
+    with torch.cuda.device_of(first):
+        kernel[grid](first, *rest, enable_fp_fusion=True, **options)
+
+
+def operator(fake: Callable) -> Callable[[Launcher], Launcher]:
+    """Make a launcher one opaque node of `torch.compile`'s graph; `fake` gives the shapes that come out.
+
+    Called eagerly, the launcher runs bare: the dispatcher would add some 13 µs to a launch of 10.
+    """
+
+    def register(launcher: Launcher) -> Launcher:
+        node = torch.library.custom_op(f"minitrans::{launcher.__name__}", launcher, mutates_args=())
+        node.register_fake(fake)
+
+        @functools.wraps(launcher)
+        def call(*args: object, **kwargs: object) -> object:
+            return node(*args, **kwargs) if torch.compiler.is_compiling() else launcher(*args, **kwargs)
+
+        return cast(Launcher, call)
+
+    return register

@@ -1,0 +1,169 @@
+import math
+
+import pytest
+import torch
+from minitrans.kernels.attention import attention, why_not
+
+PACKED = [1, 129, 64, 17, 63, 65]
+
+
+def packed(lengths):
+    lengths = torch.tensor(lengths)
+    return lengths.cumsum(0) - lengths, lengths
+
+
+def projection(rows, heads, head_dim, dtype=torch.float32, size=1.0):
+    """q, k and v as views of one fused projection, as the models pass them."""
+    return (torch.randn(rows, 3, heads, head_dim) * size).to(dtype).unbind(1)
+
+
+def per_sequence(q, k, v, starts, lengths, scale=None, causal=False, bias=None):
+    """The same with torch's own function, a sequence at a time, in the dtype of its arguments."""
+    out = torch.zeros_like(q)
+    for b, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        rows = slice(start, start + length)
+        added = torch.zeros(length, length, dtype=q.dtype)
+        if bias is not None:
+            added = added + (bias if bias.dim() == 3 else bias[b])[:, :length, :length].to(q.dtype)
+        if causal:
+            added = added.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -math.inf)
+        heads_first = (tensor[rows].transpose(0, 1)[None] for tensor in (q, k, v))
+        answer = torch.nn.functional.scaled_dot_product_attention(
+            *heads_first, attn_mask=added.expand(1, q.shape[1], -1, -1), scale=scale
+        )
+        out = out.index_copy(0, torch.arange(start, start + length), answer[0].transpose(0, 1))
+    return out
+
+
+@pytest.mark.parametrize("head_dim", [24, 40, 64, 80, 96])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_ragged_rows(head_dim, dtype, check):
+    starts, lengths = packed(PACKED)
+    q, k, v = projection(sum(PACKED), 2, head_dim, dtype)
+    assert why_not(q, k, v, starts, lengths, max(PACKED)) is None
+    out = attention(q, k, v, starts, lengths, max(PACKED))
+    assert out.is_contiguous()
+    exact = per_sequence(q.double(), k.double(), v.double(), starts, lengths)
+    check(out, per_sequence(q, k, v, starts, lengths), exact)
+
+
+@pytest.mark.parametrize("lengths", [[1], [16, 1, 3], [31, 32, 33], [64, 64], [127, 128], [130] * 3, [2] * 140])
+@pytest.mark.parametrize("causal", [False, True])
+def test_lengths_around_the_edges_of_blocks_and_chunks(lengths, causal, check):
+    starts, lengths = packed(lengths)
+    q, k, v = projection(int(lengths.sum()), 1, 32, torch.float16)
+    out = attention(q, k, v, starts, lengths, int(lengths.max()), causal=causal)
+    exact = per_sequence(q.double(), k.double(), v.double(), starts, lengths, causal=causal)
+    check(out, per_sequence(q, k, v, starts, lengths, causal=causal), exact)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_bias_causal_edge_and_scale(shared, causal, check):
+    starts, lengths = packed([33, 1, 70])
+    q, k, v = projection(104, 2, 24)
+    bias = torch.randn(*([] if shared else [3]), 2, 70, 70)
+    options = {"causal": causal, "bias": bias, "scale": 0.3}
+    out = attention(q, k, v, starts, lengths, 70, **options)
+    check(
+        out,
+        per_sequence(q, k, v, starts, lengths, **options),
+        per_sequence(q.double(), k.double(), v.double(), starts, lengths, **options),
+    )
+
+
+def test_padded_layout_gives_zeros_in_padding_whatever_stands_there(check):
+    starts, lengths = torch.arange(4) * 40, torch.tensor([40, 7, 0, 33], dtype=torch.int32)
+    q, k, v = projection(160, 2, 32)
+    padding = torch.arange(40)[None] >= lengths[:, None]
+    for tensor in (q, k, v):
+        tensor[padding.flatten()] = math.nan
+    out = attention(q, k, v, starts, lengths, 40)
+    assert (out[padding.flatten()] == 0).all()
+    q, k, v = (tensor.nan_to_num(0) for tensor in (q, k, v))
+    exact = per_sequence(q.double(), k.double(), v.double(), starts, lengths)
+    check(out, per_sequence(q, k, v, starts, lengths), exact)
+
+
+def test_a_row_whose_keys_are_all_hidden_is_zero_and_takes_no_gradient():
+    starts, lengths = packed([70])
+    q, k, v = (tensor.clone().requires_grad_() for tensor in projection(70, 1, 32))
+    bias = torch.zeros(1, 70, 70)
+    bias[:, 5] = -math.inf
+    bias[:, 6, :66] = -math.inf
+    out = attention(q, k, v, starts, lengths, 70, bias=bias)
+    gradients = torch.autograd.grad(out.sum(), (q, k, v))
+    assert (out[5] == 0).all()
+    assert (gradients[0][5] == 0).all()
+    assert all(tensor.isfinite().all() for tensor in (out, *gradients))
+    torch.testing.assert_close(out[6, 0], (v[66:, 0].T @ (q[6, 0] @ k[66:, 0].T / 32**0.5).softmax(0)))
+
+
+@pytest.mark.parametrize("size", [1e-4, 30.0])
+def test_large_and_tiny_magnitudes(size, check):
+    starts, lengths = packed([65, 3])
+    q, k, v = projection(68, 1, 64, torch.float16, size)
+    exact = per_sequence(q.double(), k.double(), v.double(), starts, lengths)
+    check(attention(q, k, v, starts, lengths, 65), per_sequence(q, k, v, starts, lengths), exact)
+
+
+@pytest.mark.parametrize(("head_dim", "dtype"), [(24, torch.float32), (64, torch.float16), (80, torch.float32)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients(head_dim, dtype, causal, check):
+    starts = torch.tensor([0, 1, 130, 200])
+    lengths = torch.tensor([1, 129, 64, 17])
+    q, k, v = projection(220, 2, head_dim, dtype)
+    options = {"causal": causal, "bias": torch.randn(2, 129, 129).to(dtype) if causal else None}
+    upstream = torch.randn(220, 2, head_dim).to(dtype)
+    real = torch.zeros(220, 1, 1, dtype=dtype)
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        real[start : start + length] = 1
+
+    def gradients(function, cast):
+        inputs = [tensor.detach().to(cast).clone().requires_grad_() for tensor in (q, k, v)]
+        return torch.autograd.grad(function(*inputs), inputs, (upstream * real).to(cast))
+
+    results = gradients(lambda *inputs: attention(*inputs, starts, lengths, 129, **options), dtype)
+    plain = gradients(lambda *inputs: per_sequence(*inputs, starts, lengths, **options), dtype)
+    exact = gradients(lambda *inputs: per_sequence(*inputs, starts, lengths, **options), torch.float64)
+    for result, other, truth in zip(results, plain, exact, strict=True):
+        check(result, other, truth)
+
+
+def test_compiles_into_one_graph_with_gradients():
+    starts, lengths = packed([5, 20])
+    q, k, v = (tensor.clone().requires_grad_() for tensor in projection(25, 1, 16))
+
+    def loss(q, k, v):
+        return attention(q, k, v, starts, lengths, 20).square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    gradients = torch.autograd.grad(compiled(q, k, v), (q, k, v))
+    for gradient, eager in zip(gradients, torch.autograd.grad(loss(q, k, v), (q, k, v)), strict=True):
+        torch.testing.assert_close(gradient, eager)
+
+
+def test_operator_is_registered_soundly():
+    starts, lengths = packed([5, 20])
+    q, k, v = (tensor.clone().requires_grad_() for tensor in projection(25, 1, 16))
+    torch.library.opcheck(torch.ops.minitrans.attention.default, (q, k, v, starts, lengths, 20, 0.25, False, None))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"q": torch.zeros(3, 1, 160)}, "head size is 160"),
+        ({"q": torch.zeros(3, 1, 16, dtype=torch.float64)}, "float64"),
+        ({"q": torch.zeros(3, 1, 16, dtype=torch.float16)}, "dtypes"),
+        ({"q": torch.zeros(3, 1, 32)[..., ::2]}, "not contiguous"),
+        ({"scale": -1.0}, "scale is -1.0"),
+        ({"bias": torch.zeros(1, 3, 3, requires_grad=True)}, "gradient"),
+    ],
+)
+def test_why_not(change, reason):
+    arguments = dict.fromkeys("qkv", torch.zeros(3, 1, 16)) | {
+        "starts": torch.tensor([0]),
+        "lengths": torch.tensor([3]),
+    }
+    assert why_not(**arguments, longest=3) is None
+    assert reason in why_not(**(arguments | {"longest": 3} | change))
