@@ -184,6 +184,7 @@ _NO_REPOSITORY = "{name!r} is neither a folder here nor a repository on {hub}; a
 _SENTENCES: tuple[tuple[str, type[OSError], str], ...] = (
     ("GatedRepoError", PermissionError, "{name} is gated: ask for access at {hub}/{name}, then pass your token=."),
     ("RepositoryNotFoundError", FileNotFoundError, _NO_REPOSITORY),
+    ("LocalTokenNotFoundError", PermissionError, "token=True, but no token is stored here; pass the token itself."),
     ("RevisionNotFoundError", FileNotFoundError, "{name} has no revision {revision!r} on {hub}."),
     ("OfflineModeIsEnabled", FileNotFoundError, _NOT_CACHED),
     ("LocalEntryNotFoundError", FileNotFoundError, _NOT_CACHED),
@@ -204,7 +205,7 @@ def _explained(error: BaseException, name: str, revision: str, what: str) -> OSE
         status = error.response.status_code
         if status in (401, 403):
             return PermissionError(f"{hub} refused {what} (HTTP {status}): check the token and its rights.")
-        return ConnectionError(f"{hub} answered HTTP {status} for {what}; try again later.")
+        return ConnectionError(f"{hub} answered HTTP {status} for {what}; try again later or check HF_ENDPOINT.")
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, f"{what} could not be stored: {error.strerror}", error.filename)
     reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -235,7 +236,8 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
     Where the block raises, nothing has changed. Where the process is killed, the old files are whole and a hidden
     folder `.saving-…` is left over. The temporary folder lies inside `folder`, the one place that is certain to be
-    writable and on the same file system. Every file is on the disk before the first is renamed into its place.
+    writable and on the same file system. Every file is on the disk before the first is renamed into its place, and
+    the largest, which are the weights, come last.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():

@@ -4,8 +4,8 @@
         AutoModel.from_pretrained("org/name")
 
 `hub.connected` points this process's huggingface_hub at the server; `hub.environment(home)` does it for a subprocess.
-`hub.faults` maps a file name to a `Fault`; `hub.requests` lists what was asked. Weights are served as the real hub
-does it: a redirect to another host, which must never see the token.
+`hub.faults` maps a file name (or "upload") to a `Fault`; `hub.requests` lists what was asked. Weights are served as
+the real hub does it: a redirect to another host, which must never see the token.
 """
 
 import base64
@@ -57,6 +57,7 @@ class StoredRepository:
 
     commits: dict[str, Files] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
     token: str | None = None  # private: only this token may read
     gated: bool = False
 
@@ -358,6 +359,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"transfer": "basic", "objects": objects})
 
     def receive_large_file(self, oid: str) -> None:
+        if self._broken(self._fault("upload")):
+            return
         intact = hashlib.sha256(self.body).hexdigest() == oid
         self.hub.uploads[oid] = self.body
         self._send(200 if intact else 400)
@@ -369,7 +372,9 @@ class _Handler(BaseHTTPRequestHandler):
         for line in self.body.splitlines():
             entry = json.loads(line)
             value = entry["value"]
-            if entry["key"] == "file":
+            if entry["key"] == "header":
+                self.hub.repositories[repo].messages.append(value["summary"])
+            elif entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 files[value["path"]] = self.hub.uploads[value["oid"]]

@@ -1,10 +1,15 @@
 """minitrans.hub against a stand-in hub on loopback, through the real huggingface_hub."""
 
 import errno
+import fcntl
 import json
+import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from unittest import mock
@@ -64,9 +69,11 @@ def test_only_the_files_asked_for_are_fetched(hub, cache):
 
 
 def test_the_subfolder_is_the_root_of_what_is_seen(hub, cache):
-    repository = open_repository(NAME, subfolder="small")
-    assert repository.json("config.json") == {"model_type": "distilbert"}
-    assert repository.find("vocab.txt") is None
+    for subfolder in ("small", "small/"):
+        repository = open_repository(NAME, subfolder=subfolder)
+        assert repository.json("config.json") == {"model_type": "distilbert"}
+        assert repository.find("vocab.txt") is None
+    assert "/small/config.json" in hub.asked("config.json")[-1].path
 
 
 def test_branches_tags_and_commits(hub, cache):
@@ -206,6 +213,18 @@ def test_the_environment_decides_in_a_fresh_process(hub, tmp_path):
     assert runs[0][2] > 0
 
 
+def test_a_terminal_sees_progress(hub, tmp_path):
+    script = "from minitrans.hub import open_repository; open_repository('org/tiny').file('model.safetensors')"
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    subprocess.run([sys.executable, "-c", script], env=hub.environment(tmp_path), stderr=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "model.safetensors" in shown
+    assert "100%" in shown
+
+
 # What goes wrong
 
 
@@ -235,6 +254,9 @@ def test_what_may_not_be_read(hub, cache):
     with pytest.raises(PermissionError) as caught:
         open_repository(NAME, token="hf_secret").find("config.json")
     one_sentence(caught, "HTTP 403", "check the token")
+    with pytest.raises(PermissionError) as caught:
+        open_repository(NAME, token=True).find("config.json")
+    one_sentence(caught, "no token is stored")
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
@@ -553,6 +575,7 @@ def test_push_and_open(hub, cache, capfd):
 def test_push_to_a_branch_of_an_existing_repository(hub, cache):
     before = hub.files(NAME)
     push_folder(NAME, write, token="hf_mine", revision="trained", commit_message="Train more")
+    assert hub.repositories[NAME].messages == ["Train more"]
     assert hub.files(NAME) == before
     assert open_repository(NAME, revision="trained").json("config.json") == {"model_type": "pushed"}
     assert open_repository(NAME, revision="trained").file("vocab.txt").read_bytes() == FILES["vocab.txt"]
@@ -562,6 +585,11 @@ def test_a_push_that_is_refused_or_cannot_be_written(hub, cache):
     with pytest.raises(PermissionError) as caught:
         push_folder("me/new", write)
     one_sentence(caught, "the upload to me/new", "HTTP 401", "token")
+    hub.faults["upload"] = Fault(status=403, methods=("PUT",))
+    with pytest.raises(PermissionError) as caught:
+        push_folder(NAME, write, token="hf_mine")
+    one_sentence(caught, f"the upload to {NAME}", "HTTP 403", "token")
+    assert hub.files(NAME) == FILES
 
     def fails(folder: Path) -> None:
         raise RuntimeError("cannot write")
