@@ -1,0 +1,491 @@
+"""What every tokenizer shares: the dict it returns, special tokens by their role, padding, loading and saving."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from minitrans import hub
+from minitrans.processing.features import BatchFeature
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+SETTINGS = (
+    *ROLES, "additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side", "truncation_side",
+    "model_input_names", "clean_up_tokenization_spaces", "split_special_tokens",
+)  # fmt: skip
+PADDING = {True: "longest", "longest": "longest", "max_length": "max_length", False: None, "do_not_pad": None}
+TRUNCATION = {
+    True: "longest_first", "longest_first": "longest_first", "only_first": "only_first", "only_second": "only_second",
+    False: None, None: None, "do_not_truncate": None,
+}  # fmt: skip
+SIDES = {"left": "left", "right": "right"}
+TENSORS = {None: None, "np": "np", "pt": "pt"}
+NO_LIMIT = int(1e30)  # the published spelling of "no maximum length"
+CLEAN_UP = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
+    (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
+
+
+class CharSpan(NamedTuple):
+    """Characters `start` to `end` (exclusive) of the text."""
+
+    start: int
+    end: int
+
+
+class TokenSpan(NamedTuple):
+    """Tokens `start` to `end` (exclusive) of the encoded sequence."""
+
+    start: int
+    end: int
+
+
+class Lookup:
+    """A method of BatchEncoding named as the method of `tokenizers.Encoding` that it asks.
+
+    It takes `(index)` in the first row of the batch or `(batch_index, index)`; a word or character index counts from
+    0 in its text, which is the second of a pair with `sequence_index=1`; a negative token index counts from the end.
+    None stands for special tokens and padding.
+    """
+
+    def __init__(self, doc: str, kind: Callable[..., Any] | None = None) -> None:
+        self.__doc__, self.kind = doc, kind
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, batch: BatchEncoding | None, owner: type) -> Any:
+        return self if batch is None else partial(self._find, batch)
+
+    def _find(self, batch: BatchEncoding, first: int, second: int | None = None, sequence_index: int = 0) -> Any:
+        row, index = (0, first) if second is None else (first, second)
+        encoding = batch._rows()[row]
+        if self.name.startswith("token"):
+            found = getattr(encoding, self.name)(index + len(encoding) if index < 0 else index)
+        else:
+            found = getattr(encoding, self.name)(index, sequence_index)
+        return self.kind(*found) if self.kind and found is not None else found
+
+
+class BatchEncoding(BatchFeature):
+    """A dict of token ids, masks and so on, whose values can also be read as attributes: `model(**encoding)`.
+
+    It keeps the `encodings` of the `tokenizers` library, which know the characters and words behind each token.
+    """
+
+    def __init__(self, data: Mapping[str, Any] | None = None, encodings: Sequence[Encoding] | None = None) -> None:
+        super().__init__(data or {})
+        self.encodings = encodings
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return super().__getitem__(key)
+        if self.encodings is not None:
+            return self.encodings[key]
+        if isinstance(key, slice):
+            return {name: value[key] for name, value in self.items()}
+        raise KeyError(f"{key!r}: this encoding has the keys {', '.join(self)} and no rows to count.")
+
+    @property
+    def n_sequences(self) -> int | None:
+        """The number of texts in a row: 2 for pairs; None where it is not known."""
+        return self.encodings[0].n_sequences if self.encodings else None
+
+    def convert_to_tensors(self, tensor_type: str | None, advice: str = "") -> Self:
+        """Make a tensor ("pt") or array ("np") of each value, in place; ValueError where rows differ in length."""
+        super().convert_to_tensors(
+            tensor_type,
+            advice or "Pass padding=True to fill the short rows, and truncation=True to cut those over the maximum.",
+        )
+        return self
+
+    def tokens(self, batch_index: int = 0) -> list[str]:
+        """Return the tokens of a row as text."""
+        return self._rows()[batch_index].tokens
+
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
+        """Return the word of each token of a row."""
+        return self._rows()[batch_index].word_ids
+
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
+        """Return the text that each token of a row comes from: 0, or 1 for the second of a pair."""
+        return self._rows()[batch_index].sequence_ids
+
+    token_to_sequence = Lookup("The text that a token comes from: 0, or 1 for the second of a pair.")
+    token_to_word = Lookup("The word that a token belongs to.")
+    token_to_chars = Lookup("The characters that a token was made of.", CharSpan)
+    word_to_tokens = Lookup("The tokens that a word became.", TokenSpan)
+    word_to_chars = Lookup("The characters of a word.", CharSpan)
+    char_to_token = Lookup("The token that a character went into; None for white space.")
+    char_to_word = Lookup("The word that a character belongs to; None for white space.")
+
+    def _rows(self) -> Sequence[Encoding]:
+        if self.encodings is None:
+            raise ValueError("This encoding holds ids only; words and characters are known where text was tokenized.")
+        return self.encodings
+
+
+def _special_token(role: str) -> property:
+    """Return the attribute `cls_token` of a tokenizer: its text, or None; set it to a token of the vocabulary."""
+    return property(lambda self: self._special.get(role), lambda self, token: self._assign({role: token}))
+
+
+def _special_id(role: str) -> property:
+    """Return the attribute `cls_token_id` of a tokenizer: its id, or None; set it to an id of the vocabulary."""
+
+    def read(self: TokenizerBase) -> int | None:
+        return self._token_to_id(self._special[role]) if role in self._special else None
+
+    def write(self: TokenizerBase, index: int | None) -> None:
+        token = None if index is None else self._id_to_token(index)
+        if index is not None and token is None:
+            raise ValueError(f"{role}_id={index} is no id of the vocabulary of {len(self)} tokens.")
+        self._assign({role: token})
+
+    return property(read, write)
+
+
+class TokenizerBase:
+    """Special tokens, ids, padding and files of a tokenizer; subclasses add the way from text to ids and back.
+
+    `settings` are the keys of tokenizer_config.json. A subclass gives `_token_to_id`, `_id_to_token`, `get_vocab`,
+    `decode` and `_write` (its vocabulary files), and calls `_check_special_tokens` when its vocabulary stands.
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    pad_token_type_id = 0
+
+    bos_token, bos_token_id = _special_token("bos_token"), _special_id("bos_token")
+    eos_token, eos_token_id = _special_token("eos_token"), _special_id("eos_token")
+    unk_token, unk_token_id = _special_token("unk_token"), _special_id("unk_token")
+    sep_token, sep_token_id = _special_token("sep_token"), _special_id("sep_token")
+    pad_token, pad_token_id = _special_token("pad_token"), _special_id("pad_token")
+    cls_token, cls_token_id = _special_token("cls_token"), _special_id("cls_token")
+    mask_token, mask_token_id = _special_token("mask_token"), _special_id("mask_token")
+
+    def __init__(self, settings: Mapping[str, Any], name_or_path: str = "") -> None:
+        self.name_or_path = name_or_path
+        self._settings = dict(settings)
+        self._special = {role: token_text(settings[role]) for role in ROLES if settings.get(role) is not None}
+        self._extra = [token_text(token) for token in extra_tokens(settings)]
+        self._warned: set[str] = set()
+        limit = settings.get("model_max_length", settings.get("max_len"))
+        self.model_max_length: int = NO_LIMIT if limit is None else limit
+        self.padding_side = choose("padding_side", settings.get("padding_side") or "right", SIDES)
+        self.truncation_side = choose("truncation_side", settings.get("truncation_side") or "right", SIDES)
+        self.model_input_names = list(settings.get("model_input_names") or self.inputs)
+        self.clean_up_tokenization_spaces = bool(settings.get("clean_up_tokenization_spaces", False))
+
+    def _token_to_id(self, token: str) -> int | None:
+        raise NotImplementedError
+
+    def _id_to_token(self, index: int) -> str | None:
+        raise NotImplementedError
+
+    def _write(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return every token, added ones included, with its id."""
+        raise NotImplementedError
+
+    def decode(
+        self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> Any:
+        """Return the text of one sequence of ids, or the list of texts of a batch."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.get_vocab())
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.name_or_path!r}, {len(self)} tokens, "
+            f"model_max_length={self.model_max_length}, padding_side={self.padding_side!r}, "
+            f"truncation_side={self.truncation_side!r}, {self.special_tokens_map})"
+        )
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """The special tokens by role: `{"cls_token": "[CLS]", ...}`."""
+        return {role: self._special[role] for role in ROLES if role in self._special}
+
+    @property
+    def extra_special_tokens(self) -> list[str]:
+        """Special tokens without a role."""
+        return list(self._extra)
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Every special token once: those with a role, then the others."""
+        return list(dict.fromkeys([*self.special_tokens_map.values(), *self._extra]))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of `all_special_tokens`."""
+        return self.convert_tokens_to_ids(self.all_special_tokens)
+
+    def get_special_tokens_mask(
+        self, token_ids_0: Sequence[int], already_has_special_tokens: bool = True
+    ) -> list[int]:
+        """Return 1 for each id of an encoded sequence that is a special token and 0 for the others."""
+        if not already_has_special_tokens:
+            raise ValueError("Only encoded ids can be asked for special tokens: already_has_special_tokens=True.")
+        special = set(self.all_special_ids)
+        return [int(int(index) in special) for index in token_ids_0]
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """Return the id of a token, or a list of ids; tokens outside the vocabulary get `unk_token_id`."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        index = self._token_to_id(tokens)
+        return self.unk_token_id if index is None else index
+
+    def convert_ids_to_tokens(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> Any:
+        """Return the token of an id, or a list of tokens; None for ids outside the vocabulary."""
+        if isinstance(ids, int):
+            return self._id_to_token(ids)
+        skipped = set(self.all_special_ids) if skip_special_tokens else set()
+        return [self._id_to_token(int(index)) for index in ids if int(index) not in skipped]
+
+    def batch_decode(
+        self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> list[str]:
+        """Return the texts of a batch of sequences of ids (lists, an array or a tensor)."""
+        texts = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces)
+        return [texts] if isinstance(texts, str) else texts
+
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Pad what was encoded before: a dict of one row or of many, or a list of dicts, as a data loader collects.
+
+        Values are lists, arrays or tensors; arrays and tensors come back as such. Only ids, the attention mask, type
+        ids and the special-tokens mask are padded. Raises ValueError where there are no ids, rows of different
+        number, no padding token, or rows of different length in what becomes a tensor.
+        """
+        choose("return_tensors", return_tensors, TENSORS)
+        if isinstance(encoded_inputs, Sequence) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
+            encoded_inputs = {name: [row[name] for row in encoded_inputs] for name in encoded_inputs[0]}
+        main = self.model_input_names[0]
+        if not isinstance(encoded_inputs, Mapping) or main not in encoded_inputs:
+            raise ValueError(
+                f"pad() takes a dict with {main!r} or a non-empty list of such dicts: {encoded_inputs!r}."
+            )
+        return_tensors = return_tensors or _tensor_type(encoded_inputs[main])
+        columns = {name: as_lists(value) for name, value in encoded_inputs.items()}
+        single = not any(isinstance(row, list) for row in columns[main])
+        if single:
+            columns = {name: [row] for name, row in columns.items()}
+        rows = columns[main]
+        uneven = {name: len(column) for name, column in columns.items() if len(column) != len(rows)}
+        if uneven:
+            raise ValueError(f"{main!r} has {len(rows)} rows, but the number of rows is another in {uneven}.")
+        if return_attention_mask is None:
+            return_attention_mask = "attention_mask" in self.model_input_names
+        if return_attention_mask and "attention_mask" not in columns:
+            columns["attention_mask"] = [[1] * len(row) for row in rows]
+
+        how, _, max_length = self._limits(padding, False, max_length, pad_to_multiple_of)
+        if how:
+            side = choose("padding_side", padding_side or self.padding_side, SIDES)
+            longest = max(map(len, rows), default=0)
+            length = rounded(longest if how == "longest" else max_length, pad_to_multiple_of)
+            fill = {
+                main: self.pad_token_id, "attention_mask": 0, "token_type_ids": self.pad_token_type_id,
+                "special_tokens_mask": 1,
+            }  # fmt: skip
+            for name in columns.keys() & fill.keys():
+                columns[name] = [_filled(row, length, fill[name], side) for row in columns[name]]
+        if single:
+            columns = {name: rows[0] for name, rows in columns.items()}
+        return BatchEncoding(columns).convert_to_tensors(return_tensors)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **push: Any) -> None:
+        """Write the tokenizer's files to a folder, from which this library and transformers load it again.
+
+        Files of the same name are replaced together at the end, or not at all. `push_to_hub=True` uploads them too,
+        with `repo_id` (by default the folder's name) and the options of `push_to_hub`.
+        """
+        with hub.atomic_folder(save_directory) as folder:
+            self._write_all(folder)
+        if push.pop("push_to_hub", False):
+            self.push_to_hub(push.pop("repo_id", Path(save_directory).name), **push)
+        elif push:
+            raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(push))!r}.")
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the tokenizer's files to the hub as one commit; `options` are those of `hub.push_folder`."""
+        options.setdefault("commit_message", "Upload tokenizer")
+        return hub.push_folder(repo_id, self._write_all, **options)
+
+    def _write_all(self, folder: Path) -> None:
+        _write_json(folder / "tokenizer_config.json", self._current_settings())
+        _write_json(folder / "special_tokens_map.json", self.special_tokens_map)
+        self._write(folder)
+
+    def _current_settings(self) -> dict[str, Any]:
+        """Return the keys of tokenizer_config.json as they stand now; tokens' flags are in tokenizer.json."""
+        replaced = ("added_tokens_decoder", "additional_special_tokens", "name_or_path", "max_len", *ROLES)
+        return {
+            **{key: value for key, value in self._settings.items() if key not in replaced},
+            **{role: self._special.get(role) for role in ROLES if role in self._special or role in self._settings},
+            **({"extra_special_tokens": self._extra} if self._extra else {}),
+            "model_max_length": self.model_max_length,
+            "model_input_names": self.model_input_names,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+            "tokenizer_class": type(self).__name__,
+        }
+
+    def _assign(self, tokens: Mapping[str, Any]) -> None:
+        """Give special tokens their roles, all at once for readers in other threads; ValueError for unknown tokens."""
+        texts = {role: None if token is None else token_text(token) for role, token in tokens.items()}
+        for role, token in texts.items():
+            if token is not None and self._token_to_id(token) is None:
+                raise ValueError(
+                    f"{token!r} cannot be the {role}: it is not in the vocabulary of {len(self)} tokens; "
+                    f"add_special_tokens({{{role!r}: {token!r}}}) adds it."
+                )
+        special = {**self._special, **texts}
+        self._special = {role: token for role, token in special.items() if token is not None}
+
+    def _check_special_tokens(self) -> None:
+        """Raise ValueError where a special token has no id, which the settings or the vocabulary file got wrong."""
+        missing = {role: token for role, token in self._special.items() if self._token_to_id(token) is None}
+        if missing:
+            raise ValueError(
+                f"The vocabulary ({len(self)} tokens) of {self.name_or_path or type(self).__name__} lacks its special "
+                f"tokens {', '.join(f'{role}={token!r}' for role, token in missing.items())}; name the right ones, "
+                f"or None for one that is not used: from_pretrained(..., {next(iter(missing))}=None)."
+            )
+
+    def _limits(
+        self, padding: Any, truncation: Any, max_length: int | None, pad_to_multiple_of: int | None
+    ) -> tuple[str | None, str | None, int | None]:
+        """Return how to pad, how to truncate and the length for both, after the model's maximum and the checks."""
+        for option, value, least in (("max_length", max_length, 0), ("pad_to_multiple_of", pad_to_multiple_of, 1)):
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{option}={value!r} must be a whole number of at least {least}, or None.")
+        pad, cut = choose("padding", padding, PADDING), choose("truncation", truncation, TRUNCATION)
+        if max_length is not None and pad is None and truncation is None:
+            cut = "longest_first"
+        if max_length is not None and pad == "longest" and truncation is None:
+            self._warn_once("max_length=%d has no effect on padding=True without truncation.", max_length)
+        if max_length is None and (pad == "max_length" or cut):
+            if self.model_max_length > 1e20:
+                pad, cut = (None if pad == "max_length" else pad), None
+            else:
+                max_length = self.model_max_length
+        if pad and self.pad_token is None:
+            raise ValueError("This tokenizer has no padding token; name one: tokenizer.pad_token = '[PAD]'.")
+        if pad and cut and max_length is not None and pad_to_multiple_of and max_length % pad_to_multiple_of:
+            raise ValueError(f"max_length={max_length} is not a multiple of pad_to_multiple_of={pad_to_multiple_of}.")
+        return pad, cut, max_length
+
+    def _warn_once(self, message: str, *values: Any) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message, *values)
+
+
+def token_text(token: Any) -> str:
+    """Return the text of a special token: a string, an AddedToken, or the dict that stands for one in JSON."""
+    text = token.get("content") if isinstance(token, Mapping) else getattr(token, "content", token)
+    if not isinstance(text, str):
+        raise TypeError(f"A special token is a string or an AddedToken, not {token!r}.")
+    return text
+
+
+def extra_tokens(settings: Mapping[str, Any]) -> list[Any]:
+    """Return the special tokens without a role, under all the names that tokenizer_config.json has."""
+    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    others = [value for key, value in settings.items() if key.endswith("_token") and key not in ROLES]
+    tokens = [*(extra.values() if isinstance(extra, Mapping) else extra), *others]
+    return [token for token in tokens if isinstance(token, str | Mapping) or hasattr(token, "content")]
+
+
+def read_settings(repository: hub.Repository) -> dict[str, Any]:
+    """Return the keys of tokenizer_config.json, with what older files say beside it.
+
+    special_tokens_map.json counts where there is no `added_tokens_decoder`; added_tokens.json becomes one.
+    """
+    settings = repository.json("tokenizer_config.json") if repository.find("tokenizer_config.json") else {}
+    if "added_tokens_decoder" not in settings:
+        if repository.find("special_tokens_map.json"):
+            settings.update(repository.json("special_tokens_map.json"))
+        if repository.find("added_tokens.json"):
+            special = {token_text(settings[role]) for role in ROLES if settings.get(role) is not None}
+            special.update(map(token_text, extra_tokens(settings)))
+            settings["added_tokens_decoder"] = {
+                index: {"content": token, "special": token in special, "normalized": token not in special}
+                for token, index in repository.json("added_tokens.json").items()
+            }
+    return settings
+
+
+def choose(option: str, value: Any, table: Mapping[Any, Any]) -> Any:
+    """Return what `table` says for an option's value (or for the value of an enum); ValueError names the choices."""
+    value = getattr(value, "value", value)
+    if not isinstance(value, str | bool | None) or value not in table:
+        raise ValueError(f"{option}={value!r} is not one of {', '.join(map(repr, table))}.")
+    return table[value]
+
+
+def rounded(length: int | None, multiple: int | None) -> int:
+    """Return the least multiple of `multiple` that is no less than `length`."""
+    length = length or 0
+    return -(-length // multiple) * multiple if multiple else length
+
+
+def clean_up(text: str) -> str:
+    """Take out the spaces before punctuation and English contractions, as BERT's original decoder does."""
+    for spaced, joined in CLEAN_UP:
+        text = text.replace(spaced, joined)
+    return text
+
+
+def _tensor_type(value: Any) -> str | None:
+    """Return the `return_tensors` that gives back the kind of the first array or tensor in `value`."""
+    while isinstance(value, list | tuple):
+        if not value:
+            return None
+        value = value[0]
+    return {"torch": "pt", "numpy": "np"}.get(type(value).__module__.partition(".")[0])
+
+
+def as_lists(value: Any) -> Any:
+    """Return lists where `value` has arrays, tensors or tuples."""
+    if isinstance(value, list | tuple):
+        return [as_lists(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _filled(row: list[Any], length: int, value: Any, side: str) -> list[Any]:
+    filling = [value] * (length - len(row))
+    return filling + row if side == "left" else row + filling
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,525 @@
+"""Text to token ids and back: the tokenizers of BERT and DistilBERT, on the `tokenizers` library.
+
+The library keeps truncation and padding as state of one shared object, so that two threads with different settings
+get each other's answers. Here an object of the library never changes once it is made: each way of truncating has its
+own, which shares the vocabulary and costs 10 µs, and new tokens mean a new one. Padding is done to a call's results.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from minitrans import hub
+from minitrans.processing import encoding as shared
+from minitrans.processing.encoding import BatchEncoding, TokenizerBase
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from typing_extensions import Self
+
+COLUMNS = {
+    "input_ids": "ids", "token_type_ids": "type_ids", "attention_mask": "attention_mask",
+    "special_tokens_mask": "special_tokens_mask", "offset_mapping": "offsets",
+}  # fmt: skip
+BERT = {
+    "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
+    "do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True, "never_split": None,
+}  # fmt: skip
+COPIES = 64
+_ADDING = threading.Lock()
+
+
+class Tokenizer(TokenizerBase):
+    """A tokenizer that does what its tokenizer.json says. Safe to call from many threads at once.
+
+    `backend` is a `tokenizers.Tokenizer`, of which views are taken; `settings` are keys of tokenizer_config.json, and
+    `options` the same keys from the caller, which win. Raises ValueError where a special token has no id or an added
+    token another id than its file says, TypeError for unknown options.
+    """
+
+    files: ClassVar[tuple[str, ...]] = ("tokenizer.json",)
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    is_fast = True
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        settings: Mapping[str, Any] | None = None,
+        name_or_path: str = "",
+        **options: Any,
+    ) -> None:
+        self._refuse_unknown(options)
+        settings = {**_baked_in(backend), **self.defaults, **(settings or {}), **options}
+        super().__init__(settings, name_or_path)
+        self._replace_backend(backend, _tokens_to_add(settings, backend, options))
+        self._check_special_tokens()
+        for index, token in (settings.get("added_tokens_decoder") or {}).items():
+            text = shared.token_text(token)
+            if self._token_to_id(text) != int(index):
+                raise ValueError(
+                    f"added_tokens_decoder of {name_or_path} gives {text!r} the id {index}, but beside the vocabulary of "
+                    f"{self.vocab_size} tokens it gets {self._token_to_id(text)}; they do not belong together."
+                )
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
+        """Load from a folder or a hub id.
+
+        `options` are those of `hub.open_repository` and keys of tokenizer_config.json (`model_max_length`,
+        `pad_token`, ...), which win over the file; TypeError for any other. Raises FileNotFoundError where there is
+        none of `files` and ValueError for a broken one.
+        """
+        repository, options = hub.open_with(name_or_path, options)
+        cls._refuse_unknown(options)
+        settings = shared.read_settings(repository)
+        path = repository.find(*cls.files)
+        if path is None:
+            raise FileNotFoundError(
+                f"{repository.name} has no {' and no '.join(cls.files)} to make a {cls.__name__} from."
+            )
+        return cls(_read_backend(path), settings, repository.name, **options)
+
+    def __call__(
+        self,
+        text: Any,
+        text_pair: Any = None,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Encode a text, a pair of texts, or a batch of either, with the options and results of transformers.
+
+        `text` is a string, a list of strings, or a list of (text, pair); with `is_split_into_words` each string is
+        a list of words instead. `padding` is True or "longest", "max_length", or False; `truncation` True or
+        "longest_first", "only_first", "only_second", or False; `max_length` (tokens, special ones counted) is the
+        model's maximum where left out, and alone it truncates. `return_overflowing_tokens` gives the rest of a
+        truncated text as further rows that overlap by `stride` tokens, with their text's number in
+        `overflow_to_sample_mapping`. Values are lists of int, one a row (for a single text the row itself), or with
+        `return_tensors` "pt" or "np" int64 of (rows, tokens).
+
+        Raises TypeError for what is no text, ValueError for texts that cannot be truncated as asked and for rows of
+        different length in a tensor.
+        """
+        shared.choose("return_tensors", return_tensors, shared.TENSORS)
+        side = shared.choose("padding_side", padding_side or self.padding_side, shared.SIDES)
+        pad, cut, max_length = self._limits(padding, truncation, max_length, pad_to_multiple_of)
+        rows, batched = _rows(text, text_pair, is_split_into_words)
+        encodings = self._encode(rows, is_split_into_words, add_special_tokens, cut, max_length, stride)
+        if pad:
+            longest = max(map(len, encodings)) if pad == "longest" else max_length
+            length = shared.rounded(longest, pad_to_multiple_of)
+            for encoding in encodings:
+                encoding.pad(length, direction=side, pad_id=self.pad_token_id, pad_type_id=0, pad_token=self.pad_token)
+
+        windows = [[row, *row.overflowing] if return_overflowing_tokens else [row] for row in encodings]
+        encodings = [window for row in windows for window in row]
+        longest = max(map(len, encodings))
+        if verbose and max_length is None and longest > self.model_max_length:
+            message = "A text has %d tokens, but the model takes %d; truncation=True cuts it."
+            self._warn_once(message, longest, self.model_max_length)
+
+        asked = {
+            "input_ids": True,
+            "token_type_ids": return_token_type_ids,
+            "attention_mask": return_attention_mask,
+            "special_tokens_mask": return_special_tokens_mask,
+            "offset_mapping": return_offsets_mapping,
+        }
+        columns = {
+            name: [getattr(encoding, COLUMNS[name]) for encoding in encodings]
+            for name, ask in asked.items()
+            if (name in self.model_input_names if ask is None else ask)
+        }
+        if not batched and return_tensors is None and not return_overflowing_tokens:
+            columns = {name: column[0] for name, column in columns.items()}
+        if return_length:
+            columns["length"] = [len(encoding) for encoding in encodings]
+        if return_overflowing_tokens:
+            columns["overflow_to_sample_mapping"] = [number for number, row in enumerate(windows) for _ in row]
+        return BatchEncoding(columns, encodings).convert_to_tensors(return_tensors)
+
+    def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
+        """Return the `input_ids` of a call."""
+        return self(text, text_pair, **options)["input_ids"]
+
+    def tokenize(self, text: Any, pair: Any = None, add_special_tokens: bool = False, **options: Any) -> list[str]:
+        """Return the tokens of a text (of the first, where it is a batch) as strings."""
+        return self(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
+
+    def decode(
+        self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> Any:
+        """Return the text of a sequence of ids (or one id), or the list of texts of a batch; arrays and tensors too.
+
+        Ids above the vocabulary give no text; ValueError for negative ones.
+        """
+        token_ids = shared.as_lists(token_ids)
+        if isinstance(token_ids, list) and token_ids and isinstance(token_ids[0], list):
+            return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in token_ids]
+        ids = token_ids if isinstance(token_ids, list) else [token_ids]
+        if any(index < 0 for index in ids):
+            raise ValueError(f"There is no token with the id {min(ids)}; put the padding token where labels are -100.")
+        text = self._state[0].decode(ids, skip_special_tokens=skip_special_tokens)
+        clean = (
+            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
+        )
+        return shared.clean_up(text) if clean else text
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Join tokens to text."""
+        decoder = self._state[0].decoder
+        return decoder.decode(tokens) if decoder is not None else " ".join(tokens)
+
+    @property
+    def backend_tokenizer(self) -> tokenizers.Tokenizer:
+        """The library's object. Others may be encoding with it: change a copy."""
+        return self._state[0]
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens without the added ones; `len(tokenizer)` counts all."""
+        return self._state[0].get_vocab_size(with_added_tokens=False)
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Every token with its id."""
+        return self.get_vocab()
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return every token, added ones included, with its id."""
+        return self._state[0].get_vocab(with_added_tokens=True)
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The added tokens and special tokens by id."""
+        return dict(sorted(self._state[0].get_added_tokens_decoder().items()))
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return the added tokens and special tokens with their ids."""
+        return {token.content: index for index, token in self.added_tokens_decoder.items()}
+
+    def __len__(self) -> int:
+        return self._state[0].get_vocab_size(with_added_tokens=True)
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Return how many special tokens a call puts around a text, or around a pair of texts."""
+        return self._state[0].num_special_tokens_to_add(pair)
+
+    def add_tokens(
+        self, new_tokens: str | AddedToken | Iterable[str | AddedToken], special_tokens: bool = False
+    ) -> int:
+        """Add tokens after the vocabulary and return how many were new; calls under way keep the old vocabulary.
+
+        The model needs as many embeddings: `model.resize_token_embeddings(len(tokenizer))`.
+        """
+        tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else new_tokens
+        with _ADDING:
+            before = len(self)
+            self._replace_backend(self._state[0], [_as_added(token, special_tokens) for token in tokens])
+            return len(self) - before
+
+    def add_special_tokens(
+        self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
+    ) -> int:
+        """Add special tokens, by role or as a list under `extra_special_tokens`; return how many were new."""
+        roles = dict(special_tokens_dict)
+        extra = [*roles.pop("extra_special_tokens", ()), *roles.pop("additional_special_tokens", ())]
+        unknown = roles.keys() - set(shared.ROLES)
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is no role of a special token; there are {', '.join(shared.ROLES)}.")
+        added = self.add_tokens([*roles.values(), *extra], special_tokens=True)
+        self._assign({role: shared.token_text(token) for role, token in roles.items()})
+        if extra:
+            kept = [] if replace_extra_special_tokens else self._extra
+            self._extra = list(dict.fromkeys([*kept, *map(shared.token_text, extra)]))
+        return added
+
+    @classmethod
+    def _refuse_unknown(cls, options: Mapping[str, Any]) -> None:
+        known = dict.fromkeys((*shared.SETTINGS, *cls.defaults))
+        for option in options.keys() - known.keys():
+            raise TypeError(f"{cls.__name__} has no option {option!r}; it has {', '.join(known)}.")
+
+    def _replace_backend(self, backend: tokenizers.Tokenizer, tokens: Sequence[AddedToken]) -> None:
+        """Take a copy of `backend` with more tokens, and forget the copies with settings; one step for readers."""
+        self._state: tuple[tokenizers.Tokenizer, dict[Any, tokenizers.Tokenizer]] = (self._copy(backend, tokens), {})
+
+    def _copy(self, backend: tokenizers.Tokenizer, tokens: Sequence[AddedToken] = ()) -> tokenizers.Tokenizer:
+        """Return a tokenizer that shares the model of `backend`, without its padding and truncation."""
+        copy = tokenizers.Tokenizer(backend.model)
+        copy.normalizer, copy.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+        copy.decoder, copy.post_processor = backend.decoder, backend.post_processor
+        copy.add_tokens([token for _, token in sorted(backend.get_added_tokens_decoder().items())])
+        copy.add_tokens(list(tokens))
+        copy.encode_special_tokens = bool(self._settings.get("split_special_tokens", False))
+        return copy
+
+    def _truncating(self, *settings: Any) -> tokenizers.Tokenizer:
+        """Return the copy of the backend that truncates to a length, by a stride and strategy, from a direction."""
+        backend, copies = self._state
+        copy = copies.get(settings)
+        if copy is None:
+            copy = self._copy(backend)
+            copy.enable_truncation(*settings)
+            if len(copies) >= COPIES:
+                copies.clear()
+            copies[settings] = copy
+        return copy
+
+    def _encode(
+        self, rows: list[Any], words: bool, special: bool, cut: str | None, max_length: int | None, stride: int
+    ) -> list[Encoding]:
+        """Return the encodings of texts and pairs, truncated where `cut` says how, each with its overflow."""
+        backend = self._state[0]
+        if cut and max_length is not None:
+            pair = any(isinstance(row, tuple) for row in rows)
+            room = max_length - (backend.num_special_tokens_to_add(pair) if special else 0)
+            if room < 0:
+                raise ValueError(f"max_length={max_length} is less than the {max_length - room} special tokens.")
+            if not 0 <= stride < max(room, 1):
+                raise ValueError(
+                    f"stride={stride} must be less than the {room} tokens that max_length leaves to text."
+                )
+            backend = self._truncating(max_length, stride, cut, self.truncation_side)
+        try:
+            return backend.encode_batch(rows, is_pretokenized=words, add_special_tokens=special)
+        except BaseException as error:  # the library's PanicException is no Exception
+            if type(error).__name__ == "PanicException" or "Truncation" in str(error):
+                raise ValueError(
+                    f"truncation={cut!r} cannot bring each text to max_length={max_length}, stride={stride}: {error}."
+                ) from None
+            raise _explained(rows, error) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_state": self._state[0]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._replace_backend(state["_state"], [])
+
+    def _token_to_id(self, token: str) -> int | None:
+        return self._state[0].token_to_id(token)
+
+    def _id_to_token(self, index: int) -> str | None:
+        return self._state[0].id_to_token(index) if index >= 0 else None
+
+    def _write(self, folder: Path) -> None:
+        self._state[0].save(str(folder / "tokenizer.json"))
+        if isinstance(self._state[0].model, models.WordPiece):
+            tokens = {index: token for token, index in self._state[0].get_vocab(with_added_tokens=False).items()}
+            lines = "".join(tokens.get(index, "") + "\n" for index in range(max(tokens) + 1))
+            (folder / "vocab.txt").write_bytes(lines.encode("utf-8"))
+
+    def _current_settings(self) -> dict[str, Any]:
+        name = "PreTrainedTokenizerFast" if type(self) is Tokenizer else type(self).__name__
+        return {**super()._current_settings(), "tokenizer_class": name}
+
+
+class BertTokenizer(Tokenizer):
+    """WordPiece as BERT has it: `[CLS] text [SEP]` and `[CLS] text [SEP] pair [SEP]`, type ids 0 and 1.
+
+    `vocab` is {token: id}, the path of a vocab.txt, or a `tokenizers.Tokenizer` with a WordPiece model to take over.
+    `do_lower_case` (True), `strip_accents` (None: where lower case), `tokenize_chinese_chars` (True: each is a word)
+    say how text is normalised; they win over the normalizer in tokenizer.json, as in transformers. Words in
+    `never_split` are tokens of the vocabulary to keep whole and as they are written.
+    """
+
+    inputs = ("input_ids", "token_type_ids", "attention_mask")
+    files = ("tokenizer.json", "vocab.txt")
+    defaults = BERT
+
+    def __init__(
+        self,
+        vocab: Mapping[str, int] | str | os.PathLike[str] | tokenizers.Tokenizer,
+        settings: Mapping[str, Any] | None = None,
+        name_or_path: str = "",
+        **options: Any,
+    ) -> None:
+        self._refuse_unknown(options)
+        chosen = {**self.defaults, **(settings or {}), **options}
+        for role in ("unk_token", "cls_token", "sep_token"):
+            if chosen[role] is None:
+                raise ValueError(f"A {type(self).__name__} cannot do without {role}; it is None.")
+        backend = _wordpiece(vocab) if isinstance(vocab, Mapping) else vocab
+        if isinstance(backend, str | os.PathLike):
+            backend = _read_backend(Path(backend))
+        if not isinstance(backend.model, models.WordPiece):
+            raise ValueError(
+                f"A {type(self).__name__} needs a WordPiece model; {name_or_path} has {type(backend.model).__name__}."
+            )
+        backend.model.unk_token = shared.token_text(chosen["unk_token"])
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=chosen["tokenize_chinese_chars"],
+            strip_accents=chosen["strip_accents"],
+            lowercase=chosen["do_lower_case"],
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece(prefix="##")
+        super().__init__(backend, settings, name_or_path, **options)
+        self._state[0].post_processor = processors.TemplateProcessing(
+            single=f"{self.cls_token}:0 $A:0 {self.sep_token}:0",
+            pair=f"{self.cls_token}:0 $A:0 {self.sep_token}:0 $B:1 {self.sep_token}:1",
+            special_tokens=[(self.cls_token, self.cls_token_id), (self.sep_token, self.sep_token_id)],
+        )
+        self.do_lower_case: bool = chosen["do_lower_case"]
+
+
+class DistilBertTokenizer(BertTokenizer):
+    """BERT's tokenizer for a model without type ids."""
+
+    inputs = ("input_ids", "attention_mask")
+
+
+BertTokenizerFast = BertTokenizer
+DistilBertTokenizerFast = DistilBertTokenizer
+PreTrainedTokenizerFast = Tokenizer
+
+
+def _rows(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
+    """Return a text or a tuple of two for each row, and whether it was a batch; TypeError for what is no text."""
+    batched = isinstance(text, list | tuple) and not (words and all(isinstance(word, str) for word in text))
+    # As in transformers, an empty second text beside a single one is no pair.
+    items, pairs = (text, text_pair) if batched else ([text], [text_pair] if text_pair else None)
+    if not items:
+        raise ValueError("There is no text to encode: the list is empty.")
+    if pairs is not None and not isinstance(pairs, list | tuple):
+        raise TypeError(f"text is a list of {len(items)}, so text_pair must be one as well, not {pairs!r:.60}.")
+    if pairs is not None and len(pairs) != len(items):
+        raise ValueError(f"text has {len(items)} items and text_pair {len(pairs)}; each text needs its pair.")
+    rows = list(zip(items, pairs, strict=True)) if pairs is not None else list(items)
+    for number, row in enumerate(rows):
+        if not _is_text(row, words):
+            parts = row if isinstance(row, list | tuple) and len(row) == 2 else [row]
+            wrong = [part for part in parts if not _is_text(part, words)]
+            if wrong:
+                raise TypeError(
+                    f"{f'Item {number} of the batch' if batched else 'The text'} must be "
+                    f"{'a list of words' if words else 'a string'}, but it is {wrong[0]!r:.60} "
+                    f"({type(wrong[0]).__name__})."
+                )
+            rows[number] = tuple(parts)
+    return rows, batched
+
+
+def _is_text(item: Any, words: bool) -> bool:
+    if words:
+        return isinstance(item, list | tuple) and all(isinstance(word, str) for word in item)
+    return isinstance(item, str)
+
+
+def _explained(rows: Iterable[Any], error: BaseException) -> BaseException:
+    """Say what the library would not read, though it is a string: half of a surrogate pair."""
+    for number, row in enumerate(rows):
+        for text in _strings(row):
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as found:
+                return ValueError(
+                    f"Text {number} is not Unicode: {text[found.start]!r} at {found.start} is half a surrogate pair."
+                )
+    return error
+
+
+def _strings(row: Any) -> Iterable[str]:
+    return [row] if isinstance(row, str) else [text for part in row for text in _strings(part)]
+
+
+def _baked_in(backend: tokenizers.Tokenizer) -> dict[str, Any]:
+    """Return the settings that a tokenizer.json holds itself."""
+    padding, truncation = backend.padding, backend.truncation
+    return {
+        **({"padding_side": padding["direction"], "pad_token": padding["pad_token"]} if padding else {}),
+        **({"truncation_side": truncation["direction"]} if truncation else {}),
+    }
+
+
+def _tokens_to_add(
+    settings: Mapping[str, Any], backend: tokenizers.Tokenizer, options: Mapping[str, Any]
+) -> list[AddedToken]:
+    """Return the added tokens of the settings in the order of their ids, then special tokens, then never_split.
+
+    A special token that a file names but no vocabulary has is left out, for `_check_special_tokens` to find; one
+    that the caller names is added.
+    """
+    saved = sorted((settings.get("added_tokens_decoder") or {}).items(), key=lambda item: int(item[0]))
+    tokens = {shared.token_text(token): _as_added(token, False) for _, token in saved}
+    present = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for role in shared.ROLES:
+        token = settings.get(role)
+        text = None if token is None else shared.token_text(token)
+        if text in tokens:
+            tokens[text].special = True
+        elif text is not None and text not in present and (role in options or backend.token_to_id(text) is not None):
+            tokens[text] = _as_added(token, True)
+    for token in shared.extra_tokens(settings):
+        text = shared.token_text(token)
+        if text not in tokens and text not in present:
+            tokens[text] = _as_added(token, True)
+    for text in settings.get("never_split") or ():
+        if text not in tokens and text not in present:
+            if backend.token_to_id(text) is None:
+                raise ValueError(f"never_split names {text!r}, which is not in the vocabulary.")
+            tokens[text] = AddedToken(text, single_word=True, normalized=False)
+    return list(tokens.values())
+
+
+def _as_added(token: Any, special: bool) -> AddedToken:
+    if isinstance(token, str):
+        return AddedToken(token, special=special, normalized=not special)
+    flags = token if isinstance(token, Mapping) else token.__getstate__()
+    known = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    flags = {flag: bool(flags[flag]) for flag in known if flag in flags}
+    return AddedToken(shared.token_text(token), **{**flags, "special": special or flags.get("special", False)})
+
+
+def _read_backend(path: Path) -> tokenizers.Tokenizer:
+    if path.suffix != ".json":
+        return _wordpiece(_read_vocabulary(path))
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{path} is no tokenizer.json that can be read: {error}.") from None
+
+
+def _wordpiece(vocab: Mapping[str, int]) -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer(models.WordPiece(dict(vocab), unk_token=BERT["unk_token"]))
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    """Read vocab.txt: a token a line, whose number from 0 is its id. White space ends a line and counts for nothing.
+
+    Raises ValueError for what is not UTF-8 and for a token that stands twice; empty lines are ids without a token.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}.") from None
+    vocab: dict[str, int] = {}
+    for index, line in enumerate(lines):
+        token = line.rstrip()
+        if token in vocab and token:
+            raise ValueError(f"{path} has {token!r} twice, on lines {vocab[token] + 1} and {index + 1}.")
+        vocab[token] = index
+    return vocab
