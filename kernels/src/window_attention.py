@@ -1,0 +1,199 @@
+# mypy: allow-untyped-defs
+# ruff: noqa: N803
+"""Attention within the (shifted) windows of a map, from the projection's output to the place order.
+
+Mathematics (Swin, Liu et al. 2021). The map is padded at the bottom and right to whole windows, rolled by −shift,
+and cut into window × window tokens; in each window and head
+
+    O = softmax(D^−½ · Q Kᵀ + bias[Δy, Δx] − 100 · [regions differ]) V
+
+where bias is a table over relative positions and the regions are those that the roll brought together from opposite
+edges. Then everything is undone. Padded positions take part as keys, with the projection's bias as their q, k and v.
+
+Here none of these steps moves anything. A program computes where a token of its window lies on the unpadded, unrolled
+map, reads q, k and v there, and writes the output there: padding, roll, partition, region mask and their inverses
+are integer arithmetic. One program serves several windows with one head, so that the gathered bias stays in its
+registers. A window of up to 64 tokens is one tile; a larger one is walked in tiles with an online softmax.
+
+Cost. 4·window²·D FLOPs a token and head, and 4·D elements moved (q, k, v read once, out written once). Swin-T's first
+stage at batch 64 in 16 bits: 64·56² tokens · 3 heads · 32 · 4 · 2 bytes = 154 MB / 3.35 TB/s = 46 µs, and
+3.8 GFLOP / 989 TFLOP/s = 4 µs, 6.4 µs as padded from 49 to 64 tokens. Floor on an H100: 46 µs. Unfused, the roll, the
+partition and their inverses alone would move each of these bytes twice more.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import Tiles, dot_precision, launch, operator, why_not_here
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+REGION_PENALTY = tl.constexpr(-100.0)
+"""Published checkpoints were trained with this finite value, not with −∞."""
+
+# (element bits, head size rounded up to a power of two) → the largest tile of queries × keys, for windows of up to
+# 64 tokens and for larger ones.
+SMALL_WINDOWS = {
+    (16, 16): Tiles(64, 64, 4, 2),
+    (16, 32): Tiles(64, 64, 4, 2),
+    (16, 64): Tiles(64, 64, 4, 2),
+    (16, 128): Tiles(64, 64, 8, 2),
+    (32, 16): Tiles(32, 64, 8, 1),
+    (32, 32): Tiles(32, 64, 8, 1),
+    (32, 64): Tiles(32, 32, 8, 1),
+    (32, 128): Tiles(16, 16, 8, 1),
+}
+LARGE_WINDOWS = {
+    (16, 16): Tiles(64, 32, 4, 2),
+    (16, 32): Tiles(64, 32, 4, 2),
+    (16, 64): Tiles(64, 32, 4, 2),
+    (16, 128): Tiles(64, 32, 8, 2),
+    (32, 16): Tiles(32, 32, 4, 1),
+    (32, 32): Tiles(32, 32, 4, 1),
+    (32, 64): Tiles(32, 32, 8, 1),
+    (32, 128): Tiles(16, 16, 8, 1),
+}
+ENOUGH_PROGRAMS = 4096
+"""Several loads of an H100 (132 multiprocessors × 5 programs); beyond it, a program serves more windows."""
+MOST_WINDOWS = 8
+"""Windows a program: past this, the gathered bias is a small part of the work."""
+
+
+@triton.jit
+def _bias(table, head, heads, queries, keys, WINDOW: tl.constexpr):
+    """The relative-position bias to base 2, with −inf for keys behind the window's end."""
+    side = 2 * WINDOW - 1
+    down = queries[:, None] // WINDOW - keys[None, :] // WINDOW + WINDOW - 1
+    across = queries[:, None] % WINDOW - keys[None, :] % WINDOW + WINDOW - 1
+    inside = (queries < WINDOW * WINDOW)[:, None] & (keys < WINDOW * WINDOW)[None, :]
+    bias = tl.load(table + (down * side + across) * heads + head, mask=inside, other=0.0).to(tl.float32) * LOG2E
+    return tl.where((keys < WINDOW * WINDOW)[None, :], bias, float("-inf"))
+
+
+@triton.jit
+def _place(token, window, height, width, across, shift, WINDOW: tl.constexpr):
+    """Where a window's tokens lie on the map as (row, column), and which region of the rolled map they belong to."""
+    padded_height = tl.cdiv(height, WINDOW) * WINDOW
+    padded_width = across * WINDOW
+    y = window // across * WINDOW + token // WINDOW
+    x = window % across * WINDOW + token % WINDOW
+    region_y = (y >= padded_height - WINDOW).to(tl.int32) + (y >= padded_height - shift).to(tl.int32)
+    region_x = (x >= padded_width - WINDOW).to(tl.int32) + (x >= padded_width - shift).to(tl.int32)
+    return (y + shift) % padded_height, (x + shift) % padded_width, region_y * 3 + region_x
+
+
+@triton.jit
+def _load(part, place, real, padding, channels, HEAD_DIM: tl.constexpr):
+    """Rows of q, k or v; a padded position has the projection's bias, or zeros where it has none."""
+    inside = real[:, None] & (channels < HEAD_DIM)[None, :]
+    tile = tl.load(part + place[:, None] + channels[None, :], mask=inside, other=0.0)
+    if padding is not None:
+        fill = tl.load(padding + channels, mask=channels < HEAD_DIM, other=0.0)
+        tile = tl.where(real[:, None], tile, fill[None, :].to(tile.dtype))
+    return tile
+
+
+@triton.jit
+def _forward(
+    qkv, table, padding, out, windows, windows_each, height, width, down, across, shift, heads, scale,
+    WINDOW: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    tokens: tl.constexpr = WINDOW * WINDOW
+    blocks: tl.constexpr = (tokens + BLOCK_M - 1) // BLOCK_M
+    # Heads vary fastest: neighbours in time read neighbouring columns of the same pixels.
+    head = tl.program_id(0) % heads
+    block = tl.program_id(0) // heads % blocks
+    first = tl.program_id(0) // heads // blocks * windows_each
+    queries = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    channels = tl.arange(0, BLOCK_D)
+    width_qkv = heads * HEAD_DIM
+    if padding is not None:
+        padding += head * HEAD_DIM
+    if tokens <= BLOCK_N:
+        bias = _bias(table, head, heads, queries, tl.arange(0, BLOCK_N), WINDOW)
+
+    for number in range(first, tl.minimum(first + windows_each, windows)):
+        image = (number // (down * across)).to(tl.int64) * height * width
+        window = number % (down * across)
+        y, x, region = _place(queries, window, height, width, across, shift, WINDOW)
+        real = (queries < tokens) & (y < height) & (x < width)
+        place = y * width + x
+        source = qkv + image * 3 * width_qkv + head * HEAD_DIM
+        query = _load(source, place * 3 * width_qkv, real, padding, channels, HEAD_DIM)
+        m = tl.full([BLOCK_M], float("-inf"), tl.float32)
+        z = tl.zeros([BLOCK_M], tl.float32)
+        acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+        for n in range(0, tokens, BLOCK_N):
+            keys = n + tl.arange(0, BLOCK_N)
+            key_y, key_x, key_region = _place(keys, window, height, width, across, shift, WINDOW)
+            key_real = (keys < tokens) & (key_y < height) & (key_x < width)
+            key_place = (key_y * width + key_x) * 3 * width_qkv
+            key_fill = padding
+            value_fill = padding
+            if padding is not None:
+                key_fill += width_qkv
+                value_fill += 2 * width_qkv
+            key = _load(source + width_qkv, key_place, key_real, key_fill, channels, HEAD_DIM)
+            value = _load(source + 2 * width_qkv, key_place, key_real, value_fill, channels, HEAD_DIM)
+            if tokens > BLOCK_N:
+                bias = _bias(table, head, heads, queries, keys, WINDOW)
+            s = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale + bias
+            if SHIFTED:
+                s += tl.where(region[:, None] != key_region[None, :], REGION_PENALTY * LOG2E, 0.0)
+            highest = tl.maximum(m, tl.max(s, 1))
+            p = tl.exp2(s - highest[:, None])
+            shrink = tl.exp2(m - highest)
+            z = z * shrink + tl.sum(p, 1)
+            acc = tl.dot(p.to(value.dtype), value, acc * shrink[:, None], input_precision=PRECISION)
+            m = highest
+        target = out + (image + place[:, None]) * width_qkv + head * HEAD_DIM + channels[None, :]
+        tl.store(target, acc / z[:, None], mask=real[:, None] & (channels < HEAD_DIM)[None, :])
+
+
+def _fake(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None) -> Tensor:
+    batch, height, width, _, heads, head_dim = qkv.shape
+    return qkv.new_empty(batch, height, width, heads * head_dim)
+
+
+@operator(_fake)
+def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None) -> Tensor:
+    """Swin's attention from qkv (B, H, W, 3, heads, D) to (B, H, W, heads·D), with all that surrounds it.
+
+    `bias_table` is ((2·window − 1)², heads) in the published order; `shift` is 0 or the roll of every other block,
+    less than `window`; `padding` (3, heads, D) is what q, k and v are at padded positions, zeros where None.
+    """
+    batch, height, width, _, heads, head_dim = qkv.shape
+    block_d = max(16, triton.next_power_of_2(head_dim))
+    tiles = (SMALL_WINDOWS if window <= 8 else LARGE_WINDOWS)[qkv.element_size() * 8, block_d]
+    tokens = max(16, triton.next_power_of_2(window * window))
+    rows, columns = min(tiles.rows, tokens), min(tiles.columns, tokens)
+    down, across = triton.cdiv(height, window), triton.cdiv(width, window)
+    windows = batch * down * across
+    blocks = triton.cdiv(window * window, rows)
+    windows_each = min(max(windows * blocks * heads // ENOUGH_PROGRAMS, 1), MOST_WINDOWS)
+    whole = height % window == 0 and width % window == 0
+    out = torch.empty((batch, height, width, heads * head_dim), dtype=qkv.dtype, device=qkv.device)
+    launch(
+        _forward, (triton.cdiv(windows, windows_each) * blocks * heads,),
+        qkv, bias_table.contiguous(), None if whole or padding is None else padding.contiguous(), out,
+        windows, windows_each, height, width, down, across, shift, heads, head_dim**-0.5 * LOG2E.value,
+        WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=block_d, BLOCK_M=rows, BLOCK_N=columns,
+        SHIFTED=shift > 0, PRECISION=dot_precision(qkv.dtype),
+        num_warps=tiles.num_warps, num_stages=tiles.num_stages,
+    )  # fmt: skip
+    return out
+
+
+def why_not(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None) -> str | None:
+    """The reason why `window_attention` cannot take these arguments, or None."""
+    reason = why_not_here((qkv, bias_table, padding))
+    if reason:
+        return reason
+    if qkv.shape[5] > 128:
+        return f"the head size is {qkv.shape[5]}; the kernel holds heads of up to 128"
+    if not qkv.is_contiguous():
+        return "qkv is not contiguous"
+    return None
