@@ -64,8 +64,8 @@ class Tokenizer(TokenizerBase):
             text = shared.token_text(token)
             if self._token_to_id(text) != int(index):
                 raise ValueError(
-                    f"added_tokens_decoder of {name_or_path} gives {text!r} the id {index}, but beside the vocabulary of "
-                    f"{self.vocab_size} tokens it gets {self._token_to_id(text)}; they do not belong together."
+                    f"added_tokens_decoder of {name_or_path} gives {text!r} the id {index}, but beside its vocabulary "
+                    f"of {self.vocab_size} tokens it gets {self._token_to_id(text)}; they do not belong together."
                 )
 
     @classmethod
@@ -275,16 +275,17 @@ class Tokenizer(TokenizerBase):
         copy.encode_special_tokens = bool(self._settings.get("split_special_tokens", False))
         return copy
 
-    def _truncating(self, *settings: Any) -> tokenizers.Tokenizer:
-        """Return the copy of the backend that truncates to a length, by a stride and strategy, from a direction."""
+    def _truncating(self, max_length: int, **settings: Any) -> tokenizers.Tokenizer:
+        """Return the copy of the backend that truncates so."""
         backend, copies = self._state
-        copy = copies.get(settings)
+        key = (max_length, *settings.values())
+        copy = copies.get(key)
         if copy is None:
             copy = self._copy(backend)
-            copy.enable_truncation(*settings)
+            copy.enable_truncation(max_length, **settings)
             if len(copies) >= COPIES:
                 copies.clear()
-            copies[settings] = copy
+            copies[key] = copy
         return copy
 
     def _encode(
@@ -301,7 +302,7 @@ class Tokenizer(TokenizerBase):
                 raise ValueError(
                     f"stride={stride} must be less than the {room} tokens that max_length leaves to text."
                 )
-            backend = self._truncating(max_length, stride, cut, self.truncation_side)
+            backend = self._truncating(max_length, stride=stride, strategy=cut, direction=self.truncation_side)
         try:
             return backend.encode_batch(rows, is_pretokenized=words, add_special_tokens=special)
         except BaseException as error:  # the library's PanicException is no Exception
@@ -345,7 +346,7 @@ class BertTokenizer(Tokenizer):
     `never_split` are tokens of the vocabulary to keep whole and as they are written.
     """
 
-    inputs = ("input_ids", "token_type_ids", "attention_mask")
+    inputs: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids", "attention_mask")
     files = ("tokenizer.json", "vocab.txt")
     defaults = BERT
 
