@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -94,10 +94,10 @@ class ImageProcessor:
             self.crop_size = _size("crop_size", self.crop_size)
         for name in ("rescale_factor", "image_mean", "image_std"):
             values = np.asarray(getattr(self, name))
-            if values.dtype.kind not in "if" or values.ndim > (name != "rescale_factor"):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a number or one for each channel.")
-            if name != "image_mean" and not np.all(values > 0):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be positive.")
+            numbers = values.dtype.kind in "if" and values.ndim <= (name != "rescale_factor") and values.size
+            if not numbers or (name != "image_mean" and values.min() <= 0):
+                kind = "a number" if name == "image_mean" else "a positive number"
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {kind}, or one for each channel.")
             setattr(self, name, values.tolist())
 
     @classmethod
@@ -112,9 +112,7 @@ class ImageProcessor:
         values = read_settings(repository, "image_processor")
         found = values.get("image_processor_type") or values.get("feature_extractor_type")
         if found is not None and found not in cls.published_names:
-            raise ValueError(
-                f"{repository.name} has a {found}; {cls.__name__} reads {', '.join(cls.published_names)}."
-            )
+            raise ValueError(f"{repository.name} has a {found}, which {cls.__name__} does not stand for.")
         if values.get("do_pad"):
             raise ValueError(f"{repository.name} asks for do_pad, which {cls.__name__} does not do.")
         known = {spec.name for spec in fields(cls)}
@@ -139,18 +137,14 @@ class ImageProcessor:
         `options` override the settings for this call. Raises TypeError for an unknown option or input, ValueError for
         an image or a setting that cannot give right numbers, OSError for a file that is missing or damaged.
         """
-        settings = self.with_options(options)
-        return settings.collect([settings.read(image, name) for name, image in named(images)], return_tensors)
+        settings = replace(self, **{name: value for name, value in options.items() if value is not None})
+        return settings.collect((settings.read(image, name) for name, image in _named(images)), return_tensors)
 
-    def with_options(self: P, options: Mapping[str, Any]) -> P:
-        """This processor with `options` in place of its settings; None leaves a setting as it is."""
-        return replace(self, **{name: value for name, value in options.items() if value is not None})
-
-    def collect(self, pictures: list[Picture], return_tensors: str | None) -> BatchFeature:
-        """Make the `pixel_values` of pictures that `read` has taken in."""
-        pixels = [self.finish(self._resized(picture) if self.do_resize else _array(picture)) for picture in pictures]
+    def collect(self, pictures: Iterable[Picture], return_tensors: str | None) -> BatchFeature:
+        """Make the result of a call from images that `read` has taken in."""
+        features = BatchFeature(pixel_values=[self.finish(picture) for picture in pictures])
         advice = "Pass do_resize=True with a fixed size, or call the processor image by image."
-        return BatchFeature(pixel_values=pixels).convert_to_tensors(return_tensors, advice)
+        return features.convert_to_tensors(return_tensors, advice)
 
     def read(self, image: Any, name: str) -> Picture:
         """Take in one image of any accepted type: a PIL image of 8 bits a channel, or an array (H, W, C)."""
@@ -183,21 +177,20 @@ class ImageProcessor:
                 "do_rescale=False for values that are rescaled already (and do_normalize=False if normalised)."
             )
         if 0 < high <= 1:
-            _warn_once(
-                f"Pixels up to {high:g} are rescaled by {self.rescale_factor:g}; pass do_rescale=False if twice."
-            )
+            _warn_once(f"Pixels up to {high:g} are rescaled by {self.rescale_factor:g}; do_rescale=False prevents it.")
 
     def _resized(self, picture: Picture) -> np.ndarray:
         """Resize to an array (H, W, C), bytes where it held bytes."""
         unit = False
         if isinstance(picture, np.ndarray):
-            unit, picture = _levels(picture)
+            unit, picture = as_pillow(picture)
         height, width = _target(self.size, picture.height, picture.width)
         pixels = _array(picture.resize((max(width, 1), max(height, 1)), self.resample))
         return (pixels.astype(np.float64) * (1 / 255)).astype(np.float32) if unit else pixels
 
-    def finish(self, pixels: np.ndarray) -> np.ndarray:
-        """Crop, rescale and normalise an array (H, W, C); the result has its axes in the order of `data_format`."""
+    def finish(self, picture: Picture) -> np.ndarray:
+        """Resize, crop, rescale and normalise; the result has its axes in the order of `data_format`."""
+        pixels = self._resized(picture) if self.do_resize else _array(picture)
         if self.do_center_crop:
             if "height" not in (self.crop_size or ()):
                 raise ValueError(f"do_center_crop=True needs a crop_size of height and width, not {self.crop_size}.")
@@ -208,7 +201,7 @@ class ImageProcessor:
             table = self._standardised(np.repeat(np.arange(256, dtype=np.uint8)[:, None], count, axis=1))
             pixels = np.stack([table[:, channel].take(pixels[..., channel]) for channel in range(count)])
         else:
-            pixels = np.moveaxis(self._standardised(pixels), -1, 0)
+            pixels = np.array(np.moveaxis(self._standardised(pixels), -1, 0), order="C")  # never the caller's memory
         return pixels if self.data_format == FIRST else np.moveaxis(pixels, 0, -1)
 
     def _standardised(self, pixels: np.ndarray) -> np.ndarray:
@@ -243,7 +236,7 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def named(images: Any) -> list[tuple[str, Any]]:
+def _named(images: Any) -> list[tuple[str, Any]]:
     """Flatten any nesting of lists and batch dimensions; beside each image stands what to call it in messages."""
     flat = list(_flat(images))
     if not flat:
@@ -387,7 +380,7 @@ def _array(picture: Picture) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _levels(pixels: np.ndarray) -> tuple[bool, Image.Image]:
+def as_pillow(pixels: np.ndarray) -> tuple[bool, Image.Image]:
     """Make the PIL image that is resized of (H, W, C), and say whether its bytes stand for 0 to 1, not 0 to 255."""
     low, high = pixels.min(), pixels.max()
     unit = pixels.dtype.kind == "f" and not np.allclose(pixels, np.trunc(pixels))

