@@ -343,7 +343,7 @@ def _checked(image: Any, name: str, data_format: str | None) -> np.ndarray:
         raise TypeError(f"{name} is {kind}; give a PIL image, the path of a file, or an array or tensor of numbers.")
     if 0 in image.shape or image.ndim not in (2, 3):
         raise ValueError(f"{name} has the shape {image.shape}; an image has a height, a width and channels.")
-    if not np.isfinite(image).all():
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise ValueError(f"{name} holds NaN or infinite pixels.")
     image = image.astype(np.uint8) * np.uint8(255) if image.dtype == bool else image
     if image.ndim == 2:
@@ -391,7 +391,7 @@ def as_pillow(pixels: np.ndarray) -> tuple[bool, Image.Image]:
         )
     if pixels.shape[-1] > 4:
         raise ValueError(f"Pillow resizes at most 4 channels, not {pixels.shape[-1]}; pass do_resize=False.")
-    levels = ((pixels * np.float64(255)).astype(np.float32) if unit else pixels).astype(np.uint8)
+    levels = ((pixels.astype(np.float64) * 255).astype(np.float32) if unit else pixels).astype(np.uint8)
     return unit, _pillow().fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
 
 
