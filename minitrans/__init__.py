@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 _NAMES = {
     "minitrans.auto": (
         "AutoConfig",
+        "AutoFeatureExtractor",
+        "AutoImageProcessor",
         "AutoModel",
         "AutoModelForMaskedLM",
         "AutoModelForMultipleChoice",
@@ -19,8 +21,11 @@ _NAMES = {
         "AutoModelForQuestionAnswering",
         "AutoModelForSequenceClassification",
         "AutoModelForTokenClassification",
+        "AutoProcessor",
+        "AutoTokenizer",
     ),
     "minitrans.ops": ("engine",),
+    "minitrans.tasks.text": ("Embedder",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

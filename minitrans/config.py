@@ -21,7 +21,7 @@ Size = Annotated[int, (1, math.inf)]
 Count = Annotated[int, (0, math.inf)]
 Rate = Annotated[float, (0.0, 1.0)]
 Positive = Annotated[float, (0.0, math.inf)]
-Labels = Union[dict, None]
+Labels = dict | None
 
 C = TypeVar("C", bound="Config")
 
@@ -130,12 +130,17 @@ class Config:
 
     @classmethod
     def from_pretrained(cls: type[C], name_or_path: str | Path, **options: Any) -> C:
-        """Read config.json of a folder or hub id; hub options as in `minitrans.hub.open_repository`, the rest override."""
+        """Read config.json of a folder or hub id.
+
+        Hub options are those of `minitrans.hub.open_repository`; the rest override fields.
+        """
         repository, overrides = hub.open_with(name_or_path, options)
         values = repository.json("config.json")
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
-            raise ValueError(f"{repository.name} is a {found!r} checkpoint, but {cls.__name__} reads {cls.model_type!r}.")
+            raise ValueError(
+                f"{repository.name} is a {found!r} checkpoint, but {cls.__name__} reads {cls.model_type!r}."
+            )
         return cls.from_dict(values, **overrides)
 
     def to_dict(self) -> dict[str, Any]:

@@ -252,7 +252,9 @@ class QuestionAnswering(Head):
     def build(self, config: Config) -> None:
         """See `Head`."""
         if config.num_labels != 2:
-            raise ValueError(f"A question-answering head has 2 outputs (start, end); num_labels is {config.num_labels}.")
+            raise ValueError(
+                f"A question-answering head has 2 outputs (start, end); num_labels is {config.num_labels}."
+            )
         self.qa_outputs = Linear(config.hidden_size, 2)
 
     def answer(  # type: ignore[override]
@@ -299,9 +301,7 @@ class MaskedLM(Head):
 
     def build(self, config: Config) -> None:
         """See `Head`."""
-        self.predictions = Predictions(
-            config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps
-        )
+        self.predictions = Predictions(config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps)
 
     def get_output_embeddings(self) -> nn.Linear:
         """The layer that scores the vocabulary."""
@@ -330,7 +330,7 @@ class PreTraining(MaskedLM):
         """See `Head`."""
         words = super().answer(encoded, None if next_sentence_label is None else labels)
         follows = self.seq_relationship(encoded.pooled)
-        loss = words["loss"] if "loss" in words else None
+        loss = words.get("loss")
         if loss is not None and next_sentence_label is not None:
             loss = loss + cross_entropy(follows, next_sentence_label.view(-1))
         return PreTrainingOutput(loss, words["logits"], follows, encoded.hidden_states, encoded.attentions)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,21 @@ def open_repository(
     return HubRepository(name, subfolder, revision or "main", {**options, "force_download": force_download})
 
 
-def open_with(name_or_path: str | os.PathLike[str], options: dict[str, Any]) -> tuple["Repository", dict[str, Any]]:
-    """`open_repository` with those of `options` that are its own; return the repository and the other options."""
+def open_with(
+    name_or_path: "str | os.PathLike[str] | Repository", options: dict[str, Any]
+) -> tuple["Repository", dict[str, Any]]:
+    """`open_repository` with those of `options` that are its own; return the repository and the other options.
+
+    A repository that is open already is taken as it is, so that several parts of one checkpoint come from one commit.
+    """
+    if isinstance(name_or_path, Repository):
+        return name_or_path, options
     own = {key: value for key, value in options.items() if key in (open_repository.__kwdefaults__ or ())}
     rest = {key: value for key, value in options.items() if key not in own}
     return open_repository(name_or_path, **own), rest
+
+
+_JSON: dict[type, str] = {dict: "object", list: "list"}
 
 
 class Repository:
@@ -80,17 +91,26 @@ class Repository:
         paths = (self._locate(_inside(filename)) for filename in filenames)
         return next((path for path in paths if path is not None), None)
 
-    def json(self, filename: str) -> dict[str, Any]:
-        """Return the JSON object in `filename`; ValueError where the file holds anything else."""
+    def inside(self, folder: str) -> "Repository":
+        """Return the repository of one of its folders, at the same commit; ValueError for a path that leads out."""
+        other = copy(self)
+        other._enter(_inside(folder).strip("/"))
+        return other
+
+    def json(self, filename: str, kind: type = dict) -> Any:
+        """Return the JSON object in `filename`, or what `kind` says; ValueError where the file holds anything else."""
         path = self.file(filename)
         try:
             content = json.loads(path.read_bytes().decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{filename} of {self.name} cannot be read as JSON ({error}); see {path}.") from error
-        if not isinstance(content, dict):
-            kind = type(content).__name__
-            raise ValueError(f"{filename} of {self.name} should hold a JSON object, not a {kind}; see {path}.")
+        if not isinstance(content, kind):
+            found = type(content).__name__
+            raise ValueError(f"{filename} of {self.name} should hold a JSON {_JSON[kind]}, not a {found}; see {path}.")
         return content
+
+    def _enter(self, folder: str) -> None:
+        self._folder = self._folder / folder
 
     def _locate(self, filename: str) -> Path | None:
         path = self._folder / filename
@@ -123,6 +143,10 @@ class HubRepository(Repository):
         self._commit: str | None = None
         self._options = options
         self._located: dict[str, Path | None] = {}
+
+    def _enter(self, folder: str) -> None:
+        self._subfolder = f"{self._subfolder}/{folder}".strip("/")
+        self._located = {}
 
     def _locate(self, filename: str) -> Path | None:
         if filename not in self._located:

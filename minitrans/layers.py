@@ -34,7 +34,7 @@ class LayerNorm(nn.LayerNorm):
 class AddLayerNorm(nn.LayerNorm):
     """`ops.add_layer_norm` with the parameters of torch's module."""
 
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:  # type: ignore[override]
         """Both (T, C) -> (T, C)."""
         return ops.add_layer_norm(x, residual, self.weight, self.bias, self.eps)
 
@@ -98,9 +98,7 @@ class FeedForward(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        return ops.feed_forward(
-            rows, self.up.weight, self.up.bias, self.down.weight, self.down.bias, self.activation
-        )
+        return ops.feed_forward(rows, self.up.weight, self.up.bias, self.down.weight, self.down.bias, self.activation)
 
 
 def run_layers(
@@ -151,7 +149,9 @@ def pack_text(
         wanted = "(B, N)" if name == "input_ids" else "(B, N, C)"
         raise ValueError(f"{name} has the shape {tuple(tokens.shape)}; it must be {wanted} and not empty.")
     if tokens.is_floating_point() == (name == "input_ids") or tokens.dtype == torch.bool:
-        raise ValueError(f"{name} is of {tokens.dtype}; it must hold {'whole' if name == 'input_ids' else 'real'} numbers.")
+        raise ValueError(
+            f"{name} is of {tokens.dtype}; it must hold {'whole' if name == 'input_ids' else 'real'} numbers."
+        )
     if tokens.device != device:
         raise ValueError(f"{name} is on {tokens.device}, the model on {device}; move one of them with .to().")
     if name == "inputs_embeds" and tokens.shape[2] != config.hidden_size:

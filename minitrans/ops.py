@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -81,7 +81,9 @@ def check_ids(ids: Tensor, size: int, name: str, table: str) -> None:
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:
-        raise ValueError(f"{name} holds {low if low < 0 else high}, outside the {table} of {size} rows (0 to {size - 1}).")
+        raise ValueError(
+            f"{name} holds {low if low < 0 else high}, outside the {table} of {size} rows (0 to {size - 1})."
+        )
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -98,6 +100,17 @@ def feed_forward(
     need" (Vaswani et al. 2017), section 3.3.
     """
     return plain.feed_forward(rows, up, up_bias, down, down_bias, activation)
+
+
+def in_row_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, width: int, smallest: int = 256) -> Tensor:
+    """`function(rows)` of rows (T, ...) that `function` treats one by one, `width` values a row in between.
+
+    On a CPU without autograd it runs block after block of at least `smallest` rows, so that what lies between stays
+    in cache and the peak of memory is one block's.
+    """
+    if rows.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(rows)
+    return plain.in_row_blocks(function, rows, width, smallest)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -148,3 +161,54 @@ def attention(
 def attention_probabilities(q: Tensor, k: Tensor, sequences: Sequences, *, bias: Tensor | None = None) -> Tensor:
     """The weights (B, H, N, N) that `attention` gives to the values, zeros where there was padding."""
     return plain.attention_probabilities(q, k, sequences, bias)
+
+
+def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Each square of 2 × 2 positions as one vector, normalised: (B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 4C).
+
+    The square's positions follow column by column; an odd edge is filled with zeros. weight and bias are (4C,).
+    Swin's patch merging (Liu et al. 2021, section 3.1) before its linear map.
+    """
+    return plain.merge_layer_norm(x, weight, bias, eps)
+
+
+def window_attention(
+    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None, *, dropout: float = 0.0
+) -> Tensor:
+    """Attention within the windows of a map: qkv (B, H, W, 3, heads, D) -> (B, H, W, heads · D).
+
+    The map is filled with `padding` (3, heads, D; None for zeros) at the bottom and right to whole windows of
+    `window` × `window` positions, rolled up and left by `shift`, cut into windows, and back. In each window
+    softmax(q kᵀ / √D + bias − 100 · [from opposite edges]) v, the bias from `bias_table` ((2·window − 1)², heads) by
+    relative position; padding is attended to. `dropout` drops weights, in training. Swin (Liu et al. 2021), section
+    3.2. Raises ValueError for shapes that do not fit.
+    """
+    _check_windows(qkv, bias_table, window, shift, padding)
+    if not dropout:
+        kernel = _kernel("window_attention", qkv, bias_table, window, shift, padding)
+        if kernel is not None:
+            return kernel.window_attention(qkv, bias_table, window, shift, padding)
+    return plain.window_attention(qkv, bias_table, window, shift, padding, dropout)
+
+
+def window_attention_probabilities(
+    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None
+) -> Tensor:
+    """The weights (B · windows, heads, window², window²) of `window_attention`, windows of the rolled map by rows."""
+    _check_windows(qkv, bias_table, window, shift, padding)
+    return plain.window_attention_probabilities(qkv, bias_table, window, shift, padding)
+
+
+def _check_windows(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None) -> None:
+    if qkv.dim() != 6 or qkv.shape[3] != 3 or qkv.numel() == 0:
+        raise ValueError(f"window_attention takes qkv (B, H, W, 3, heads, D), not {tuple(qkv.shape)}.")
+    if not 0 <= shift < window:
+        raise ValueError(f"window_attention cannot shift windows of {window} by {shift}; 0 to {window - 1} it can.")
+    heads, size = qkv.shape[4:]
+    if tuple(bias_table.shape) != ((2 * window - 1) ** 2, heads):
+        raise ValueError(
+            f"window_attention needs a bias_table {((2 * window - 1) ** 2, heads)} for windows of {window} and {heads} "
+            f"heads, not {tuple(bias_table.shape)}."
+        )
+    if padding is not None and tuple(padding.shape) != (3, heads, size):
+        raise ValueError(f"window_attention takes padding {(3, heads, size)}, not {tuple(padding.shape)}.")

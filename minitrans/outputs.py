@@ -119,3 +119,62 @@ class Encoded:
     pooled: Tensor | None
     hidden_states: States
     attentions: States
+
+
+@dataclass(eq=False)
+class ImageModelOutput(ModelOutput):
+    """A vision model's last map as rows (B, H·W, C), their mean (B, C), and the maps between.
+
+    `hidden_states` are rows (B, H·W, C) after the embeddings and after each stage, `reshaped_hidden_states` the same
+    as maps (B, C, H, W).
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: States = None
+    attentions: States = None
+    reshaped_hidden_states: States = None
+
+
+@dataclass(eq=False)
+class ImageLogitsOutput(ModelOutput):
+    """Scores (B, K) of an image's classes before softmax, and the loss where labels were given."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: States = None
+    attentions: States = None
+    reshaped_hidden_states: States = None
+
+
+@dataclass(eq=False)
+class ReconstructionOutput(ModelOutput):
+    """Pixels (B, channels, height, width) as a model would restore them, and the loss where patches were masked."""
+
+    loss: Tensor | None = None
+    reconstruction: Tensor | None = None
+    hidden_states: States = None
+    attentions: States = None
+    reshaped_hidden_states: States = None
+
+
+@dataclass(eq=False)
+class BackboneOutput(ModelOutput):
+    """Maps (B, C, H, W), normalised, of the stages asked for; `hidden_states` are the same of every stage, as they are."""
+
+    feature_maps: tuple[Tensor, ...]
+    hidden_states: States = None
+    attentions: States = None
+
+
+@dataclass(eq=False)
+class EncodedImages:
+    """What a vision backbone hands to a head: its last map (B, H, W, C), the mean (B, C), and what it was given."""
+
+    grid: Tensor
+    pooled: Tensor | None
+    hidden_states: States
+    attentions: States
+    reshaped_hidden_states: States
+    pixel_values: Tensor
+    bool_masked_pos: Tensor | None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +36,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
 }
 
-# A feed-forward block's intermediate beyond this size leaves the cache, and past 32 MiB glibc maps it afresh each time.
+# An intermediate beyond this size leaves the cache, and past 32 MiB glibc maps it afresh each time.
 _BLOCK_BYTES = 6 << 20
 _SMALLEST_BLOCK = 256  # rows; below it the matrix products lose more than the cache gives
+# What the scores of two regions of a shifted window lose: published Swins were trained with this, not with −∞.
+REGION_PENALTY = -100.0
 
 
 def _recorded(*tensors: Tensor | None) -> bool:
@@ -74,12 +75,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "li
     return ACTIVATIONS[activation](F.linear(x, weight, bias))
 
 
-def in_row_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, width: int) -> Tensor:
-    """`function` of `rows` (T, C), in blocks whose intermediate of `width` values a row stays in cache.
+def in_row_blocks(
+    function: Callable[[Tensor], Tensor], rows: Tensor, width: int, smallest: int = _SMALLEST_BLOCK
+) -> Tensor:
+    """`function` of `rows` (T, ...), in blocks whose intermediate of `width` values a row stays in cache.
 
     Without autograd only: that would keep every block's intermediate anyway.
     """
-    size = max(_SMALLEST_BLOCK, _BLOCK_BYTES // (width * rows.element_size()))
+    size = max(smallest, _BLOCK_BYTES // (width * rows.element_size()))
     if rows.shape[0] <= size:
         return function(rows)
     out = None
@@ -127,9 +130,7 @@ def embedding_layer_norm(
     return F.layer_norm(rows + F.embedding(positions, position), weight.shape, weight, bias, eps)
 
 
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float
-) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float) -> Tensor:
     if sequences.spans is None:
         return _padded_attention(q, k, v, sequences, bias, dropout)
     pieces = []
@@ -138,9 +139,9 @@ def attention(
         members = list(group)
         first, start = members[0][0], members[0][1][0]
         rows = slice(start, start + len(members) * length)
-        heads = [x[rows].unflatten(0, (-1, length)).transpose(1, 2) for x in (q, k, v)]
+        query, key, value = (x[rows].unflatten(0, (-1, length)).transpose(1, 2) for x in (q, k, v))
         here = _bias_of(bias, slice(first, first + len(members)), length)
-        out = F.scaled_dot_product_attention(*heads, attn_mask=here, dropout_p=dropout)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=here, dropout_p=dropout)
         pieces.append(out.transpose(1, 2).flatten(0, 1))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
@@ -158,8 +159,8 @@ def _padded_attention(
     mask = (torch.arange(length, device=q.device) < sequences.lengths[:, None])[:, None, None]
     if bias is not None:
         mask = bias.masked_fill(~mask, float("-inf"))
-    heads = [x.unflatten(0, sequences.shape).transpose(1, 2) for x in (q, k, v)]
-    out = F.scaled_dot_product_attention(*heads, attn_mask=mask, dropout_p=dropout)
+    query, key, value = (x.unflatten(0, sequences.shape).transpose(1, 2) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return sequences.blank(out.transpose(1, 2).flatten(0, 1))
 
 
@@ -173,3 +174,73 @@ def attention_probabilities(q: Tensor, k: Tensor, sequences: Sequences, bias: Te
     return weights * real
 
 
+def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+    batch, height, width, size = x.shape
+    squares = x.view(batch, height // 2, 2, width // 2, 2, size).permute(0, 1, 3, 4, 2, 5)
+    return layer_norm(squares.reshape(batch, height // 2, width // 2, 4 * size), weight, bias, eps)
+
+
+def window_attention(
+    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None, dropout: float
+) -> Tensor:
+    batch, height, width = qkv.shape[:3]
+    q, k, v, bias = _windows(qkv, bias_table, window, shift, padding)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    down, across = -(-height // window), -(-width // window)
+    tokens = out.transpose(1, 2).reshape(batch, down, across, window, window, -1).transpose(2, 3)
+    grid = tokens.reshape(batch, down * window, across * window, -1)
+    if shift:
+        grid = grid.roll((shift, shift), (1, 2))
+    return grid[:, :height, :width].contiguous()
+
+
+def window_attention_probabilities(
+    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None
+) -> Tensor:
+    q, k, _, bias = _windows(qkv, bias_table, window, shift, padding)
+    return (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias).softmax(-1)
+
+
+def _windows(
+    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """q, k, v (B · windows, heads, window², D) and what to add to the scores, (1 or B · windows, heads, ...)."""
+    batch, height, width, _, heads, size = qkv.shape
+    down, across = -(-height // window), -(-width // window)
+    if (down * window, across * window) != (height, width):
+        inner = qkv
+        qkv = qkv.new_zeros(batch, down * window, across * window, 3, heads, size)
+        if padding is not None:
+            qkv = qkv + padding
+        qkv[:, :height, :width] = inner
+    if shift:
+        qkv = qkv.roll((-shift, -shift), (1, 2))
+    tokens = qkv.view(batch, down, window, across, window, 3, heads, size).transpose(2, 3)
+    q, k, v = tokens.reshape(-1, window * window, 3, heads, size).transpose(1, 3).unbind(2)
+    bias = _window_bias(bias_table, window)
+    if shift:
+        apart = _regions_apart(window, shift, down, across, qkv.device)
+        bias = bias + REGION_PENALTY * apart.to(bias.dtype)[:, None]
+        bias = bias.expand(batch, -1, -1, -1, -1).flatten(0, 1)
+    return q, k, v, bias
+
+
+def _window_bias(table: Tensor, window: int) -> Tensor:
+    """((2·window − 1)², heads), a row for each way from a key to a query, down and across -> (1, heads, T, T)."""
+    place = torch.arange(window, device=table.device)
+    way = place[:, None] - place + window - 1
+    index = way[:, None, :, None] * (2 * window - 1) + way[None, :, None, :]
+    return table[index.flatten()].view(1, window**2, window**2, -1).permute(0, 3, 1, 2)
+
+
+def _regions_apart(window: int, shift: int, down: int, across: int, device: torch.device) -> Tensor:
+    """Which tokens of a window the roll brought together from opposite edges: (windows, T, T)."""
+    wrapped = torch.arange(window, device=device) >= window - shift
+    rows, columns = wrapped.repeat_interleave(window), wrapped.repeat(window)
+    last_down = torch.arange(down, device=device) == down - 1
+    last_across = torch.arange(across, device=device) == across - 1
+    apart = (last_down[:, None, None, None] & (rows[:, None] != rows)) | (
+        last_across[:, None, None] & (columns[:, None] != columns)
+    )
+    return apart.flatten(0, 1)

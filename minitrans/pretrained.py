@@ -47,7 +47,9 @@ class PretrainedModel(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         if not isinstance(config, self.config_class):
-            raise TypeError(f"{type(self).__name__} takes a {self.config_class.__name__}, not {type(config).__name__}.")
+            raise TypeError(
+                f"{type(self).__name__} takes a {self.config_class.__name__}, not {type(config).__name__}."
+            )
         self.config = config
         self.load_report: LoadReport | None = None
         self.gradient_checkpointing = False
@@ -108,7 +110,9 @@ class PretrainedModel(nn.Module):
         return model if dtype is None else model.to(_dtype(dtype))
 
     @classmethod
-    def from_pretrained(cls: type[M], name_or_path: str | Path, *, config: Config | None = None, **options: Any) -> Any:
+    def from_pretrained(
+        cls: type[M], name_or_path: str | Path, *, config: Config | None = None, **options: Any
+    ) -> Any:
         """Load the checkpoint in a folder or in a hub repository; the model comes in evaluation mode.
 
         `dtype` (a torch dtype, its name, or "auto" for the checkpoint's; `torch_dtype` is the older name) defaults to
@@ -182,7 +186,7 @@ class PretrainedModel(nn.Module):
             save_file(state, files / "model.safetensors", metadata={"format": "pt"})
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload what `save_pretrained` writes; options as in `minitrans.hub.push_folder`. Returns the commit's url."""
+        """Upload what `save_pretrained` writes, return the commit's address; options as in `minitrans.hub.push_folder`."""
         return hub.push_folder(repo_id, self.save_pretrained, **options)
 
     # Tensors
@@ -228,7 +232,9 @@ class PretrainedModel(nn.Module):
         if new_num_tokens < 1:
             raise ValueError(f"A vocabulary of {new_num_tokens} tokens was asked for; it needs at least 1.")
         padding = old.padding_idx if old.padding_idx is not None and old.padding_idx < new_num_tokens else None
-        table = nn.Embedding(new_num_tokens, old.embedding_dim, padding, device=old.weight.device, dtype=old.weight.dtype)
+        table = nn.Embedding(
+            new_num_tokens, old.embedding_dim, padding, device=old.weight.device, dtype=old.weight.dtype
+        )
         table.weight.normal_(0.0, getattr(self.config, "initializer_range", 0.02))
         _copy_first_rows(old.weight, table.weight)
         self.base_model.set_input_embeddings(table)  # type: ignore[operator]
@@ -290,7 +296,9 @@ def _engine(name: str) -> str:
 def _dtype(name: torch.dtype | str) -> torch.dtype:
     dtype = name if isinstance(name, torch.dtype) else getattr(torch, str(name).removeprefix("torch."), None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f'dtype is {name!r}; it must be a floating torch dtype, its name such as "bfloat16", or "auto".')
+        raise ValueError(
+            f'dtype is {name!r}; it must be a floating torch dtype, its name such as "bfloat16", or "auto".'
+        )
     return dtype
 
 

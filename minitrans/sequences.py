@@ -115,7 +115,7 @@ class Sequences:
         """Which rows (T,) hold a token; None where all do, as everywhere but in the padded layout."""
         if self.spans is not None:
             return None
-        batch, length = self.shape
+        length = self.shape[1]
         return (torch.arange(length, device=self.starts.device) < self.lengths[:, None]).flatten()
 
     def blank(self, rows: Tensor) -> Tensor:

@@ -56,7 +56,9 @@ DERIVED = re.compile(r"(^|\.)(embeddings\.position_ids|relative_position_index)$
 class Fold(Protocol):
     """How one of our tensors is made of the checkpoint's, and taken apart again."""
 
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The checkpoint's names."""
 
     def shapes(self, ours: torch.Size) -> list[tuple[int, ...]]:
         """The shapes that the checkpoint's tensors must have for ours to have its own."""
@@ -175,7 +177,7 @@ class SafetensorsCheckpoint(Checkpoint):
             return
         with path.open("rb", buffering=0) as stream:
             stream.seek(offset)
-            target = memoryview(destination.detach().reshape(-1).view(torch.uint8).numpy())
+            target = memoryview(destination.detach().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
             while target:
                 count = stream.readinto(target)
                 if not count:
@@ -260,7 +262,9 @@ class LoadReport:
         for name, theirs, ours in self.mismatched:
             lines.append(f"  another shape, newly initialised: {name} is {theirs} in the file, {ours} in the model")
         if self.untied:
-            lines.append(f"  differs from the embeddings that it should be tied to, kept apart: {', '.join(self.untied)}")
+            lines.append(
+                f"  differs from the embeddings that it should be tied to, kept apart: {', '.join(self.untied)}"
+            )
         for title, table in (("renamed", self.renamed), ("folded", self.folded), ("cast", self.cast)):
             if table:
                 lines.append(f"  {title}: {len(table)}")
@@ -324,9 +328,10 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load(model: nn.Module, checkpoint: Checkpoint, naming: Naming, ignore_mismatched_sizes: bool) -> LoadReport:
-    """Fill the model's tensors, already on their device in their dtype; `model.initialise(path)` fills what is missing.
+    """Fill the model's tensors, already on their device in their dtype.
 
-    Raises ValueError where a shape differs, unless `ignore_mismatched_sizes`.
+    What is missing, `model.initialise(path)` fills. Raises ValueError where a shape differs, unless
+    `ignore_mismatched_sizes`.
     """
     report = LoadReport(files=checkpoint.files)
     # Where a file holds an old and a new spelling, the renamed one comes last and wins: it is the one computed with.
@@ -357,9 +362,9 @@ def load(model: nn.Module, checkpoint: Checkpoint, naming: Naming, ignore_mismat
     if report.mismatched and not ignore_mismatched_sizes:
         name, theirs, ours = report.mismatched[0]
         raise ValueError(
-            f"{len(report.mismatched)} tensors of {checkpoint.files[0]} have another shape than the configuration asks "
-            f"for, such as {name}: {theirs} in the file, {ours} in the model; correct the configuration (num_labels?), "
-            "or pass ignore_mismatched_sizes=True to initialise them anew."
+            f"{len(report.mismatched)} tensors of {checkpoint.files[0]} have another shape than the configuration "
+            f"asks for, such as {name}: {theirs} in the file, {ours} in the model; correct the configuration "
+            "(num_labels?), or pass ignore_mismatched_sizes=True to initialise them anew."
         )
     return report
 

@@ -197,9 +197,7 @@ class DistilBertModel(PretrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        output = BaseModelOutput(
-            encoded.sequences.unpack(encoded.rows), encoded.hidden_states, encoded.attentions
-        )
+        output = BaseModelOutput(encoded.sequences.unpack(encoded.rows), encoded.hidden_states, encoded.attentions)
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
 

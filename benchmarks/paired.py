@@ -1,0 +1,64 @@
+"""Two implementations timed in turns: A B A B …, so that a machine whose speed drifts is fair to both."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Medians in milliseconds, and the median of the per-round ratios theirs / ours (above 1: ours is faster)."""
+
+    ours_ms: float
+    theirs_ms: float
+    ratio: float
+
+
+def paired(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = 9, warmup: int = 2) -> Paired:
+    """Time `ours` and `theirs` in turns, each once a round."""
+    for _ in range(warmup):
+        ours(), theirs()
+    times = [(_milliseconds(ours), _milliseconds(theirs)) for _ in range(rounds)]
+    return Paired(
+        statistics.median(a for a, _ in times),
+        statistics.median(b for _, b in times),
+        statistics.median(b / a for a, b in times),
+    )
+
+
+def _milliseconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return (time.perf_counter() - start) * 1e3
+
+
+@pytest.fixture
+def compare(benchmark: Any) -> Callable[..., None]:
+    """Benchmark `ours`, and note in its extra information how much slower the fastest of the others is, paired.
+
+    `others` maps names, such as transformers' attention implementations, to callables; `goal` is the ratio to reach.
+    """
+
+    def run(ours: Callable[[], Any], others: dict[str, Callable[[], Any]], goal: float, rounds: int = 9) -> None:
+        torch.set_num_threads(THREADS)
+        with torch.inference_mode():
+            pairs = {name: paired(ours, theirs, rounds) for name, theirs in others.items()}
+            best = min(pairs, key=lambda name: pairs[name].ratio)
+            benchmark.extra_info.update(
+                against=best, ratio=round(pairs[best].ratio, 2), theirs_ms=round(pairs[best].theirs_ms, 1),
+                ours_ms=round(pairs[best].ours_ms, 1), goal=goal,
+                ratios={name: round(pair.ratio, 2) for name, pair in pairs.items()},
+            )  # fmt: skip
+            benchmark.pedantic(ours, rounds=3, warmup_rounds=1)
+        assert pairs[best].ratio >= goal, f"{pairs[best]} against {best}; the goal is {goal}"
+
+    return run

@@ -1,0 +1,62 @@
+"""BERT on the CPU, float32, 2 threads, beside transformers in the same run.
+
+    python -m pytest benchmarks/test_text.py --benchmark-json=text.json
+
+The weights are random (the shapes are bert-base-uncased's); what is timed does not depend on their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import minitrans
+
+ATTENTIONS = ("eager", "sdpa")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("bert-base")
+    transformers.BertModel(transformers.BertConfig()).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(folder: Path) -> tuple[Any, dict[str, Any]]:
+    ours = minitrans.AutoModel.from_pretrained(folder)
+    theirs = {
+        name: transformers.AutoModel.from_pretrained(folder, attn_implementation=name).eval() for name in ATTENTIONS
+    }
+    return ours, theirs
+
+
+def run_all(models: tuple[Any, dict[str, Any]], **inputs: torch.Tensor) -> tuple[Callable, dict[str, Callable]]:
+    ours, theirs = models
+
+    def of(model: Any) -> Callable[[], Any]:
+        return lambda: model(**inputs)
+
+    return of(ours), {name: of(model) for name, model in theirs.items()}
+
+
+@pytest.mark.parametrize(("batch", "length", "goal"), [(1, 16, 1.03), (8, 128, 1.03)])
+def test_full_batch(models: Any, compare: Callable, batch: int, length: int, goal: float) -> None:
+    ids = torch.randint(1000, 30000, (batch, length))
+    compare(*run_all(models, input_ids=ids, attention_mask=torch.ones_like(ids)), goal=goal)
+
+
+def test_ragged_batch(models: Any, compare: Callable) -> None:
+    """32 texts, the longest 128 tokens, 29 % of the cells real."""
+    torch.manual_seed(1)
+    lengths = torch.cat([torch.tensor([128]), torch.randint(8, 61, (31,))])
+    mask = (torch.arange(128) < lengths[:, None]).long()
+    assert 0.28 < mask.float().mean() < 0.30
+    ids = torch.randint(1000, 30000, mask.shape) * mask
+    compare(*run_all(models, input_ids=ids, attention_mask=mask), goal=3.2, rounds=5)
