@@ -389,9 +389,9 @@ class TokenizerBase:
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{option}={value!r} must be a whole number of at least {least}, or None.")
         pad, cut = choose("padding", padding, PADDING), choose("truncation", truncation, TRUNCATION)
-        if max_length is not None and pad is None and truncation is None:
+        if max_length is not None and padding is False and truncation is None:
             cut = "longest_first"
-        if max_length is not None and pad == "longest" and truncation is None:
+        if max_length is not None and padding is True and cut is None:
             self._warn_once("max_length=%d has no effect on padding=True without truncation.", max_length)
         if max_length is None and (pad == "max_length" or cut):
             if self.model_max_length > 1e20:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -229,20 +229,19 @@ class Tokenizer(TokenizerBase):
     def add_tokens(
         self, new_tokens: str | AddedToken | Iterable[str | AddedToken], special_tokens: bool = False
     ) -> int:
-        """Add tokens after the vocabulary and return how many were new; calls under way keep the old vocabulary.
+        """Add tokens and return how many; calls under way keep the old vocabulary.
 
-        The model needs as many embeddings: `model.resize_token_embeddings(len(tokenizer))`.
+        Tokens of the vocabulary keep their id and are no longer split; others come after it, and the model needs as
+        many embeddings: `model.resize_token_embeddings(len(tokenizer))`.
         """
         tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else new_tokens
         with _ADDING:
-            before = len(self)
-            self._replace_backend(self._state[0], [_as_added(token, special_tokens) for token in tokens])
-            return len(self) - before
+            return self._replace_backend(self._state[0], [_as_added(token, special_tokens) for token in tokens])
 
     def add_special_tokens(
         self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
     ) -> int:
-        """Add special tokens, by role or as a list under `extra_special_tokens`; return how many were new."""
+        """Add special tokens, by role or as a list under `extra_special_tokens`; return how many."""
         roles = dict(special_tokens_dict)
         extra = [*roles.pop("extra_special_tokens", ()), *roles.pop("additional_special_tokens", ())]
         unknown = roles.keys() - set(shared.ROLES)
@@ -261,17 +260,19 @@ class Tokenizer(TokenizerBase):
         for option in options.keys() - known.keys():
             raise TypeError(f"{cls.__name__} has no option {option!r}; it has {', '.join(known)}.")
 
-    def _replace_backend(self, backend: tokenizers.Tokenizer, tokens: Sequence[AddedToken]) -> None:
-        """Take a copy of `backend` with more tokens, and forget the copies with settings; one step for readers."""
-        self._state: tuple[tokenizers.Tokenizer, dict[Any, tokenizers.Tokenizer]] = (self._copy(backend, tokens), {})
+    def _replace_backend(self, backend: tokenizers.Tokenizer, tokens: Iterable[AddedToken]) -> int:
+        """Take a copy of `backend` with more tokens, in one step for readers; return how many the library counted."""
+        copy = self._copy(backend)
+        added = copy.add_tokens(list(tokens))
+        self._state: tuple[tokenizers.Tokenizer, dict[Any, tokenizers.Tokenizer]] = (copy, {})
+        return added
 
-    def _copy(self, backend: tokenizers.Tokenizer, tokens: Sequence[AddedToken] = ()) -> tokenizers.Tokenizer:
+    def _copy(self, backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
         """Return a tokenizer that shares the model of `backend`, without its padding and truncation."""
         copy = tokenizers.Tokenizer(backend.model)
         copy.normalizer, copy.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
         copy.decoder, copy.post_processor = backend.decoder, backend.post_processor
         copy.add_tokens([token for _, token in sorted(backend.get_added_tokens_decoder().items())])
-        copy.add_tokens(list(tokens))
         copy.encode_special_tokens = bool(self._settings.get("split_special_tokens", False))
         return copy
 
@@ -298,19 +299,17 @@ class Tokenizer(TokenizerBase):
             room = max_length - (backend.num_special_tokens_to_add(pair) if special else 0)
             if room < 0:
                 raise ValueError(f"max_length={max_length} is less than the {max_length - room} special tokens.")
-            if not 0 <= stride < max(room, 1):
-                raise ValueError(
-                    f"stride={stride} must be less than the {room} tokens that max_length leaves to text."
-                )
+            if stride:
+                _check_stride(backend, rows, words, cut, room, stride)
             backend = self._truncating(max_length, stride=stride, strategy=cut, direction=self.truncation_side)
         try:
             return backend.encode_batch(rows, is_pretokenized=words, add_special_tokens=special)
-        except BaseException as error:  # the library's PanicException is no Exception
-            if type(error).__name__ == "PanicException" or "Truncation" in str(error):
-                raise ValueError(
-                    f"truncation={cut!r} cannot bring each text to max_length={max_length}, stride={stride}: {error}."
-                ) from None
-            raise _explained(rows, error) from None
+        except TypeError:
+            raise _explained(rows) from None
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(
+                f"truncation={cut!r} cannot bring each text to max_length={max_length}: {error}."
+            ) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_state": self._state[0]}
@@ -412,7 +411,8 @@ def _rows(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
     rows = list(zip(items, pairs, strict=True)) if pairs is not None else list(items)
     for number, row in enumerate(rows):
         if not _is_text(row, words):
-            parts = row if isinstance(row, list | tuple) and len(row) == 2 else [row]
+            pair = isinstance(row, list | tuple) and len(row) == 2 and not (words and isinstance(row[0], str))
+            parts = row if pair else [row]
             wrong = [part for part in parts if not _is_text(part, words)]
             if wrong:
                 raise TypeError(
@@ -430,17 +430,37 @@ def _is_text(item: Any, words: bool) -> bool:
     return isinstance(item, str)
 
 
-def _explained(rows: Iterable[Any], error: BaseException) -> BaseException:
-    """Say what the library would not read, though it is a string: half of a surrogate pair."""
+def _check_stride(
+    backend: tokenizers.Tokenizer, rows: list[Any], words: bool, cut: str, room: int, stride: int
+) -> None:
+    """Raise ValueError where a text would keep no more tokens than `stride`; the library panics there."""
+    pairs = [(number, row) for number, row in enumerate(rows) if isinstance(row, tuple)]
+    least = room // 2 if pairs and cut == "longest_first" else room
+    if not 0 < stride < least:
+        raise ValueError(f"stride={stride} must be positive and less than the {least} tokens that a text may keep.")
+    if cut == "longest_first":
+        return
+    target = 0 if cut == "only_first" else 1
+
+    def lengths(texts: list[Any]) -> list[int]:
+        return [len(row) for row in backend.encode_batch(texts, is_pretokenized=words, add_special_tokens=False)]
+
+    for (number, row), other in zip(pairs, lengths([row[1 - target] for _, row in pairs]), strict=True):
+        if 0 < room - other <= stride and room - other < lengths([row[target]])[0]:
+            raise ValueError(
+                f"Text {number} of a pair may keep {room - other} tokens beside the {other} of the other one, and "
+                f"stride={stride} is not less."
+            )
+
+
+def _explained(rows: Iterable[Any]) -> ValueError:
+    """Say what the library would not read: strings with half of a surrogate pair."""
     for number, row in enumerate(rows):
         for text in _strings(row):
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as found:
-                return ValueError(
-                    f"Text {number} is not Unicode: {text[found.start]!r} at {found.start} is half a surrogate pair."
-                )
-    return error
+            wrong = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
+            if wrong:
+                return ValueError(f"Text {number} is not Unicode: it has half a surrogate pair, {wrong!r}.")
+    return ValueError(f"The library cannot read one of the {len(list(rows))} texts.")
 
 
 def _strings(row: Any) -> Iterable[str]:
