@@ -51,6 +51,22 @@ def why_not_here(tensors: Iterable[Tensor | None], *, backward: bool = False) ->
     return None
 
 
+WIDEST_ROW = 16384
+"""Channels that a program can hold in registers."""
+
+
+def row_tile(width: int) -> dict[str, int]:
+    """Options of a kernel that holds whole rows: 1024 elements a program at least, 8 or more a thread."""
+    block = triton.next_power_of_2(width)
+    rows = max(1, 1024 // block)
+    return {"ROWS": rows, "BLOCK_C": block, "num_warps": min(16, rows * block // 256)}
+
+
+def too_wide(width: int) -> str | None:
+    """The reason why rows of this width cannot be held, or None."""
+    return f"rows have {width} channels; a program holds up to {WIDEST_ROW}" if width > WIDEST_ROW else None
+
+
 def launch(kernel: triton.JITFunction, grid: tuple[int, ...], first: Tensor, *rest: object, **options: object) -> None:
     """Run a kernel on its first argument's device, with multiply-adds fused (Triton 3.10 stops assuming so)."""
     with torch.cuda.device_of(first):

@@ -1,0 +1,103 @@
+# mypy: allow-untyped-defs
+# ruff: noqa: N803
+"""Word, position and type embeddings, their sum and its layer normalisation, in one pass.
+
+Mathematics: y[t] = layer_norm(word[ids[t]] + position[positions[t]] + type[types[t]]), summed in float32.
+
+Cost. 2·T·C elements for a read of the word rows and a write of y; the other tables are small enough for the cache.
+BERT-base, 32 × 128 tokens of 768 in 16 bits: 12.6 MB / 3.35 TB/s = 3.8 µs on an H100. Three gathers, two sums and a
+norm apart would move 12·T·C: 23 µs, and launch six kernels.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import launch, operator, row_tile, too_wide, why_not_here
+from .layer_norm import normalize
+
+
+@triton.jit
+def _gather(table, indices, size, row, rows, channels, width):
+    """Rows of a table as float32; NaN for an index that the table does not have."""
+    index = tl.load(indices + row, mask=row < rows, other=0).to(tl.int64)
+    inside = (row < rows)[:, None] & (channels < width)[None, :]
+    found = (index >= 0) & (index < size)
+    tile = tl.load(table + index[:, None] * width + channels[None, :], mask=inside & found[:, None], other=0.0)
+    return tl.where(found[:, None], tile.to(tl.float32), float("nan"))
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _forward(
+    ids, positions, types, word, position, type_, weight, bias, out,
+    words, places, kinds, rows, width, eps, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    channels = tl.arange(0, BLOCK_C)
+    tile = _gather(word, ids, words, row, rows, channels, width)
+    tile += _gather(position, positions, places, row, rows, channels, width)
+    if types is not None:
+        tile += _gather(type_, types, kinds, row, rows, channels, width)
+    inside = (row < rows)[:, None] & (channels < width)[None, :]
+    normed = normalize(tl.where(channels[None, :] < width, tile, 0.0), weight, bias, eps, channels, width)
+    tl.store(out + row[:, None] * width + channels[None, :], normed, mask=inside)
+
+
+def _fake(
+    ids: Tensor,
+    positions: Tensor,
+    types: Tensor | None,
+    word: Tensor,
+    *_: object,
+) -> Tensor:
+    return word.new_empty(*ids.shape, word.shape[1])
+
+
+@operator(_fake)
+def embedding_layer_norm(
+    ids: Tensor,
+    positions: Tensor,
+    types: Tensor | None,
+    word: Tensor,
+    position: Tensor,
+    type_: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """Indices (T,) of one shape, tables (·, C), weight and bias (C,) -> (T, C); an index outside its table gives NaN.
+
+    `types` and `type_` are None together, for models without token types.
+    """
+    width = word.shape[1]
+    rows = ids.numel()
+    out = torch.empty((*ids.shape, width), dtype=word.dtype, device=word.device)
+    tile = row_tile(width)
+    launch(
+        _forward, (triton.cdiv(rows, tile["ROWS"]),),
+        ids.contiguous(), positions.contiguous(), None if types is None else types.contiguous(),
+        word, position, type_, weight, bias, out,
+        word.shape[0], position.shape[0], 0 if type_ is None else type_.shape[0], rows, width, eps, **tile,
+    )  # fmt: skip
+    return out
+
+
+def why_not(
+    ids: Tensor,
+    positions: Tensor,
+    types: Tensor | None,
+    word: Tensor,
+    position: Tensor,
+    type_: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+) -> str | None:
+    """The reason why `embedding_layer_norm` cannot take these arguments, or None."""
+    reason = why_not_here((word, position, type_, weight, bias)) or too_wide(word.shape[1])
+    if reason:
+        return reason
+    if not all(table.is_contiguous() for table in (word, position, type_) if table is not None):
+        return "a table is not contiguous"
+    return None

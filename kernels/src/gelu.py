@@ -1,0 +1,55 @@
+# mypy: allow-untyped-defs
+# ruff: noqa: N803
+"""Bias and the exact GELU in one pass.
+
+Mathematics (Hendrycks & Gimpel 2016): y = u · Φ(u) = u / 2 · (1 + erf(u / √2)) with u = x + bias, in float32.
+
+Cost. Some 30 FLOPs an element, and 2·T·F elements that move. BERT-base, 32 × 128 rows of 3072 in 16 bits: 50 MB /
+3.35 TB/s = 15 µs on an H100, against 30 µs for a sum and a GELU apart. As the epilogue of the matrix product before
+it the cost would be nothing, if that product were as fast as cuBLAS's.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import launch, operator, why_not_here
+
+ROWS = 2
+COLUMNS = 1024
+
+
+@triton.jit
+def gelu(u):
+    """u · Φ(u) of a float32 tile."""
+    return 0.5 * u * (1.0 + tl.erf(u * 0.7071067811865476))
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _forward(x, bias, out, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    columns = tl.cdiv(width, COLUMNS)
+    row = tl.program_id(0) // columns * ROWS + tl.arange(0, ROWS)
+    channels = tl.program_id(0) % columns * COLUMNS + tl.arange(0, COLUMNS)
+    place = row.to(tl.int64)[:, None] * width + channels[None, :]
+    inside = (row < rows)[:, None] & (channels < width)[None, :]
+    added = tl.load(bias + channels, mask=channels < width, other=0.0).to(tl.float32)
+    u = tl.load(x + place, mask=inside, other=0.0).to(tl.float32) + added[None, :]
+    tl.store(out + place, gelu(u), mask=inside)
+
+
+@operator(lambda x, _: x.new_empty(x.shape))
+def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
+    """gelu(x + bias): `x` (..., F), bias (F,) -> (..., F)."""
+    width = x.shape[-1]
+    rows = x.numel() // width
+    columns = min(COLUMNS, triton.next_power_of_2(width))
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    grid = (triton.cdiv(rows, ROWS) * triton.cdiv(width, columns),)
+    launch(_forward, grid, x.contiguous(), bias, out, rows, width, ROWS=ROWS, COLUMNS=columns, num_warps=4)
+    return out
+
+
+def why_not(x: Tensor, bias: Tensor) -> str | None:
+    """The reason why `bias_gelu` cannot take these arguments, or None."""
+    return why_not_here((x, bias))

@@ -1,0 +1,158 @@
+"""The kernels that hold whole rows: norms, GELU, embeddings, patch merging."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from minitrans.kernels import embedding_layer_norm as embedding
+from minitrans.kernels import gelu, layer_norm, merge_layer_norm
+from transformers.models.bert.configuration_bert import BertConfig
+from transformers.models.bert.modeling_bert import BertEmbeddings
+from transformers.models.swin.modeling_swin import SwinPatchMerging
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+
+
+def doubles(*tensors):
+    return [tensor.double() for tensor in tensors]
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "width"), [(1, 768), (7, 96), (33, 24), (5, 80), (3, 1024), (2, 1500), (9, 1)])
+def test_norms(rows, width, dtype, check):
+    x, residual = torch.randn(2, rows, width).to(dtype)
+    weight, bias = torch.randn(2, width).to(dtype)
+    assert layer_norm.why_not(x, residual, weight, bias, 1e-5) is None
+
+    def torch_norm(x, weight, bias):
+        return F.layer_norm(x, (width,), weight, bias, 1e-5)
+
+    out = layer_norm.layer_norm(x, weight, bias, 1e-5)
+    check(out, torch_norm(x, weight, bias), torch_norm(*doubles(x, weight, bias)))
+    exact = torch_norm(x.double() + residual.double(), *doubles(weight, bias))
+    rounded = torch_norm(x + residual, weight, bias)
+    check(layer_norm.add_layer_norm(x, residual, weight, bias, 1e-5), rounded, exact)
+    total, normed = layer_norm.residual_layer_norm(x, residual, weight, bias, 1e-5)
+    torch.testing.assert_close(total, x + residual, rtol=0, atol=0)
+    check(normed, rounded, exact)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(100.0, 1e-3), (0.0, 1e-12), (0.0, 1e12)])
+def test_norm_of_rows_far_from_zero_tiny_and_large(offset, size, check):
+    x = offset + size * torch.randn(4, 768)
+    weight, bias = torch.ones(768), torch.zeros(768)
+    exact = F.layer_norm(x.double(), (768,), eps=1e-12)
+    check(layer_norm.layer_norm(x, weight, bias, 1e-12), F.layer_norm(x, (768,), eps=1e-12), exact)
+
+
+def test_norm_of_a_constant_row_is_the_bias():
+    bias = torch.randn(96)
+    out = layer_norm.layer_norm(torch.full((3, 96), 7.0), torch.ones(96), bias, 1e-5)
+    torch.testing.assert_close(out, bias.expand(3, 96))
+
+
+def test_rows_in_any_layout():
+    x = torch.randn(4, 6, 16).transpose(0, 1)
+    weight, bias = torch.randn(2, 16)
+    torch.testing.assert_close(layer_norm.layer_norm(x, weight, bias, 1e-5), F.layer_norm(x, (16,), weight, bias))
+    torch.testing.assert_close(gelu.bias_gelu(x, bias), F.gelu(x + bias))
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "width"), [(1, 3072), (5, 384), (3, 1100), (4, 5)])
+@pytest.mark.parametrize("size", [1.0, 1e-4, 50.0])
+def test_bias_gelu(rows, width, size, dtype, check):
+    x, bias = (size * torch.randn(rows, width)).to(dtype), (size * torch.randn(width)).to(dtype)
+    check(gelu.bias_gelu(x, bias), F.gelu(x + bias), F.gelu(x.double() + bias.double()))
+
+
+@DTYPES
+@pytest.mark.parametrize("width", [24, 768])
+@pytest.mark.parametrize("typed", [False, True])
+def test_embeddings(width, typed, dtype, check):
+    tables = [torch.randn(size, width).to(dtype) for size in (50, 20, 2)]
+    indices = [torch.randint(len(table), (13,)) for table in tables]
+    weight, bias = torch.randn(2, width).to(dtype)
+    if not typed:
+        indices[2] = tables[2] = None
+    assert embedding.why_not(*indices, *tables, weight, bias, 1e-12) is None
+
+    def torch_embedding(tables, weight, bias):
+        chosen = [F.embedding(i, table) for i, table in zip(indices, tables, strict=True) if i is not None]
+        return F.layer_norm(sum(chosen), (width,), weight, bias, 1e-12)
+
+    out = embedding.embedding_layer_norm(*indices, *tables, weight, bias, 1e-12)
+    exact = torch_embedding([table if table is None else table.double() for table in tables], *doubles(weight, bias))
+    check(out, torch_embedding(tables, weight, bias), exact)
+
+
+def test_embeddings_against_transformers():
+    config = BertConfig(vocab_size=50, hidden_size=24, max_position_embeddings=20)
+    module = BertEmbeddings(config).eval()
+    ids, types, positions = torch.randint(50, (2, 9)), torch.randint(2, (2, 9)), torch.arange(9).expand(2, 9)
+    with torch.no_grad():
+        out = embedding.embedding_layer_norm(
+            ids, positions, types,
+            module.word_embeddings.weight, module.position_embeddings.weight, module.token_type_embeddings.weight,
+            module.LayerNorm.weight, module.LayerNorm.bias, config.layer_norm_eps,
+        )  # fmt: skip
+        torch.testing.assert_close(out, module(ids, types, positions))
+
+
+def test_an_index_outside_its_table_gives_nan():
+    table, weight, bias = torch.randn(5, 24), torch.ones(24), torch.zeros(24)
+    ids, positions = torch.tensor([0, 5, -1, 4]), torch.tensor([0, 1, 2, 9])
+    out = embedding.embedding_layer_norm(ids, positions, None, table, table, None, weight, bias, 1e-5)
+    assert out.isnan().all(1).tolist() == [False, True, True, True]
+    assert out[0].isfinite().all()
+
+
+@DTYPES
+@pytest.mark.parametrize(("height", "width", "channels"), [(4, 6, 24), (5, 7, 96), (1, 1, 16), (3, 2, 40)])
+def test_merging(height, width, channels, dtype, check):
+    x = torch.randn(2, height, width, channels).to(dtype)
+    merging = SwinPatchMerging(channels)
+    torch.nn.init.normal_(merging.norm.weight)
+    torch.nn.init.normal_(merging.norm.bias)
+    merging.reduction = torch.nn.Identity()
+
+    def transformers_merging(x):
+        out = merging.to(x.dtype)(x.flatten(1, 2), (height, width))
+        return out.unflatten(1, (math.ceil(height / 2), math.ceil(width / 2)))
+
+    with torch.no_grad():
+        weight, bias = merging.norm.weight.to(dtype), merging.norm.bias.to(dtype)
+        assert merge_layer_norm.why_not(x, weight, bias, 1e-5) is None
+        out = merge_layer_norm.merge_layer_norm(x, weight, bias, 1e-5)
+        check(out, transformers_merging(x), transformers_merging(x.double()))
+
+
+def test_all_compile_into_one_graph():
+    x, residual, table = torch.randn(3, 6, 16)
+    weight, bias = torch.randn(2, 16)
+    ids = torch.tensor([0, 5, 3])
+
+    def everything(x):
+        total, normed = layer_norm.residual_layer_norm(x, residual, weight, bias, 1e-5)
+        y = layer_norm.add_layer_norm(total, layer_norm.layer_norm(normed, weight, bias, 1e-5), weight, bias, 1e-5)
+        y = gelu.bias_gelu(y, bias)
+        merged = merge_layer_norm.merge_layer_norm(y.view(1, 6, 4, 4), weight, bias, 1e-5)
+        rows = embedding.embedding_layer_norm(ids, ids, None, table, table, None, weight, bias, 1e-5)
+        return merged.sum() + rows.sum()
+
+    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), everything(x))
+
+
+@pytest.mark.parametrize(
+    ("reason", "found"),
+    [
+        ("gradient", layer_norm.why_not(torch.zeros(1, 8, requires_grad=True), torch.ones(8), torch.ones(8), 1e-5)),
+        ("float64", gelu.why_not(torch.zeros(1, 8).double(), torch.zeros(8))),
+        ("20000 channels", layer_norm.why_not(torch.zeros(1, 20000), 1e-5)),
+        ("20000 channels", merge_layer_norm.why_not(torch.zeros(1, 1, 1, 5000), torch.ones(1), torch.ones(1), 1e-5)),
+    ],
+)
+def test_why_not(reason, found):
+    assert reason in found
