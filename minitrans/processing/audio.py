@@ -1,0 +1,300 @@
+"""Sound becomes the sample values that a speech checkpoint was trained on: mono, at its rate, normalised, padded.
+
+The numbers are those of transformers' `Wav2Vec2FeatureExtractor`, but for one thing: the mean and the variance are
+always those of the real samples. transformers takes them over the padding too where no mask is returned, so that a
+clip's values depend on its neighbours. torch is imported only where tensors are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from numbers import Real
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minitrans import hub
+from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
+from minitrans.processing.features import BatchFeature, read_settings
+
+logger = logging.getLogger(__name__)
+
+PCM = {"int8": (0, 2**7), "uint8": (2**7, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # silence, full scale
+MAX_CHANNELS = 8
+TYPE_KEYS = ("feature_extractor_type", "processor_class")
+
+
+@dataclass
+class Wav2Vec2FeatureExtractor:
+    """Raw speech to `input_values` and, where the checkpoint wants it, an `attention_mask`.
+
+    Each field is a setting of preprocessor_config.json. `sampling_rate` is in Hz. `do_normalize` gives every clip zero
+    mean and unit variance, (x − mean) / √(variance + 1e-7), before `padding_value` is appended on `padding_side`.
+    """
+
+    published_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2FeatureExtractor",)
+    model_input_names: ClassVar[tuple[str, ...]] = ("input_values", "attention_mask")
+
+    feature_size: int = 1
+    sampling_rate: int = 16000
+    padding_value: float = 0.0
+    return_attention_mask: bool = False
+    do_normalize: bool = True
+    padding_side: str = "right"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            if getattr(self, spec.name) is None:
+                setattr(self, spec.name, spec.default)
+        if self.feature_size != 1:
+            raise ValueError(f"feature_size is {self.feature_size!r}; Wav2Vec2 hears one value per sample, so 1.")
+        _check_rate(self.sampling_rate)
+        if not isinstance(self.padding_value, Real) or not math.isfinite(self.padding_value):
+            raise ValueError(f"padding_value is {self.padding_value!r}; it must be a finite number.")
+        choose("padding_side", self.padding_side, SIDES)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Wav2Vec2FeatureExtractor:
+        """Read preprocessor_config.json, or its part of processor_config.json, of a folder or hub id.
+
+        `options` are those of `minitrans.hub.open_repository` and settings that override the file's. Keys that this
+        class does not know are kept in `extra` and saved back. Raises ValueError where the file belongs to another
+        kind of extractor, TypeError for an unknown option.
+        """
+        repository, overrides = hub.open_with(name_or_path, options)
+        values = read_settings(repository, "feature_extractor")
+        found = values.get("feature_extractor_type")
+        if found is not None and found not in cls.published_names:
+            raise ValueError(f"{repository.name} has a {found}; {cls.__name__} cannot prepare its inputs.")
+        known = {spec.name for spec in fields(cls)} - {"extra"}
+        extra = {key: value for key, value in values.items() if key not in known.union(TYPE_KEYS)}
+        return cls(**{**{key: values[key] for key in known & set(values)}, **overrides}, extra=extra)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, as they stand in preprocessor_config.json."""
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "extra"}
+        return {**self.extra, **values, "feature_extractor_type": self.published_names[0]}
+
+    def write_files(self, folder: Path) -> None:
+        """Write preprocessor_config.json into an existing folder."""
+        text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write preprocessor_config.json into `folder`, readable by transformers too."""
+        with hub.atomic_folder(folder) as files:
+            self.write_files(files)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
+        return hub.push_folder(repo_id, self.write_files, **options)
+
+    def __call__(
+        self, raw_speech: Any, padding: bool | str = False, max_length: int | None = None, truncation: bool = False,
+        pad_to_multiple_of: int | None = None, return_attention_mask: bool | None = None,
+        return_tensors: str | None = None, sampling_rate: float | None = None,
+        resample: bool = False, mono: bool = False,
+    ) -> BatchFeature:  # fmt: skip
+        """Make float32 `input_values` (and an int32 `attention_mask`) of one clip or a batch.
+
+        A clip is a numpy array, a torch tensor or a list of floats of shape (n,), or the path of a file; a batch is a
+        list of clips or an array (B, n). Integer PCM (int8, uint8, int16, int32) is scaled to [−1, 1). Without
+        `sampling_rate` (Hz) the samples are believed to have the checkpoint's rate, with a warning; another rate is
+        refused, or converted where `resample=True`. A file brings its own rate. A clip of several channels is refused,
+        or averaged where `mono=True`, which also takes an array (channels, n) or (n, channels) as one clip.
+
+        `padding` is True or "longest", "max_length", or False; `truncation` cuts to `max_length` samples, rounded up
+        to `pad_to_multiple_of`. Values are a list of arrays, or one "np" array or "pt" tensor (B, N). Raises
+        ValueError or TypeError for sound that cannot give right numbers, OSError for a file missing or damaged.
+        """
+        clips = _named_clips(raw_speech, mono)
+        if sampling_rate is not None:
+            _check_rate(sampling_rate)
+        elif not all(isinstance(clip, (str, Path)) for _, clip in clips):
+            if resample:
+                raise ValueError("resample=True needs sampling_rate, the rate in Hz at which the samples were taken.")
+            _warn_once(f"sampling_rate was not given; the samples are taken to be at {self.sampling_rate} Hz.")
+        limit = _limit(truncation, max_length, pad_to_multiple_of)
+        values = [self._samples(clip, name, sampling_rate, resample, mono)[:limit] for name, clip in clips]
+        if self.do_normalize:
+            values = [_normalised(samples) for samples in values]
+        options = (padding, max_length, truncation, pad_to_multiple_of, return_attention_mask, return_tensors)
+        return self.pad({"input_values": values}, *options)
+
+    def pad(
+        self, processed_features: Any, padding: bool | str = True, max_length: int | None = None,
+        truncation: bool = False, pad_to_multiple_of: int | None = None, return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:  # fmt: skip
+        """Pad features that this extractor has made: a dict of lists, or a list of dicts as a collator holds.
+
+        Nothing is normalised again. Torch tensors give tensors unless `return_tensors` says otherwise. Raises
+        ValueError where `input_values` are missing or empty.
+        """
+        columns = _gathered(processed_features)
+        if return_tensors is None and hasattr(columns["input_values"][0], "detach"):
+            return_tensors = "pt"
+        limit = _limit(truncation, max_length, pad_to_multiple_of)
+        values = [_array(clip).astype(np.float32, copy=False)[:limit] for clip in columns["input_values"]]
+        if any(clip.ndim != 1 for clip in values):
+            raise ValueError("input_values must be a batch of clips, each of shape (n,).")
+        masks = columns.pop("attention_mask", None)
+        if return_attention_mask is None:
+            return_attention_mask = self.return_attention_mask or masks is not None
+        masks = [np.ones(len(clip)) for clip in values] if masks is None else [_array(mask)[:limit] for mask in masks]
+        how = choose("padding", padding, PADDING)
+        if how == "max_length" and max_length is None:
+            raise ValueError('padding="max_length" needs max_length, a number of samples.')
+        length = rounded(max(map(len, values)) if how == "longest" else max_length, pad_to_multiple_of) if how else 0
+        columns["input_values"] = [self._padded(clip, length, self.padding_value) for clip in values]
+        if return_attention_mask:
+            columns["attention_mask"] = [self._padded(mask.astype(np.int32), length, 0) for mask in masks]
+        return BatchFeature(columns).convert_to_tensors(return_tensors, "Pass padding=True.")
+
+    def _padded(self, values: np.ndarray, length: int, value: float) -> np.ndarray:
+        missing = max(0, length - len(values))
+        return np.pad(values, (0, missing) if self.padding_side == "right" else (missing, 0), constant_values=value)
+
+    def _samples(self, clip: Any, name: str, rate: float | None, resample: bool, mono: bool) -> np.ndarray:
+        """One clip of any accepted kind as float32 (n,) at the checkpoint's rate."""
+        if isinstance(clip, (str, Path)):
+            name = str(clip)
+            samples, rate = read_audio(clip)
+        else:
+            samples = _scaled(_array(clip), name)
+        samples = _one_channel(samples, name, mono)
+        if not samples.size:
+            raise ValueError(f"{name} is empty; a clip needs at least one sample.")
+        if not np.isfinite(samples).all():
+            raise ValueError(f"{name} holds NaN or infinite samples.")
+        if rate is None or rate == self.sampling_rate:
+            return samples
+        if not resample:
+            expected = f"the checkpoint expects {self.sampling_rate} Hz; pass resample=True to convert it"
+            raise ValueError(f"{name} is sampled at {rate} Hz, but {expected}.")
+        return resample_audio(samples, rate, self.sampling_rate)
+
+
+def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """Read a WAV, FLAC, OGG or MP3 file: float32 samples in [−1, 1], (n,) or (channels, n), and their rate in Hz.
+
+    Raises FileNotFoundError where there is none, ValueError where it is no audio, ImportError without `soundfile`.
+    """
+    try:
+        import soundfile
+    except ImportError as error:
+        raise ImportError('Audio files are read with soundfile: pip install "minitrans[audio]".') from error
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no audio file {path}.")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32")
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} could not be read as audio: {error.error_string}") from error
+    return np.ascontiguousarray(samples.T), rate
+
+
+def resample_audio(samples: np.ndarray, rate: float, target: float) -> np.ndarray:
+    """Convert float32 samples (n,) from one rate in Hz to another by soxr's high-quality filter."""
+    try:
+        import soxr
+    except ImportError as error:
+        raise ImportError('Sampling rates are converted with soxr: pip install "minitrans[audio]".') from error
+    return soxr.resample(samples, rate, target)
+
+
+@lru_cache(maxsize=64)
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _check_rate(rate: Any) -> None:
+    if not isinstance(rate, Real) or isinstance(rate, bool) or rate != rate or rate <= 0:
+        raise ValueError(f"sampling_rate is {rate!r}; it must be a positive number of samples per second (Hz).")
+
+
+def _limit(truncation: bool, max_length: int | None, multiple: int | None) -> int | None:
+    for option, value in (("max_length", max_length), ("pad_to_multiple_of", multiple)):
+        if value is not None and value < 1:
+            raise ValueError(f"{option} is {value!r}; it must be 1 or more.")
+    if truncation and max_length is None:
+        raise ValueError("truncation=True needs max_length, a number of samples.")
+    return rounded(max_length, multiple) if truncation else None
+
+
+def _gathered(features: Any) -> dict[str, Any]:
+    """Bring a list of dicts, or a dict of lists, to a new dict of lists."""
+    if isinstance(features, (list, tuple)) and features and all(isinstance(item, Mapping) for item in features):
+        if any(item.keys() != features[0].keys() for item in features):
+            raise ValueError("The features do not all have the same keys; pad needs input_values of each clip.")
+        features = {name: [item[name] for item in features] for name in features[0]}
+    if not isinstance(features, Mapping) or not len(features.get("input_values", ())):
+        raise ValueError(f"pad needs a dict with input_values, or a list of such dicts, not {features!r:.80}.")
+    return dict(features)
+
+
+def _normalised(samples: np.ndarray) -> np.ndarray:
+    # In float64, because a large offset would leave float32 few digits for the sound.
+    centred = samples.astype(np.float64)
+    centred -= centred.mean()
+    centred /= np.sqrt(np.mean(np.square(centred)) + 1e-7)
+    return centred.astype(np.float32)
+
+
+def _named_clips(audio: Any, mono: bool) -> list[tuple[str, Any]]:
+    """The clips of an input, each with its name for messages."""
+    if isinstance(audio, (str, Path)):
+        return [("the clip", audio)]
+    if isinstance(audio, (list, tuple)):
+        if len(audio) and isinstance(audio[0], Real):
+            return [("the clip", audio)]
+    else:
+        audio = _array(audio)
+        if audio.ndim != 2 or mono:
+            return [("the clip", audio)]
+        if audio.shape[1] <= MAX_CHANNELS < audio.shape[0]:
+            _one_channel(audio, "the clip", mono)
+    if not len(audio):
+        raise ValueError("There is no clip in the batch.")
+    return [(f"clip {index}", clip) for index, clip in enumerate(audio)]
+
+
+def _array(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):  # a torch tensor; numpy knows no bfloat16
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError("A clip is a list of numbers; this list holds rows of unequal lengths.") from error
+
+
+def _scaled(samples: np.ndarray, name: str) -> np.ndarray:
+    """As float32; integers are PCM and become [−1, 1)."""
+    if samples.dtype.name in PCM:
+        silence, full_scale = PCM[samples.dtype.name]
+        return ((samples.astype(np.float64) - silence) / full_scale).astype(np.float32)
+    if samples.size and samples.dtype.kind != "f":
+        accepted = f"give floats in [-1, 1], or PCM as an array of {', '.join(PCM)}"
+        raise TypeError(f"{name} has samples of type {samples.dtype}; {accepted}.")
+    return samples.astype(np.float32, copy=False)
+
+
+def _one_channel(samples: np.ndarray, name: str, mono: bool) -> np.ndarray:
+    """Bring (n,), (channels, n) or (n, channels) to (n,)."""
+    if samples.ndim == 1:
+        return samples
+    if samples.ndim != 2 or min(samples.shape) > MAX_CHANNELS:
+        raise ValueError(f"{name} has the shape {samples.shape}; a clip is (n,), or (channels, n) with mono=True.")
+    axis = int(samples.shape[0] > samples.shape[1])
+    if samples.shape[axis] > 1 and not mono:
+        advice = "the model hears one: pass mono=True to average them, or choose one"
+        raise ValueError(f"{name} has {samples.shape[axis]} channels, shape {samples.shape}; {advice}.")
+    return samples.mean(axis=axis)

@@ -1,0 +1,359 @@
+"""The feature extractor, reading and resampling, against transformers, soundfile and float64 mathematics."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from transformers import Wav2Vec2FeatureExtractor as Reference
+
+from minitrans.processing.audio import Wav2Vec2FeatureExtractor, read_audio, resample_audio
+
+RATE = 16000
+
+
+def clips(lengths, seed=0):
+    random = np.random.default_rng(seed)
+    return [(0.3 * random.standard_normal(length) + 0.1).astype(np.float32) for length in lengths]
+
+
+def standardised(samples):
+    samples = samples.astype(np.float64)
+    return (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+
+
+def assert_same(ours, reference):
+    assert set(ours) == set(reference)
+    for key in reference:
+        assert len(ours[key]) == len(reference[key])
+        for mine, theirs in zip(ours[key], reference[key], strict=True):
+            mine, theirs = np.asarray(mine), np.asarray(theirs)
+            assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
+            np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=4),
+    seed=st.integers(0, 9),
+    config=st.fixed_dictionaries(
+        {
+            "do_normalize": st.booleans(),
+            "padding_value": st.sampled_from([0.0, -1.5]),
+            "padding_side": st.sampled_from(["right", "left"]),
+        }
+    ),
+    options=st.fixed_dictionaries(
+        {
+            "padding": st.sampled_from([True, "longest", "max_length", False, "do_not_pad"]),
+            "max_length": st.sampled_from([20, 33, 70]),
+            "truncation": st.booleans(),
+            "pad_to_multiple_of": st.sampled_from([None, 1, 8]),
+            "return_attention_mask": st.booleans(),
+        }
+    ),
+)
+def test_padding_and_normalisation_equal_transformers(lengths, seed, config, options):
+    # transformers cannot normalise what it could not pad to one length.
+    assume(options["padding"] != "max_length" or options["truncation"] or max(lengths) <= options["max_length"])
+    batch = clips(lengths, seed)
+    ours = Wav2Vec2FeatureExtractor(**config)(batch, sampling_rate=RATE, **options)
+    # The reference normalises over the padding where it returns no mask, and counts from the wrong end where it pads
+    # on the left: there its own masked, right-padded numbers are the measure.
+    reference = Reference(**{**config, "padding_side": "right"})
+    masked = reference(batch, sampling_rate=RATE, **{**options, "return_attention_mask": True})
+    if config["padding_side"] == "left":
+        for key, mask in (("input_values", masked["attention_mask"]), ("attention_mask", masked["attention_mask"])):
+            masked[key] = [
+                np.roll(row, len(row) - np.sum(real)) for row, real in zip(masked[key], list(mask), strict=True)
+            ]
+    if not options["return_attention_mask"]:
+        del masked["attention_mask"]
+    assert_same(ours, masked)
+
+
+@pytest.mark.parametrize("setting", [True, False])
+@pytest.mark.parametrize("asked", [True, False, None])
+def test_mask_follows_the_checkpoint_unless_the_call_says_otherwise(setting, asked):
+    config = {"return_attention_mask": setting, "do_normalize": False}
+    options = {"padding": True, "return_attention_mask": asked, "sampling_rate": RATE, "return_tensors": "pt"}
+    ours = Wav2Vec2FeatureExtractor(**config)(clips([5, 9]), **options)
+    reference = Reference(**config)(clips([5, 9]), **options)
+    assert_same(ours, reference)
+    assert all(ours[key].dtype == reference[key].dtype for key in reference)
+
+
+def test_a_clip_has_the_same_values_alone_and_in_a_batch_without_a_mask():
+    batch = clips([400, 1600])
+    extractor, reference = Wav2Vec2FeatureExtractor(), Reference()
+    alone, padded = (
+        extractor(x, sampling_rate=RATE, padding=True, return_tensors="np").input_values[0] for x in (batch[0], batch)
+    )
+    np.testing.assert_array_equal(padded[:400], alone)
+    assert not padded[400:].any()
+    alone, padded = (
+        reference(x, sampling_rate=RATE, padding=True, return_tensors="np").input_values[0] for x in (batch[0], batch)
+    )
+    assert np.abs(padded[:400] - alone).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.asarray,
+        np.ndarray.tolist,
+        lambda x: tuple(x.tolist()),
+        torch.tensor,
+        lambda x: torch.tensor(x, requires_grad=True),
+        lambda x: x.astype(np.float64),
+        lambda x: [x],
+        lambda x: [x.tolist()],
+        lambda x: [torch.tensor(x)],
+        lambda x: np.stack([x, x[::-1]]),
+        lambda x: torch.tensor(np.stack([x, x[::-1]])),
+        lambda x: [x, x[:7]],
+        lambda x: x[None],
+    ],
+)
+def test_every_kind_of_input(make):
+    (clip,) = clips([50])
+    made = make(clip)
+    plain = made.detach().numpy() if isinstance(made, torch.Tensor) else made
+    plain = [np.asarray(x) for x in plain] if isinstance(plain, list) and not isinstance(plain[0], float) else plain
+    ours = Wav2Vec2FeatureExtractor()(made, sampling_rate=RATE)
+    assert_same(ours, Reference()(plain, sampling_rate=RATE))
+    assert all(row.dtype == np.float32 for row in ours.input_values)
+
+
+def test_half_precision_tensors_are_read():
+    (clip,) = clips([50])
+    for dtype in (torch.bfloat16, torch.float16):
+        got = Wav2Vec2FeatureExtractor(do_normalize=False)(torch.tensor(clip).to(dtype), sampling_rate=RATE)
+        np.testing.assert_array_equal(got.input_values[0], torch.tensor(clip).to(dtype).float().numpy())
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        np.zeros(500, np.float32),
+        np.full(500, 0.7, np.float32),
+        np.full(500, 100.0) + np.sin(np.arange(500)),
+        1e-6 * np.sin(np.arange(500)),
+        np.sign(np.sin(np.arange(500))),
+        np.ones(1),
+    ],
+)
+def test_normalisation_is_accurate_for_awkward_sound(clip):
+    clip = clip.astype(np.float32)
+    got = Wav2Vec2FeatureExtractor()(clip, sampling_rate=RATE).input_values[0]
+    np.testing.assert_allclose(got, standardised(clip), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32"])
+def test_integer_pcm_is_scaled(dtype):
+    info = np.iinfo(dtype)
+    levels = np.linspace(info.min, info.max, 9).astype(dtype)
+    middle = 128 if dtype == "uint8" else 0
+    expected = (levels.astype(np.float64) - middle) / (128 if dtype == "uint8" else -float(info.min))
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
+    for made in (levels, torch.from_numpy(levels)):
+        np.testing.assert_allclose(extractor(made, sampling_rate=RATE).input_values[0], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(2, 400), (400, 2), (6, 400)])
+def test_stereo_is_mixed_on_request(shape):
+    sound = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    mixed = sound.astype(np.float64).mean(axis=int(shape[0] > shape[1]))
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
+    for made in (sound, [sound], torch.from_numpy(sound), [torch.from_numpy(sound)]):
+        (got,) = extractor(made, sampling_rate=RATE, mono=True).input_values
+        np.testing.assert_allclose(got, mixed, atol=1e-6)
+
+
+def test_pad_collates_like_transformers():
+    config = {"return_attention_mask": True, "do_normalize": False}
+    ours, reference = Wav2Vec2FeatureExtractor(**config), Reference(**config)
+    rows = clips([5, 9, 7])
+    with_masks = [{"input_values": row, "attention_mask": np.ones(len(row), np.int32)} for row in rows]
+    for features in (
+        {"input_values": rows},
+        [{"input_values": row} for row in rows],
+        [{"input_values": torch.tensor(row)} for row in rows],
+        [{"input_values": row.tolist()} for row in rows],
+        with_masks,
+    ):
+        for options in (
+            {"return_tensors": "pt"},
+            {"padding": "max_length", "max_length": 8, "truncation": True, "return_tensors": "np"},
+            {"pad_to_multiple_of": 4, "return_attention_mask": False} if features is not with_masks else {},
+        ):
+            assert_same(ours.pad(features, **options), reference.pad(features, **options))
+    assert isinstance(ours.pad([{"input_values": torch.tensor(row)} for row in rows]).input_values, torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"), [("wav", "PCM_16"), ("wav", "FLOAT"), ("wav", "PCM_U8"), ("flac", "PCM_24")]
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_files_are_read(tmp_path, suffix, subtype, channels):
+    sound = np.random.default_rng(1).uniform(-0.9, 0.9, (700, channels))
+    path = tmp_path / f"sound.{suffix}"
+    soundfile.write(path, sound, 8000, subtype=subtype)
+    samples, rate = read_audio(path)
+    step = {"PCM_16": 2**-15, "FLOAT": 1e-7, "PCM_U8": 2**-7, "PCM_24": 2**-23}[subtype]
+    assert rate == 8000
+    assert samples.dtype == np.float32
+    np.testing.assert_allclose(samples, sound[:, 0] if channels == 1 else sound.T, atol=1.01 * step + 1e-7)
+
+
+def test_the_extractor_takes_paths(tmp_path, caplog):
+    first, second = clips([300, 500])
+    paths = [tmp_path / "first.wav", tmp_path / "second.flac"]
+    soundfile.write(paths[0], first, RATE, subtype="FLOAT")
+    soundfile.write(paths[1], second / 4, RATE, subtype="PCM_24")
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
+    got = extractor([paths[0], str(paths[1])], padding=True, return_tensors="pt")
+    assert got.input_values.shape == (2, 500)
+    np.testing.assert_allclose(got.input_values[0, :300], first, atol=1e-6)
+    np.testing.assert_allclose(got.input_values[1], second / 4, atol=1e-6)
+    assert not caplog.records, "a file brings its own sampling rate"
+
+    stereo = tmp_path / "stereo.wav"
+    soundfile.write(stereo, np.stack([first, -first], 1), 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match="2 channels"):
+        extractor(stereo)
+    with pytest.raises(ValueError, match=r"stereo.wav is sampled at 8000 Hz.*resample=True"):
+        extractor(stereo, mono=True)
+    (mixed,) = extractor(stereo, mono=True, resample=True).input_values
+    assert len(mixed) == 600
+    np.testing.assert_allclose(mixed, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_resampling_gives_the_sine_that_was_recorded(rate):
+    frequency = 440
+    source = np.sin(2 * np.pi * frequency * np.arange(rate) / rate)
+    expected = np.sin(2 * np.pi * frequency * np.arange(RATE) / RATE)
+    got = Wav2Vec2FeatureExtractor(do_normalize=False)(source, sampling_rate=rate, resample=True).input_values[0]
+    assert got.dtype == np.float32
+    assert abs(len(got) - RATE) <= 1
+    inner = slice(1000, RATE - 1000)
+    np.testing.assert_allclose(got[inner], expected[inner], atol=1e-4)
+    np.testing.assert_array_equal(got, resample_audio(source.astype(np.float32), rate, RATE))
+
+
+def test_what_lies_above_the_new_rate_is_removed_and_not_folded_back():
+    source = np.sin(2 * np.pi * 12000 * np.arange(44100) / 44100).astype(np.float32)
+    assert np.abs(resample_audio(source, 44100, RATE)[500:-500]).max() < 1e-3
+
+
+GOOD = np.linspace(-0.5, 0.5, 50)
+BAD = [
+    (GOOD, {"sampling_rate": 8000}, ValueError, "sampled at 8000 Hz.*16000 Hz.*resample=True"),
+    (GOOD, {"sampling_rate": -1}, ValueError, "sampling_rate is -1"),
+    (GOOD, {"sampling_rate": "16k"}, ValueError, "sampling_rate is '16k'"),
+    (GOOD, {"sampling_rate": None, "resample": True}, ValueError, "resample=True needs sampling_rate"),
+    ([], {}, ValueError, "no clip"),
+    (np.zeros((0, 5)), {}, ValueError, "no clip"),
+    (np.zeros(0), {}, ValueError, "is empty"),
+    ([GOOD, []], {}, ValueError, "clip 1 is empty"),
+    ([GOOD, np.r_[GOOD, np.nan]], {}, ValueError, "clip 1 holds NaN"),
+    (np.r_[GOOD, -np.inf], {}, ValueError, "NaN or infinite"),
+    (np.zeros((2, 3, 50)), {}, ValueError, r"shape \(2, 3, 50\)"),
+    (np.zeros((50, 2)), {}, ValueError, "2 channels.*mono=True"),
+    ([GOOD, np.zeros((2, 50))], {}, ValueError, "clip 1 has 2 channels.*mono=True"),
+    (np.zeros((50, 60)), {"mono": True}, ValueError, r"shape \(50, 60\)"),
+    (np.zeros(50, np.int64), {}, TypeError, "int64"),
+    (np.zeros(50, complex), {}, TypeError, "complex128"),
+    ([[0, 1, 0]], {}, TypeError, "int64"),
+    ([["a", "b"]], {}, TypeError, "<U1"),
+    ([[[0.1], [0.1, 0.2]]], {}, ValueError, "unequal"),
+    (3.0, {}, ValueError, "shape"),
+    ("missing.wav", {}, FileNotFoundError, "missing.wav"),
+    (__file__, {}, ValueError, "could not be read as audio"),
+    (GOOD, {"padding": "longst"}, ValueError, "'longst'"),
+    (GOOD, {"padding": "max_length"}, ValueError, "needs max_length"),
+    (GOOD, {"truncation": True}, ValueError, "needs max_length"),
+    (GOOD, {"padding": True, "pad_to_multiple_of": 0}, ValueError, "pad_to_multiple_of"),
+    (GOOD, {"return_tensors": "tf"}, ValueError, "'tf'"),
+    ([GOOD, GOOD[:9]], {"return_tensors": "pt"}, ValueError, "padding=True"),
+]
+
+
+@pytest.mark.parametrize(("audio", "options", "kind", "sentence"), BAD)
+def test_bad_input_is_refused_with_a_sentence(audio, options, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        Wav2Vec2FeatureExtractor()(audio, **{"sampling_rate": RATE, **options})
+
+
+@pytest.mark.parametrize(
+    "features", [{}, [], {"input_ids": [[1]]}, {"input_values": []}, [{"input_values": GOOD}, {"labels": [1]}], 5]
+)
+def test_pad_refuses_what_is_no_features(features):
+    with pytest.raises(ValueError, match=r"features|input_values"):
+        Wav2Vec2FeatureExtractor().pad(features)
+
+
+@pytest.mark.parametrize(
+    "config", [{"feature_size": 80}, {"sampling_rate": 0}, {"padding_value": "x"}, {"padding_side": "top"}]
+)
+def test_bad_settings_are_refused(config):
+    with pytest.raises(ValueError, match=next(iter(config))):
+        Wav2Vec2FeatureExtractor(**config)
+
+
+def test_a_missing_sampling_rate_warns_once(caplog):
+    extractor = Wav2Vec2FeatureExtractor(sampling_rate=12345)
+    with caplog.at_level(logging.WARNING):
+        extractor(GOOD)
+        extractor(GOOD)
+    assert [record.message for record in caplog.records if "12345" in record.message] == [
+        "sampling_rate was not given; the samples are taken to be at 12345 Hz."
+    ]
+
+
+def test_saved_folders_open_in_transformers_and_back(tmp_path):
+    config = {"sampling_rate": 8000, "do_normalize": False, "padding_value": 0.5, "return_attention_mask": True}
+    ours = Wav2Vec2FeatureExtractor(**config, extra={"note": "kept"})
+    ours.save_pretrained(tmp_path / "ours")
+    reference = Reference.from_pretrained(tmp_path / "ours")
+    assert {key: getattr(reference, key) for key in config} == config
+    assert reference.note == "kept"
+    reference.save_pretrained(tmp_path / "theirs")
+    assert Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "theirs") == ours
+    assert Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "theirs", sampling_rate=16000).sampling_rate == 16000
+
+
+def test_another_kind_of_extractor_is_refused(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"feature_extractor_type": "WhisperFeatureExtractor"})
+    )
+    with pytest.raises(ValueError, match="WhisperFeatureExtractor"):
+        Wav2Vec2FeatureExtractor.from_pretrained(tmp_path)
+
+
+def test_no_torch_is_imported_until_a_tensor_is_asked_for():
+    code = (
+        "import sys, numpy\n"
+        "from minitrans.processing.audio import Wav2Vec2FeatureExtractor as E\n"
+        "E()([numpy.ones(4), [0.1, 0.2]], padding=True, sampling_rate=16000, return_tensors='np')\n"
+        "assert not {'torch', 'soundfile', 'soxr', 'transformers'} & set(sys.modules)\n"
+        "E()(numpy.ones(4), sampling_rate=16000, return_tensors='pt')\n"
+        "assert 'torch' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("package", "options"), [("soundfile", {}), ("soxr", {"sampling_rate": 8000, "resample": True})]
+)
+def test_a_missing_extra_is_named(monkeypatch, package, options):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r'pip install "minitrans\[audio\]"'):
+        Wav2Vec2FeatureExtractor()(__file__ if package == "soundfile" else GOOD, **options)
