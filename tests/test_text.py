@@ -40,6 +40,11 @@ def theirs():
     return transformers.AutoTokenizer.from_pretrained(MINILM)
 
 
+@pytest.fixture(autouse=True)
+def _truncate_on_the_right(ours, theirs):
+    ours.truncation_side = theirs.truncation_side = "right"
+
+
 def folder(path, vocab=SMALL, **files):
     """Write vocab.txt and JSON files, named without their ending, to a folder."""
     path.mkdir(parents=True, exist_ok=True)
@@ -483,7 +488,8 @@ def test_long_text_is_said_once(ours, caplog):
         (ValueError, "the list is empty", ([],), {}),
         (ValueError, r"Text 1 is not Unicode: it has half a surrogate pair, '\\ud800'", (["a", "b \ud800"],), {}),
         (ValueError, "Second sequence not provided", (HOBBIT,), {"truncation": "only_second", "max_length": 5}),
-        (ValueError, "truncation='only_first' cannot", ("a", HOBBIT), {"truncation": "only_first", "max_length": 9}),
+        (ValueError, "truncation='only_first', max_length=9: .*too short", ("a", HOBBIT),
+         {"truncation": "only_first", "max_length": 9}),
         (ValueError, "max_length=1 is less than the 2 special tokens", ("a",), {"truncation": True, "max_length": 1}),
         (ValueError, "max_length=2 is less than the 3", ("a", "b"), {"truncation": True, "max_length": 2}),
         (ValueError, "stride=9 must be positive and less than the 6 tokens", ("a",),
@@ -503,12 +509,24 @@ def test_long_text_is_said_once(ours, caplog):
     ],
 )  # fmt: skip
 def test_bad_calls(ours, error, sentence, arguments, options):
-    ours.truncation_side = "right"
     with pytest.raises(error, match=sentence):
         ours(*arguments, **options)
 
 
+def test_stride_is_checked_before_the_library_panics(ours, theirs):
+    options = {"truncation": "only_second", "max_length": 20, "stride": 6, "return_overflowing_tokens": True}
+    question = "who lived in a hole in the ground"  # 8 tokens, which leave 9 to the text
+    same(ours(question, HOBBIT, **options), theirs(question, HOBBIT, **options))
+    with pytest.raises(ValueError, match="Text 1 of a pair may keep 6 tokens beside the 11 of the other one"):
+        ours(["a", question + " . . ."], [HOBBIT, HOBBIT], **options)
+    same(ours(question + " . . .", "short", **options), theirs(question + " . . .", "short", **options))
+    with pytest.raises(ValueError, match="less than the 8 tokens that a text may keep"):
+        ours(question, HOBBIT, **{**options, "truncation": True, "stride": 8})
+
+
 def test_bad_settings(ours, tmp_path):
+    with pytest.raises(ValueError, match=r"model_max_length='512' .* is no number"):
+        BertTokenizer.from_pretrained(MINILM, model_max_length="512")
     with pytest.raises(TypeError, match=r"BertTokenizer has no option 'lower_case'; it has .*do_lower_case"):
         BertTokenizer.from_pretrained(MINILM, lower_case=True)
     with pytest.raises(ValueError, match="padding_side='top'"):
@@ -539,7 +557,7 @@ def test_bad_settings(ours, tmp_path):
 
 
 BROKEN = {
-    "no files": (FileNotFoundError, "has no tokenizer.json and no vocab.txt", {"vocab": None}),
+    "no files": (FileNotFoundError, r"has no tokenizer\.json and no vocab\.txt", {"vocab": None}),
     "a token twice": (ValueError, r"has 'the' twice, on lines 6 and 8", {"vocab": [*SPECIAL, "the", "fox", "the"]}),
     "special tokens missing": (ValueError, r"lacks its special tokens unk_token='\[UNK\]', .*cls_token='\[CLS\]'",
                                {"vocab": ["the", "[PAD]", "[SEP]"]}),

@@ -6,9 +6,12 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from minitrans import hub
 from minitrans.processing.features import BatchFeature
@@ -105,10 +108,13 @@ class BatchEncoding(BatchFeature):
 
     def convert_to_tensors(self, tensor_type: str | None, advice: str = "") -> Self:
         """Make a tensor ("pt") or array ("np") of each value, in place; ValueError where rows differ in length."""
-        super().convert_to_tensors(
-            tensor_type,
-            advice or "Pass padding=True to fill the short rows, and truncation=True to cut those over the maximum.",
-        )
+        for name, value in self.items() if tensor_type else ():
+            if isinstance(value, list) and value and isinstance(value[0], int | list):
+                with suppress(ValueError):  # rows of unequal length, for which the base class has the sentence
+                    array = np.array(value)
+                    if array.dtype.kind == "i" or array.size == 0:
+                        self[name] = array.astype(np.int64, copy=False)
+        super().convert_to_tensors(tensor_type, advice or "Pass padding=True, and truncation=True for the long ones.")
         return self
 
     def tokens(self, batch_index: int = 0) -> list[str]:
@@ -182,7 +188,9 @@ class TokenizerBase:
         self._extra = [token_text(token) for token in extra_tokens(settings)]
         self._warned: set[str] = set()
         limit = settings.get("model_max_length", settings.get("max_len"))
-        self.model_max_length: int = NO_LIMIT if limit is None else limit
+        if not isinstance(limit, int | float | None):
+            raise ValueError(f"model_max_length={limit!r} of {name_or_path} is no number of tokens.")
+        self.model_max_length: int = NO_LIMIT if limit is None else int(limit)
         self.padding_side = choose("padding_side", settings.get("padding_side") or "right", SIDES)
         self.truncation_side = choose("truncation_side", settings.get("truncation_side") or "right", SIDES)
         self.model_input_names = list(settings.get("model_input_names") or self.inputs)
@@ -268,16 +276,10 @@ class TokenizerBase:
         return [texts] if isinstance(texts, str) else texts
 
     def pad(
-        self,
-        encoded_inputs: Any,
-        padding: bool | str = True,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        padding_side: str | None = None,
-        return_attention_mask: bool | None = None,
-        return_tensors: str | None = None,
-        verbose: bool = True,
-    ) -> BatchEncoding:
+        self, encoded_inputs: Any, padding: bool | str = True, max_length: int | None = None,
+        pad_to_multiple_of: int | None = None, padding_side: str | None = None,
+        return_attention_mask: bool | None = None, return_tensors: str | None = None,
+    ) -> BatchEncoding:  # fmt: skip
         """Pad what was encoded before: a dict of one row or of many, or a list of dicts, as a data loader collects.
 
         Values are lists, arrays or tensors; arrays and tensors come back as such. Only ids, the attention mask, type
@@ -346,7 +348,8 @@ class TokenizerBase:
 
     def _current_settings(self) -> dict[str, Any]:
         """Return the keys of tokenizer_config.json as they stand now; tokens' flags are in tokenizer.json."""
-        replaced = ("added_tokens_decoder", "additional_special_tokens", "name_or_path", "max_len", *ROLES)
+        extra = ("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens")
+        replaced = (*extra, "name_or_path", "max_len", *ROLES)
         return {
             **{key: value for key, value in self._settings.items() if key not in replaced},
             **{role: self._special.get(role) for role in ROLES if role in self._special or role in self._settings},

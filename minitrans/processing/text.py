@@ -39,7 +39,7 @@ _ADDING = threading.Lock()
 class Tokenizer(TokenizerBase):
     """A tokenizer that does what its tokenizer.json says. Safe to call from many threads at once.
 
-    `backend` is a `tokenizers.Tokenizer`, of which views are taken; `settings` are keys of tokenizer_config.json, and
+    `backend` is a `tokenizers.Tokenizer`, whose model is shared; `settings` are keys of tokenizer_config.json, and
     `options` the same keys from the caller, which win. Raises ValueError where a special token has no id or an added
     token another id than its file says, TypeError for unknown options.
     """
@@ -49,12 +49,9 @@ class Tokenizer(TokenizerBase):
     is_fast = True
 
     def __init__(
-        self,
-        backend: tokenizers.Tokenizer,
-        settings: Mapping[str, Any] | None = None,
-        name_or_path: str = "",
-        **options: Any,
-    ) -> None:
+        self, backend: tokenizers.Tokenizer,
+        settings: Mapping[str, Any] | None = None, name_or_path: str = "", **options: Any,
+    ) -> None:  # fmt: skip
         self._refuse_unknown(options)
         settings = {**_baked_in(backend), **self.defaults, **(settings or {}), **options}
         super().__init__(settings, name_or_path)
@@ -82,32 +79,19 @@ class Tokenizer(TokenizerBase):
         path = repository.find(*cls.files)
         if path is None:
             raise FileNotFoundError(
-                f"{repository.name} has no {' and no '.join(cls.files)} to make a {cls.__name__} from."
+                f"{repository.name} has no {' and no '.join(cls.files)}, but a tokenizer needs it."
             )
         return cls(_read_backend(path), settings, repository.name, **options)
 
     def __call__(
-        self,
-        text: Any,
-        text_pair: Any = None,
-        *,
-        add_special_tokens: bool = True,
-        padding: bool | str = False,
-        truncation: bool | str | None = None,
-        max_length: int | None = None,
-        stride: int = 0,
-        is_split_into_words: bool = False,
-        pad_to_multiple_of: int | None = None,
-        padding_side: str | None = None,
-        return_tensors: str | None = None,
-        return_token_type_ids: bool | None = None,
-        return_attention_mask: bool | None = None,
-        return_overflowing_tokens: bool = False,
-        return_special_tokens_mask: bool = False,
-        return_offsets_mapping: bool = False,
-        return_length: bool = False,
+        self, text: Any, text_pair: Any = None, *, add_special_tokens: bool = True, padding: bool | str = False,
+        truncation: bool | str | None = None, max_length: int | None = None, stride: int = 0,
+        is_split_into_words: bool = False, pad_to_multiple_of: int | None = None, padding_side: str | None = None,
+        return_tensors: str | None = None, return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None, return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False, return_offsets_mapping: bool = False, return_length: bool = False,
         verbose: bool = True,
-    ) -> BatchEncoding:
+    ) -> BatchEncoding:  # fmt: skip
         """Encode a text, a pair of texts, or a batch of either, with the options and results of transformers.
 
         `text` is a string, a list of strings, or a list of (text, pair); with `is_split_into_words` each string is
@@ -136,19 +120,15 @@ class Tokenizer(TokenizerBase):
         encodings = [window for row in windows for window in row]
         longest = max(map(len, encodings))
         if verbose and max_length is None and longest > self.model_max_length:
-            message = "A text has %d tokens, but the model takes %d; truncation=True cuts it."
-            self._warn_once(message, longest, self.model_max_length)
+            said = "A text has %d tokens, but the model takes %d; truncation=True cuts it."
+            self._warn_once(said, longest, self.model_max_length)
 
-        asked = {
-            "input_ids": True,
-            "token_type_ids": return_token_type_ids,
-            "attention_mask": return_attention_mask,
-            "special_tokens_mask": return_special_tokens_mask,
-            "offset_mapping": return_offsets_mapping,
-        }
+        asked = (
+            True, return_token_type_ids, return_attention_mask, return_special_tokens_mask, return_offsets_mapping
+        )  # fmt: skip
         columns = {
-            name: [getattr(encoding, COLUMNS[name]) for encoding in encodings]
-            for name, ask in asked.items()
+            name: [getattr(encoding, field) for encoding in encodings]
+            for (name, field), ask in zip(COLUMNS.items(), asked, strict=True)
             if (name in self.model_input_names if ask is None else ask)
         }
         if not batched and return_tensors is None and not return_overflowing_tokens:
@@ -181,10 +161,9 @@ class Tokenizer(TokenizerBase):
         if any(index < 0 for index in ids):
             raise ValueError(f"There is no token with the id {min(ids)}; put the padding token where labels are -100.")
         text = self._state[0].decode(ids, skip_special_tokens=skip_special_tokens)
-        clean = (
-            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
-        )
-        return shared.clean_up(text) if clean else text
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
+        return shared.clean_up(text) if clean_up_tokenization_spaces else text
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Join tokens to text."""
@@ -308,7 +287,7 @@ class Tokenizer(TokenizerBase):
             raise _explained(rows) from None
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(
-                f"truncation={cut!r} cannot bring each text to max_length={max_length}: {error}."
+                f"Not every text works with truncation={cut!r}, max_length={max_length}: {error}."
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -350,12 +329,9 @@ class BertTokenizer(Tokenizer):
     defaults = BERT
 
     def __init__(
-        self,
-        vocab: Mapping[str, int] | str | os.PathLike[str] | tokenizers.Tokenizer,
-        settings: Mapping[str, Any] | None = None,
-        name_or_path: str = "",
-        **options: Any,
-    ) -> None:
+        self, vocab: Mapping[str, int] | str | os.PathLike[str] | tokenizers.Tokenizer,
+        settings: Mapping[str, Any] | None = None, name_or_path: str = "", **options: Any,
+    ) -> None:  # fmt: skip
         self._refuse_unknown(options)
         chosen = {**self.defaults, **(settings or {}), **options}
         for role in ("unk_token", "cls_token", "sep_token"):
