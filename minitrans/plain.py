@@ -104,6 +104,68 @@ def feed_forward(
     return in_row_blocks(whole, rows, up.shape[0])
 
 
+def convolution(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str
+) -> Tensor:
+    span = (weight.shape[1] - 1) * dilation + 1
+    windows = rows.unfold(0, span, stride)[..., ::dilation].transpose(1, 2)  # a view; undilated, so is its flattening
+    return linear(windows.flatten(1), weight.flatten(1), bias, activation)
+
+
+def group_norm_filter(
+    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int
+) -> tuple[Tensor, Tensor]:
+    windows = samples[:, 0].double().unfold(0, weight.shape[1], stride)
+    mean = windows.mean(0)
+    centred = windows - mean
+    covariance = centred.T @ centred / windows.shape[0]
+    filters = weight[..., 0].double()
+    gain = gamma.double() / (((filters @ covariance) * filters).sum(1) + eps).sqrt()
+    shift = beta.double() - gain * (filters @ mean)
+    return (filters * gain[:, None])[..., None].to(weight.dtype), shift.to(weight.dtype)
+
+
+def grouped_convolution(
+    rows: Tensor, sequences: Sequences, weight: Tensor, bias: Tensor, spectrum: Tensor | None
+) -> Tensor:
+    if spectrum is not None:
+        return _spectral_convolution(rows, sequences, weight.shape[2], spectrum) + bias
+    groups = weight.shape[0] // weight.shape[1]
+    grid = sequences.unpack(rows).transpose(1, 2)
+    out = F.conv1d(grid, weight, bias, padding=weight.shape[2] // 2, groups=groups)
+    return sequences.pack(out[..., : grid.shape[2]].transpose(1, 2))
+
+
+def spectrum(weight: Tensor) -> Tensor:
+    """The Fourier transform (F · G, C/G, C/G) of filters (C, C/G, K), for `grouped_convolution` to multiply with."""
+    out, size, kernel = weight.shape
+    transform = torch.fft.rfft(weight.flip(2), n=_transform_length(kernel))
+    return transform.view(out // size, size, size, -1).permute(3, 0, 2, 1).reshape(-1, size, size)
+
+
+def _transform_length(kernel: int) -> int:
+    """The power of two that is at least twice the kernel: half of each block, or more, is new output."""
+    return 2 << (kernel - 1).bit_length()
+
+
+def _spectral_convolution(rows: Tensor, sequences: Sequences, kernel: int, spectrum: Tensor) -> Tensor:
+    """Grouped convolution by overlap-save: the start of each block wraps around, only the rest of it is kept."""
+    assert sequences.spans is not None  # `ops` gives no spectrum to a padded layout
+    length, left = _transform_length(kernel), kernel // 2
+    step = length - kernel + 1
+    blocks, numbers = [], []
+    for start, count in sequences.spans:
+        numbers.append(-(-count // step))
+        right = numbers[-1] * step + kernel - 1 - left - count
+        blocks.append(F.pad(rows[start : start + count], (0, 0, left, right)).unfold(0, length, step).transpose(1, 2))
+    size = spectrum.shape[-1]
+    waves = torch.fft.rfft(torch.cat(blocks), dim=1).unflatten(2, (-1, size)).permute(1, 2, 0, 3)  # (F, G, ·, C/G)
+    mixed = (waves.reshape(-1, sum(numbers), size) @ spectrum).view_as(waves).permute(2, 0, 1, 3).flatten(2)
+    out = torch.fft.irfft(mixed, n=length, dim=1)[:, kernel - 1 :]  # (·, step, C)
+    parts = zip(out.split(numbers), sequences.spans, strict=True)
+    return torch.cat([part.reshape(-1, part.shape[-1])[:count] for part, (_, count) in parts])
+
+
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 

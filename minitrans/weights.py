@@ -5,8 +5,8 @@ A model's table maps the path of our module (or parameter) to the checkpoint's, 
     "layers.{}.attention.qkv": ("encoder.layer.{}.attention.self.query", "….key", "….value")   # stacked along dim 0
     "layers.{}.norm": "encoder.layer.{}.output.LayerNorm"
 
-Any other fold is an object with the methods of `Fold`. Loading walks over our parameters, so that none stays
-unfilled unseen, and reads each tensor once, straight to its place; saving runs the same table the other way.
+Any other fold is a dataclass with the names and methods of `Fold`. Loading walks over our parameters, so that none
+stays unfilled unseen, and reads each tensor once, straight to its place; saving runs the same table the other way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -94,6 +94,26 @@ class Stacked:
         return dict(zip(self.names, parts, strict=True))
 
 
+@dataclass(frozen=True)
+class ChannelsLast:
+    """A convolution's weight (C_out, C_in, kernel) as (C_out, kernel, C_in): its windows are then rows to multiply."""
+
+    names: tuple[str, ...]
+
+    def shapes(self, ours: torch.Size) -> list[tuple[int, ...]]:
+        """See `Fold`."""
+        return [(ours[0], ours[2], ours[1])]
+
+    def fill(self, ours: Tensor, checkpoint: Checkpoint, present: Mapping[str, str]) -> None:
+        """See `Fold`."""
+        for name in present.values():
+            checkpoint.read_into(name, ours.transpose(1, 2))
+
+    def split(self, ours: Tensor) -> dict[str, Tensor]:
+        """See `Fold`."""
+        return {self.names[0]: ours.transpose(1, 2)}
+
+
 Table = Mapping[str, "str | tuple[str, ...] | Fold"]
 
 
@@ -105,10 +125,9 @@ def resolve(table: Table, path: str) -> Fold:
     for key, suffix in ((pattern, ""), (module, f".{leaf}")):
         entry = table.get(key)
         if isinstance(entry, (str, tuple)):
-            names = (entry,) if isinstance(entry, str) else entry
-            return Stacked(tuple(name.format(*indices) + suffix for name in names))
+            entry = Stacked((entry,) if isinstance(entry, str) else entry)
         if entry is not None:
-            return entry
+            return replace(entry, names=tuple(name.format(*indices) + suffix for name in entry.names))  # type: ignore[type-var]
     raise KeyError(f"The name table has no row for {pattern}.")
 
 
