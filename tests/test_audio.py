@@ -144,6 +144,7 @@ def test_half_precision_tensors_are_read():
         np.zeros(500, np.float32),
         np.full(500, 0.7, np.float32),
         np.full(500, 100.0) + np.sin(np.arange(500)),
+        np.full(500, 100.0) + 1e-4 * np.sin(np.arange(500)),
         1e-6 * np.sin(np.arange(500)),
         np.sign(np.sin(np.arange(500))),
         np.ones(1),

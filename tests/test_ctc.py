@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -349,6 +350,18 @@ def test_processor_calls_equal_transformers(folder, options):
             assert np.asarray(mine).dtype == np.asarray(theirs).dtype
             np.testing.assert_allclose(np.asarray(mine), np.asarray(theirs), atol=1e-5)
         assert type(got[key]) is type(expected[key])
+
+
+def test_threads_with_different_settings_get_their_own_answers(folder):
+    tokenizer, _ = pair(folder)
+    texts = ["A", "ABLE HEAD", "BAD"]
+
+    def ask(length):
+        rows = tokenizer(texts, padding="max_length", max_length=length, truncation=True).input_ids
+        return all(len(row) == length for row in rows) and tokenizer.decode(rows[1]) == "ABLE HEAD"[:length].strip()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, [*range(1, 20)] * 20))
 
 
 def test_processor_collates_and_decodes(folder):

@@ -241,11 +241,11 @@ def _gathered(features: Any) -> dict[str, Any]:
 
 
 def _normalised(samples: np.ndarray) -> np.ndarray:
-    # In float64, because a large offset would leave float32 few digits for the sound.
-    centred = samples.astype(np.float64)
-    centred -= centred.mean()
-    centred /= np.sqrt(np.mean(np.square(centred)) + 1e-7)
-    return centred.astype(np.float32)
+    # Beside a large offset the mean has too few digits in float32 for quiet sound; its rest is taken off again.
+    centred = samples - np.float32(samples.mean(dtype=np.float64))
+    centred -= np.float32(centred.mean(dtype=np.float64))
+    centred /= np.float32(np.sqrt(np.square(centred).mean(dtype=np.float64) + 1e-7))
+    return centred
 
 
 def _named_clips(audio: Any, mono: bool) -> list[tuple[str, Any]]:
