@@ -55,12 +55,12 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     (`python -m benchmarks.linear`).
     """
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # first: the rest cannot be traced
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and torch.backends.mkldnn.is_available()
         and not _recorded(x, weight, bias)
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and type(x) is Tensor
         and not torch.jit.is_tracing()
