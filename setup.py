@@ -20,7 +20,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["minitrans", "minitrans.models", "minitrans.processing", "minitrans.kernels"],
+    packages=["minitrans", "minitrans.models", "minitrans.processing", "minitrans.tasks", "minitrans.kernels"],
     package_dir={"minitrans": "minitrans", "minitrans.kernels": "kernels/src"},
     package_data={"minitrans": ["py.typed"]},
     install_requires=[

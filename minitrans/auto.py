@@ -71,6 +71,13 @@ def read_config(repository: hub.Repository, overrides: dict[str, Any]) -> Config
     return kind.from_dict(values, **overrides)
 
 
+def architecture_class(config: Config) -> Any:
+    """The class that config.json names as the checkpoint's architecture; the backbone where it names none known."""
+    module, family = _family(config.model_type, type(config).__name__)
+    name = (config.architectures or [""])[0]
+    return getattr(importlib.import_module(module), name, None) or published_class(f"{family}Model")
+
+
 class AutoConfig:
     """`AutoConfig.from_pretrained(name_or_path)` gives the configuration of any known family."""
 

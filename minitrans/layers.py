@@ -18,9 +18,19 @@ from minitrans.sequences import Sequences
 class Linear(nn.Linear):
     """`ops.linear` with the parameters of torch's module."""
 
+    def reset_parameters(self) -> None:
+        """Nothing: `PretrainedModel.post_init` gives every tensor its start."""
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., C_in) -> (..., C_out)."""
         return ops.linear(x, self.weight, self.bias)
+
+
+class Embedding(nn.Embedding):
+    """Torch's module without its random start, which on the meta device imports all of torch's compiler (1 s)."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: `PretrainedModel.post_init` gives every tensor its start."""
 
 
 class LayerNorm(nn.LayerNorm):
@@ -198,3 +208,67 @@ def _sequences(mask: Tensor | None, batch: int, length: int, device: torch.devic
     if mask.is_floating_point() and not torch.compiler.is_compiling() and not ((mask == 0) | (mask == 1)).all():
         raise ValueError("attention_mask holds other values than 0 and 1; additive masks are not taken.")
     return Sequences.from_mask(mask.to(device))
+
+
+class MapTrace:
+    """Maps (B, H, W, C) and attentions of the stages, kept where the configuration or the caller asks for them."""
+
+    def __init__(
+        self, config: Config, output_attentions: bool | None = None, output_hidden_states: bool | None = None
+    ) -> None:
+        maps = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        weights = config.output_attentions if output_attentions is None else output_attentions
+        self.maps: list[Tensor] | None = [] if maps else None
+        self.attentions: list[Tensor] | None = [] if weights else None
+
+    def keep(self, x: Tensor) -> None:
+        """Keep a map."""
+        if self.maps is not None:
+            self.maps.append(x)
+
+    @property
+    def kept(self) -> dict[str, States]:
+        """By the outputs' names: rows (B, H·W, C), attentions, and maps (B, C, H, W); None where not asked for."""
+        return {
+            "hidden_states": None if self.maps is None else tuple(x.flatten(1, 2) for x in self.maps),
+            "attentions": None if self.attentions is None else tuple(self.attentions),
+            "reshaped_hidden_states": None if self.maps is None else tuple(map(channels_first, self.maps)),
+        }
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, C, H, W), contiguous."""
+    return x.permute(0, 3, 1, 2).contiguous()
+
+
+def drop_path(x: Tensor, rate: float) -> Tensor:
+    """Zero for whole samples of the batch, with probability `rate`, the others scaled up (Huang et al. 2016)."""
+    if rate == 0:
+        return x
+    kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device) + (1 - rate)
+    return x * kept.floor() / ((1 - rate) or 1)
+
+
+def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Tensor) -> Tensor:
+    """`pixels`, if they are images (B, channels, height, width) of at least one patch, as `like` in dtype and device.
+
+    Raises ValueError otherwise, and for NaN or infinite numbers on the CPU.
+    """
+    shape = tuple(pixels.shape)
+    if len(shape) != 4 or shape[1] != channels or 0 in shape:
+        raise ValueError(
+            f"pixel_values has the shape {shape}; it must be (B, {channels}, height, width) and not empty."
+        )
+    if shape[2] < patch[0] or shape[3] < patch[1]:
+        raise ValueError(
+            f"The images have {shape[2]} × {shape[3]} pixels, less than a patch of {patch[0]} × {patch[1]}."
+        )
+    if (pixels.dtype, pixels.device) != (like.dtype, like.device):
+        raise ValueError(
+            f"pixel_values is of {pixels.dtype} on {pixels.device}, the model of {like.dtype} on {like.device}; move "
+            "one of them with .to()."
+        )
+    if pixels.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not (pixels.sum().isfinite() or pixels.isfinite().all()):  # the sum is the quicker, but may overflow
+            raise ValueError("pixel_values holds NaN or infinite numbers.")
+    return pixels

@@ -158,7 +158,7 @@ class PretrainedModel(nn.Module):
         place = _device(device if device is not None else device_map)
         with torch.device("meta"):
             model = cls(config)
-        model.to(_loading_dtype(dtype or torch_dtype, config, checkpoint, place)).to_empty(device=place)
+        _allocate(model, place, _loading_dtype(dtype or torch_dtype, config, checkpoint, place))
         model.tie_weights()
         report = model.load_report = weights.load(model, checkpoint, model.naming, ignore_mismatched_sizes)
         if strict and report.needs_attention:
@@ -169,6 +169,14 @@ class PretrainedModel(nn.Module):
             model.engine = _engine(attn_implementation)
         model.eval()
         return (model, report) if output_loading_info else model
+
+    def provenance(self) -> dict[str, tuple[str, ...]]:
+        """Our tensors' paths and the published names that each is made of: the name table as it applies here."""
+        naming = self.naming
+        return {
+            path: tuple(naming.published(path, name) for name in naming.fold(path).names)
+            for path in weights.tensors_of(self)
+        }
 
     def published_state_dict(self) -> dict[str, Tensor]:
         """The tensors under the names of the published checkpoints, as `save_pretrained` writes them."""
@@ -186,7 +194,7 @@ class PretrainedModel(nn.Module):
             save_file(state, files / "model.safetensors", metadata={"format": "pt"})
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload what `save_pretrained` writes, return the commit's address; options as in `minitrans.hub.push_folder`."""
+        """Upload what `save_pretrained` writes; options as in `minitrans.hub.push_folder`. Returns the address."""
         return hub.push_folder(repo_id, self.save_pretrained, **options)
 
     # Tensors
@@ -300,6 +308,15 @@ def _dtype(name: torch.dtype | str) -> torch.dtype:
             f'dtype is {name!r}; it must be a floating torch dtype, its name such as "bfloat16", or "auto".'
         )
     return dtype
+
+
+def _allocate(model: nn.Module, place: torch.device, dtype: torch.dtype) -> None:
+    """Give a model on the meta device its memory, unfilled; `Module.to_empty` would import torch's compiler first."""
+    model._apply(
+        lambda tensor: torch.empty(
+            tensor.shape, dtype=dtype if tensor.is_floating_point() else tensor.dtype, device=place
+        )
+    )
 
 
 def _device(place: Any) -> torch.device:

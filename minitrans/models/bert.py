@@ -15,7 +15,17 @@ from torch import Tensor, nn
 from minitrans import heads, ops
 from minitrans.config import Config, Count, Positive, Rate, Size
 from minitrans.heads import Row
-from minitrans.layers import AddLayerNorm, FeedForward, Linear, SelfAttention, Trace, pack_text, per_token, run_layers
+from minitrans.layers import (
+    AddLayerNorm,
+    Embedding,
+    FeedForward,
+    Linear,
+    SelfAttention,
+    Trace,
+    pack_text,
+    per_token,
+    run_layers,
+)
 from minitrans.outputs import BaseModelOutputWithPooling, Encoded
 from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
@@ -59,9 +69,9 @@ class BertEmbeddings(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.word: nn.Embedding = Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position = Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type = Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 

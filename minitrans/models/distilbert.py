@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from minitrans import heads, ops
 from minitrans.config import Config, Count, Positive, Rate, Size
 from minitrans.heads import Row
-from minitrans.layers import AddLayerNorm, FeedForward, Linear, SelfAttention, Trace, pack_text, run_layers
+from minitrans.layers import AddLayerNorm, Embedding, FeedForward, Linear, SelfAttention, Trace, pack_text, run_layers
 from minitrans.outputs import BaseModelOutput, Encoded
 from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
@@ -63,8 +63,8 @@ class DistilBertEmbeddings(nn.Module):
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.dim, padding_idx=config.pad_token_id)
-        self.position = nn.Embedding(config.max_position_embeddings, config.dim)
+        self.word: nn.Embedding = Embedding(config.vocab_size, config.dim, padding_idx=config.pad_token_id)
+        self.position = Embedding(config.max_position_embeddings, config.dim)
         self.norm = nn.LayerNorm(config.dim, eps=EPS)
         self.dropout = nn.Dropout(config.dropout)
 
