@@ -10,10 +10,13 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "minitrans.auto": (
+        "AutoBackbone",
         "AutoConfig",
         "AutoFeatureExtractor",
         "AutoImageProcessor",
         "AutoModel",
+        "AutoModelForImageClassification",
+        "AutoModelForMaskedImageModeling",
         "AutoModelForMaskedLM",
         "AutoModelForMultipleChoice",
         "AutoModelForNextSentencePrediction",

@@ -14,6 +14,7 @@ from minitrans.config import Config
 FAMILIES = {
     "bert": ("minitrans.models.bert", "Bert"),
     "distilbert": ("minitrans.models.distilbert", "DistilBert"),
+    "swin": ("minitrans.models.swin", "Swin"),
 }
 # The module of each published processing class. A Fast class is the same here: there is one implementation.
 PROCESSING = {
@@ -175,6 +176,24 @@ class AutoModelForMultipleChoice(AutoClass):
     """Which of several texts."""
 
     tasks = ("ForMultipleChoice",)
+
+
+class AutoModelForImageClassification(AutoClass):
+    """Classes for images."""
+
+    tasks = ("ForImageClassification",)
+
+
+class AutoModelForMaskedImageModeling(AutoClass):
+    """Images with masked patches restored."""
+
+    tasks = ("ForMaskedImageModeling",)
+
+
+class AutoBackbone(AutoClass):
+    """Maps of a vision model's stages."""
+
+    tasks = ("Backbone",)
 
 
 class AutoProcessing:

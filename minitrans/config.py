@@ -24,6 +24,7 @@ Positive = Annotated[float, (0.0, math.inf)]
 Labels = dict | None
 
 C = TypeVar("C", bound="Config")
+B = TypeVar("B", bound="BackboneConfig")
 
 
 @dataclass(init=False)
@@ -158,6 +159,61 @@ class Config:
         """Write config.json into `folder`; an interrupted save leaves the old file whole."""
         with hub.atomic_folder(folder) as files:
             (files / "config.json").write_text(self.to_json_string(), encoding="utf-8")
+
+
+def pair(size: int | list[int]) -> tuple[int, int]:
+    """(height, width) of a size that may be one number; ValueError for a list of another length."""
+    if isinstance(size, int):
+        return size, size
+    if len(size) != 2:
+        raise ValueError(f"A size is {size}; it must be one number or (height, width).")
+    return size[0], size[1]
+
+
+@dataclass(init=False)
+class BackboneConfig(Config):
+    """The configuration of a model whose stages can be asked for their maps.
+
+    `out_features` names the stages ("stem", "stage1", ...) and `out_indices` counts them, from the end where negative;
+    one follows from the other, and without both it is the last stage.
+    """
+
+    depths: list[Size] = field(default_factory=list)
+    out_features: list[str] | None = None
+    out_indices: list[int] | None = None
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The names of the maps that a backbone can return."""
+        return ["stem", *(f"stage{index + 1}" for index in range(len(self.depths)))]
+
+    def validate(self) -> None:
+        """As every configuration, and complete the stages asked for; ValueError where there are no such."""
+        super().validate()
+        stages, features, indices = self.stage_names, self.out_features, self.out_indices
+        if features is None:
+            for index in indices or ():
+                if not -len(stages) <= index < len(stages):
+                    raise ValueError(f"out_indices holds {index}; the stages are 0 to {len(stages) - 1}.")
+            features = [stages[-1]] if indices is None else [stages[index] for index in indices]
+        for name in features:
+            if name not in stages:
+                raise ValueError(f"out_features holds {name!r}; the stages are {', '.join(stages)}.")
+        ordered = [name for name in stages if name in features]
+        if list(features) != ordered or not features:
+            raise ValueError(f"The stages asked for are {features}; name some, each once, in the model's order.")
+        positions = [stages.index(name) for name in features]
+        if indices is not None and [index % len(stages) for index in indices] != positions:
+            raise ValueError(f"out_features {features} are not the stages of out_indices {indices}; give one of them.")
+        self.out_features, self.out_indices = ordered, positions if indices is None else list(indices)
+
+    @classmethod
+    def from_dict(cls: type[B], values: dict[str, Any], **overrides: Any) -> B:
+        """As every configuration; stages asked for in `overrides`, by name or index, replace both in `values`."""
+        chosen = {"out_features", "out_indices"}
+        if chosen & set(overrides):
+            values = {key: value for key, value in values.items() if key not in chosen}
+        return super().from_dict(values, **overrides)
 
 
 _SPELLING = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}

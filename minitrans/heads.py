@@ -16,9 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import ops
-from minitrans.config import Config
-from minitrans.layers import LayerNorm, Linear
-from minitrans.outputs import Encoded, LogitsOutput, ModelOutput, PreTrainingOutput, QuestionAnsweringOutput
+from minitrans.config import Config, pair
+from minitrans.layers import LayerNorm, Linear, channels_first
+from minitrans.outputs import (
+    Encoded,
+    EncodedImages,
+    ImageLogitsOutput,
+    LogitsOutput,
+    ModelOutput,
+    PreTrainingOutput,
+    QuestionAnsweringOutput,
+    ReconstructionOutput,
+)
 from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
 
@@ -111,8 +120,9 @@ def _forward_with_signature(backbone: type[PretrainedModel], head: type[Head]) -
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Tensor | None")
         for name in head.targets
     ]
-    positional = [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
-    keywords = [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    positional = [parameter for parameter in parameters if parameter.kind not in named]
+    keywords = [parameter for parameter in parameters if parameter.kind in named]
     forward.__signature__ = signature.replace(parameters=[*positional, *labels, *keywords])  # type: ignore[attr-defined]
     forward.__doc__ = head.forward.__doc__
     return forward
@@ -122,17 +132,19 @@ def _token_labels(labels: Tensor, sequences: Sequences, name: str = "labels") ->
     """Labels (B, N) as those of the rows (T,); rows that hold no token are ignored."""
     if tuple(labels.shape) != sequences.shape:
         raise ValueError(f"{name} has the shape {tuple(labels.shape)}; the tokens have {sequences.shape}.")
-    rows, real = sequences.pack(labels).long(), sequences.real()
+    rows, real = sequences.pack(labels), sequences.real()
     return rows if real is None else rows.masked_fill(~real, IGNORED)
 
 
 def _check_classes(labels: Tensor, classes: int) -> Tensor:
-    """Labels whose classes exist, checked on the CPU only."""
+    """Labels as int64, checked: whole numbers, and on the CPU, where it costs little, of classes that exist."""
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"The labels are of {labels.dtype}; classes are whole numbers.")
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
         if wrong.numel():
             raise ValueError(f"A label is {int(wrong[0])}; there are {classes} classes, 0 to {classes - 1}.")
-    return labels
+    return labels.long()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -334,3 +346,47 @@ class PreTraining(MaskedLM):
         if loss is not None and next_sentence_label is not None:
             loss = loss + cross_entropy(follows, next_sentence_label.view(-1))
         return PreTrainingOutput(loss, words["logits"], follows, encoded.hidden_states, encoded.attentions)
+
+
+class ImageClassification(Head):
+    """one score per class for the whole image (B, K)."""
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        self.classifier = Linear(config.hidden_size, config.num_labels)
+
+    def answer(self, encoded: EncodedImages, labels: Tensor | None = None) -> ModelOutput:  # type: ignore[override]
+        """See `Head`."""
+        logits = self.classifier(encoded.pooled)
+        loss = None if labels is None else classification_loss(self.config, logits, labels)
+        return ImageLogitsOutput(loss, logits, **encoded.kept)
+
+
+class MaskedImageModeling(Head):
+    """the pixels of the image, masked patches restored (SimMIM, Xie et al. 2021); the loss is over the masked ones."""
+
+    targets = ()
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        self.decoder = nn.Conv2d(config.hidden_size, config.encoder_stride**2 * config.num_channels, 1)
+
+    def answer(self, encoded: EncodedImages) -> ModelOutput:  # type: ignore[override]
+        """See `Head`."""
+        squares = ops.linear(encoded.grid, self.decoder.weight.flatten(1), self.decoder.bias)
+        restored = F.pixel_shuffle(channels_first(squares), self.config.encoder_stride)
+        loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)
+        return ReconstructionOutput(loss, restored, **encoded.kept)
+
+    def loss(self, restored: Tensor, encoded: EncodedImages) -> Tensor:
+        """The mean absolute difference over the pixels of masked patches."""
+        pixels, (down, across) = encoded.pixel_values, pair(self.config.patch_size)
+        if restored.shape != pixels.shape:
+            raise ValueError(
+                f"Images of {tuple(pixels.shape[2:])} pixels are restored as {tuple(restored.shape[2:])}, which gives "
+                f"no loss; resize them, or correct encoder_stride, which is {self.config.encoder_stride}."
+            )
+        masked = encoded.bool_masked_pos.view(-1, 1, pixels.shape[2] // down, pixels.shape[3] // across)  # type: ignore
+        masked = masked.repeat_interleave(down, 2).repeat_interleave(across, 3)
+        total = (F.l1_loss(restored, pixels, reduction="none") * masked).sum()
+        return total / (masked.sum() + 1e-5) / self.config.num_channels

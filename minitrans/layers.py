@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,20 +152,14 @@ def pack_text(
     A token's position is its column, whatever is padded, unless `position_ids` (B or 1, N) says otherwise. Raises
     ValueError, with the value, for shapes, devices, indices and lengths that the model cannot take.
     """
-    given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
-    name, tokens = next(((name, x) for name, x in given.items() if x is not None), ("input_ids", None))
-    if tokens is None or all(x is not None for x in given.values()):
+    name, tokens = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
+    if tokens is None or (input_ids is not None and inputs_embeds is not None):
         raise ValueError("Give either input_ids (B, N) or inputs_embeds (B, N, C), not both and not neither.")
-    if tokens.dim() != (2 if name == "input_ids" else 3) or tokens.numel() == 0:
-        wanted = "(B, N)" if name == "input_ids" else "(B, N, C)"
+    _check_tensor(name, tokens, device, whole=inputs_embeds is None)
+    if tokens.dim() != (2 if inputs_embeds is None else 3) or tokens.numel() == 0:
+        wanted = "(B, N)" if inputs_embeds is None else "(B, N, C)"
         raise ValueError(f"{name} has the shape {tuple(tokens.shape)}; it must be {wanted} and not empty.")
-    if tokens.is_floating_point() == (name == "input_ids") or tokens.dtype == torch.bool:
-        raise ValueError(
-            f"{name} is of {tokens.dtype}; it must hold {'whole' if name == 'input_ids' else 'real'} numbers."
-        )
-    if tokens.device != device:
-        raise ValueError(f"{name} is on {tokens.device}, the model on {device}; move one of them with .to().")
-    if name == "inputs_embeds" and tokens.shape[2] != config.hidden_size:
+    if inputs_embeds is not None and tokens.shape[2] != config.hidden_size:
         raise ValueError(f"inputs_embeds has vectors of {tokens.shape[2]}, the model of {config.hidden_size}.")
     batch, length = tokens.shape[:2]
     sequences = _sequences(attention_mask, batch, length, device)
@@ -178,34 +173,47 @@ def pack_text(
                     "shorten it, with tokenizer(..., truncation=True) for example."
                 )
     else:
-        positions = sequences.pack(per_token("position_ids", position_ids, batch, length))
-        ops.check_ids(positions, config.max_position_embeddings, "position_ids", "position table")
+        positions = pack_indices(
+            "position_ids", position_ids, sequences, config.max_position_embeddings, "position table"
+        )
     if inputs_embeds is not None:
         rows = sequences.pack(inputs_embeds)
         return TextRows(torch.arange(rows.shape[0], device=device), rows, positions, sequences)
-    words = sequences.pack(tokens)
-    ops.check_ids(words, config.vocab_size, "input_ids", "vocabulary")
+    words = pack_indices("input_ids", tokens, sequences, config.vocab_size, "vocabulary")
     return TextRows(words, None, positions, sequences)
 
 
-def per_token(name: str, values: Tensor, batch: int, length: int) -> Tensor:
-    """`values` (B, N) or (1, N) as (B, N); ValueError for another shape."""
-    if values.dim() == 1:
-        values = values[None]
-    if values.dim() != 2 or values.shape[0] not in (1, batch) or values.shape[1] != length:
-        raise ValueError(f"{name} has the shape {tuple(values.shape)}; the tokens have {(batch, length)}.")
-    return values.expand(batch, length)
+def pack_indices(name: str, values: Tensor, sequences: Sequences, size: int, table: str) -> Tensor:
+    """Indices (B, N), (1, N) or (N,) into a table of `size` rows -> those of the rows, (T,) int64, checked."""
+    _check_tensor(name, values, sequences.starts.device, whole=True)
+    grid = values[None] if values.dim() == 1 else values
+    if grid.dim() != 2 or grid.shape[0] not in (1, sequences.shape[0]) or grid.shape[1] != sequences.shape[1]:
+        raise ValueError(f"{name} has the shape {tuple(values.shape)}; the tokens have {sequences.shape}.")
+    rows = sequences.pack(grid.expand(sequences.shape)).long()
+    ops.check_ids(rows, size, name, table)
+    return rows
+
+
+def _check_tensor(name: str, value: Any, device: torch.device, *, whole: bool) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a tensor (tokenizer(..., return_tensors='pt')).")
+    if value.is_floating_point() == whole or value.dtype == torch.bool:
+        raise ValueError(f"{name} is of {value.dtype}; it must hold {'whole' if whole else 'real'} numbers.")
+    if value.device != device:
+        raise ValueError(f"{name} is on {value.device}, the model on {device}; move one of them with .to().")
 
 
 def _sequences(mask: Tensor | None, batch: int, length: int, device: torch.device) -> Sequences:
     if mask is None:
         return Sequences.full(batch, length, device)
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"attention_mask is a {type(mask).__name__}; it must be a tensor.")
     if tuple(mask.shape) != (batch, length):
         raise ValueError(
             f"attention_mask has the shape {tuple(mask.shape)}; it must be {(batch, length)}, 1 for a token and 0 for "
             "padding."
         )
-    if mask.is_floating_point() and not torch.compiler.is_compiling() and not ((mask == 0) | (mask == 1)).all():
+    if mask.dtype != torch.bool and not torch.compiler.is_compiling() and not ((mask == 0) | (mask == 1)).all():
         raise ValueError("attention_mask holds other values than 0 and 1; additive masks are not taken.")
     return Sequences.from_mask(mask.to(device))
 
@@ -268,7 +276,7 @@ def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Te
             f"pixel_values is of {pixels.dtype} on {pixels.device}, the model of {like.dtype} on {like.device}; move "
             "one of them with .to()."
         )
-    if pixels.device.type == "cpu" and not torch.compiler.is_compiling():
-        if not (pixels.sum().isfinite() or pixels.isfinite().all()):  # the sum is the quicker, but may overflow
-            raise ValueError("pixel_values holds NaN or infinite numbers.")
+    checked = pixels.device.type == "cpu" and not torch.compiler.is_compiling()
+    if checked and not (pixels.sum().isfinite() or pixels.isfinite().all()):  # the sum is quicker, but may overflow
+        raise ValueError("pixel_values holds NaN or infinite numbers.")
     return pixels

@@ -220,7 +220,8 @@ def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Ten
     The square's positions follow column by column; an odd edge is filled with zeros. weight and bias are (4C,).
     Swin's patch merging (Liu et al. 2021, section 3.1) before its linear map.
     """
-    return plain.merge_layer_norm(x, weight, bias, eps)
+    kernel = _kernel("merge_layer_norm", x, weight, bias, eps)
+    return (kernel or plain).merge_layer_norm(x, weight, bias, eps)
 
 
 def window_attention(
@@ -258,8 +259,8 @@ def _check_windows(qkv: Tensor, bias_table: Tensor, window: int, shift: int, pad
     heads, size = qkv.shape[4:]
     if tuple(bias_table.shape) != ((2 * window - 1) ** 2, heads):
         raise ValueError(
-            f"window_attention needs a bias_table {((2 * window - 1) ** 2, heads)} for windows of {window} and {heads} "
-            f"heads, not {tuple(bias_table.shape)}."
+            f"window_attention takes a bias_table {((2 * window - 1) ** 2, heads)} for {heads} heads in windows of "
+            f"{window}, not {tuple(bias_table.shape)}."
         )
     if padding is not None and tuple(padding.shape) != (3, heads, size):
         raise ValueError(f"window_attention takes padding {(3, heads, size)}, not {tuple(padding.shape)}.")

@@ -160,7 +160,7 @@ class ReconstructionOutput(ModelOutput):
 
 @dataclass(eq=False)
 class BackboneOutput(ModelOutput):
-    """Maps (B, C, H, W), normalised, of the stages asked for; `hidden_states` are the same of every stage, as they are."""
+    """Normalised maps (B, C, H, W) of the stages asked for; hidden states are the maps of all, not normalised."""
 
     feature_maps: tuple[Tensor, ...]
     hidden_states: States = None
@@ -169,12 +169,13 @@ class BackboneOutput(ModelOutput):
 
 @dataclass(eq=False)
 class EncodedImages:
-    """What a vision backbone hands to a head: its last map (B, H, W, C), the mean (B, C), and what it was given."""
+    """What a vision model hands to a head: its last map (B, H, W, C), the mean (B, C), and what it was given.
+
+    `kept` holds the hidden states and attentions that were asked for, by their names in the outputs.
+    """
 
     grid: Tensor
     pooled: Tensor | None
-    hidden_states: States
-    attentions: States
-    reshaped_hidden_states: States
+    kept: Mapping[str, States]
     pixel_values: Tensor
     bool_masked_pos: Tensor | None

@@ -1,0 +1,375 @@
+"""Swin: "Hierarchical Vision Transformer using Shifted Windows" (Liu et al. 2021).
+
+Read from top to bottom: the configuration, the modules, the name table, the model and its heads, the backbone. An
+image (B, channels, height, width) becomes a map of patch vectors (B, H, W, C) at the door and stays one; each stage
+but the first starts by halving H and W and doubling C.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from minitrans import heads, ops
+from minitrans.config import BackboneConfig, Positive, Rate, Size, pair
+from minitrans.heads import Row
+from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, channels_first, check_images, drop_path
+from minitrans.outputs import BackboneOutput, EncodedImages, ImageModelOutput
+from minitrans.pretrained import PretrainedModel
+from minitrans.weights import Naming
+
+
+@dataclass(init=False)
+class SwinConfig(BackboneConfig):
+    """The fields of Swin's config.json and their published defaults (swin-tiny-patch4-window7-224).
+
+    Image and patch sizes are in pixels, one number or (height, width); windows are in patches.
+    """
+
+    model_type: ClassVar[str] = "swin"
+    honoured: ClassVar[dict[str, tuple]] = {"hidden_act": tuple(ops.ACTIVATIONS), "pruned_heads": ({},)}
+
+    image_size: Size | list[Size] = 224
+    patch_size: Size | list[Size] = 4
+    num_channels: Size = 3
+    embed_dim: Size = 96
+    depths: list[Size] = field(default_factory=lambda: [2, 2, 6, 2])
+    num_heads: list[Size] = field(default_factory=lambda: [3, 6, 12, 24])
+    window_size: Size = 7
+    mlp_ratio: Positive = 4.0
+    qkv_bias: bool = True
+    hidden_dropout_prob: Rate = 0.0
+    attention_probs_dropout_prob: Rate = 0.0
+    drop_path_rate: Rate = 0.1
+    hidden_act: str = "gelu"
+    use_absolute_embeddings: bool = False
+    initializer_range: Positive = 0.02
+    layer_norm_eps: Positive = 1e-5
+    encoder_stride: Size = 32
+
+    @property
+    def stage_sizes(self) -> list[int]:
+        """The channels of each stage."""
+        return [self.embed_dim * 2**index for index in range(len(self.depths))]
+
+    @property
+    def hidden_size(self) -> int:
+        """The channels of the last stage."""
+        return self.stage_sizes[-1]
+
+    def validate(self) -> None:
+        """Check every field and how they fit together; ValueError where the package cannot compute it."""
+        super().validate()
+        if not len(self.depths) == len(self.num_heads) > 0:
+            raise ValueError(f"depths is {self.depths} and num_heads {self.num_heads}; both have one number a stage.")
+        for size, count in zip(self.stage_sizes, self.num_heads, strict=True):
+            if size % count:
+                raise ValueError(f"num_heads is {self.num_heads}; {count} does not divide a stage's {size} channels.")
+        for sides in (self.image_size, self.patch_size):
+            pair(sides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, every unknown key and what follows from the fields, as they stand in config.json."""
+        derived = {"hidden_size": self.hidden_size, "num_layers": len(self.depths), "stage_names": self.stage_names}
+        return {**super().to_dict(), **derived}
+
+
+class SwinEmbeddings(nn.Module):
+    """Each patch as a vector, normalised; the mask token where masked; positions added where the model has any."""
+
+    def __init__(self, config: SwinConfig, use_mask_token: bool) -> None:
+        super().__init__()
+        size, self.patch = config.embed_dim, pair(config.patch_size)
+        self.grid = tuple(side // patch for side, patch in zip(pair(config.image_size), self.patch, strict=True))
+        self.projection = nn.Conv2d(config.num_channels, size, self.patch, self.patch)
+        self.norm = LayerNorm(size)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, size)) if use_mask_token else None
+        positions = torch.zeros(1, self.grid[0] * self.grid[1], size)
+        self.positions = nn.Parameter(positions) if config.use_absolute_embeddings else None
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, pixels: Tensor, masked: Tensor | None, interpolate: bool) -> Tensor:
+        """Images (B, channels, height, width) and which patches are masked (B, H·W) -> (B, H, W, C)."""
+        pixels = check_images(pixels, self.projection.in_channels, self.patch, self.projection.weight)
+        x = ops.in_row_blocks(self.project, pixels, pixels[0].numel(), smallest=1)
+        if masked is not None:
+            if self.mask_token is None:
+                raise ValueError("bool_masked_pos needs a mask token; make the model with use_mask_token=True.")
+            if masked.shape != (shape := x.flatten(1, 2).shape[:2]):
+                raise ValueError(f"bool_masked_pos is {tuple(masked.shape)}; these patches are {tuple(shape)}.")
+            x = torch.where(masked.to(x.device, torch.bool).view(*x.shape[:3], 1), self.mask_token, x)
+        return self.dropout(x if self.positions is None else x + self.position_map(x.shape[1:3], interpolate))
+
+    def project(self, pixels: Tensor) -> Tensor:
+        """Images, filled with zeros to whole patches, -> (B, H, W, C): the convolution as one matrix product."""
+        down, across = self.patch
+        pixels = F.pad(pixels, (0, -pixels.shape[3] % across, 0, -pixels.shape[2] % down))
+        patches = pixels.unflatten(3, (-1, across)).unflatten(2, (-1, down)).permute(0, 2, 4, 1, 3, 5).flatten(3)
+        return self.norm(ops.linear(patches, self.projection.weight.flatten(1), self.projection.bias))
+
+    def position_map(self, grid: torch.Size, interpolate: bool) -> Tensor:
+        """Absolute positions (1, H, W, C) for a grid of patches, bicubically interpolated where asked for."""
+        table = self.positions.unflatten(1, self.grid)  # type: ignore[union-attr]
+        if grid == self.grid:
+            return table
+        if not interpolate:
+            raise ValueError(
+                f"The images have {tuple(grid)} patches, the model positions for {self.grid}; resize the images, or "
+                "pass interpolate_pos_encoding=True."
+            )
+        return F.interpolate(table.permute(0, 3, 1, 2), grid, mode="bicubic").permute(0, 2, 3, 1)
+
+
+class SwinLayer(nn.Module):
+    """Window attention, then a feed-forward block, each of the normalised map and added to it."""
+
+    def __init__(self, config: SwinConfig, stage: int, drop_path_rate: float) -> None:
+        super().__init__()
+        size, eps = config.stage_sizes[stage], config.layer_norm_eps
+        self.window, self.num_heads = config.window_size, config.num_heads[stage]
+        self.attention_dropout, self.drop_path_rate = config.attention_probs_dropout_prob, drop_path_rate
+        self.attention_norm = LayerNorm(size, eps=eps)
+        self.qkv = Linear(size, 3 * size, bias=config.qkv_bias)
+        self.bias_table = nn.Parameter(torch.zeros((2 * self.window - 1) ** 2, self.num_heads))
+        self.out = Linear(size, size)
+        self.norm = LayerNorm(size, eps=eps)
+        self.feed_forward = FeedForward(size, int(config.mlp_ratio * size), config.hidden_act)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, shift: int) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`."""
+        x = ops.in_row_blocks(partial(self.attend, shift), x, 3 * x[0].numel(), smallest=1)
+        return ops.in_row_blocks(self.feed, x.flatten(0, 2), self.feed_forward.up.out_features).view_as(x)
+
+    def attend(self, shift: int, x: Tensor) -> Tensor:
+        """The map and what its windows attend to, summed."""
+        mixed = ops.window_attention(*self.windows(shift, x), dropout=self.attention_dropout if self.training else 0.0)
+        return x + drop_path(self.dropout(self.out(mixed)), self.drop_path_rate if self.training else 0.0)
+
+    def feed(self, rows: Tensor) -> Tensor:
+        """Rows (T, C) and their feed-forward block, summed."""
+        return rows + self.dropout(self.feed_forward(self.norm(rows)))
+
+    def windows(self, shift: int, x: Tensor) -> tuple[Tensor, Tensor, int, int, Tensor | None]:
+        """The arguments of `ops.window_attention`. Padding comes after the norm, so it has the projection's bias."""
+        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))
+        padding = None if self.qkv.bias is None else self.qkv.bias.view_as(qkv[0, 0, 0])
+        return qkv, self.bias_table, self.window, shift, padding
+
+
+class PatchMerging(nn.Module):
+    """2 × 2 positions as one of twice the channels."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * size)
+        self.reduction = Linear(4 * size, 2 * size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 2C)."""
+        return ops.in_row_blocks(self.merge, x, x[0].numel(), smallest=1)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """`forward` for one block of images."""
+        return self.reduction(ops.merge_layer_norm(x, self.norm.weight, self.norm.bias, self.norm.eps))
+
+
+class SwinStage(nn.Module):
+    """Layers on one map, every other one with shifted windows; `merging` leads to the next stage."""
+
+    def __init__(self, config: SwinConfig, index: int) -> None:
+        super().__init__()
+        first, last_layer = sum(config.depths[:index]), max(sum(config.depths) - 1, 1)
+        rates = [config.drop_path_rate * (first + layer) / last_layer for layer in range(config.depths[index])]
+        self.layers = nn.ModuleList(SwinLayer(config, index, rate) for rate in rates)
+        self.merging = PatchMerging(config.stage_sizes[index]) if index + 1 < len(config.depths) else None
+
+    def forward(self, x: Tensor, shift: int, trace: MapTrace, checkpointing: bool) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), not merged; of the attention weights, the last layer's are kept."""
+        for index, layer in enumerate(self.layers):
+            shift_here = shift if index % 2 else 0
+            if trace.attentions is not None and index + 1 == len(self.layers):
+                trace.attentions.append(ops.window_attention_probabilities(*layer.windows(shift_here, x)))
+            if checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, shift_here, use_reentrant=False)
+            else:
+                x = layer(x, shift_here)
+        return x
+
+
+class SwinEncoder(PretrainedModel):
+    """Embeddings and stages: what the model and the backbone share."""
+
+    config: SwinConfig
+    config_class = SwinConfig
+    base_model_prefix = "swin"
+    main_input_name = "pixel_values"
+    weights: ClassVar[dict[str, str | tuple[str, ...]]] = {
+        "embeddings.projection": "embeddings.patch_embeddings.projection",
+        "embeddings.norm": "embeddings.norm",
+        "embeddings.mask_token": "embeddings.mask_token",
+        "embeddings.positions": "embeddings.position_embeddings",
+        "stages.{}.layers.{}.attention_norm": "encoder.layers.{}.blocks.{}.layernorm_before",
+        "stages.{}.layers.{}.qkv": (
+            "encoder.layers.{}.blocks.{}.attention.self.query",
+            "encoder.layers.{}.blocks.{}.attention.self.key",
+            "encoder.layers.{}.blocks.{}.attention.self.value",
+        ),
+        "stages.{}.layers.{}.bias_table": "encoder.layers.{}.blocks.{}.attention.self.relative_position_bias_table",
+        "stages.{}.layers.{}.out": "encoder.layers.{}.blocks.{}.attention.output.dense",
+        "stages.{}.layers.{}.norm": "encoder.layers.{}.blocks.{}.layernorm_after",
+        "stages.{}.layers.{}.feed_forward.up": "encoder.layers.{}.blocks.{}.intermediate.dense",
+        "stages.{}.layers.{}.feed_forward.down": "encoder.layers.{}.blocks.{}.output.dense",
+        "stages.{}.merging.norm": "encoder.layers.{}.downsample.norm",
+        "stages.{}.merging.reduction": "encoder.layers.{}.downsample.reduction",
+        "norm": "layernorm",
+    }
+    head_weights: ClassVar[dict[str, str]] = {"classifier": "classifier", "decoder": "decoder.0"}
+
+    def __init__(self, config: SwinConfig, use_mask_token: bool = False) -> None:
+        super().__init__(config)
+        self.embeddings = SwinEmbeddings(config, use_mask_token)
+        self.stages = nn.ModuleList(SwinStage(config, index) for index in range(len(config.depths)))
+
+    def initialise(self, path: str) -> None:
+        """As every model's, but mask token and positions start at zero."""
+        super().initialise(path)
+        if path.endswith(("mask_token", "positions", "bias_table")):
+            nn.init.zeros_(self.get_parameter(path))
+
+
+class SwinModel(SwinEncoder):
+    """The stages, a norm and, unless `add_pooling_layer=False`, the mean of the map.
+
+    With `use_mask_token=True` it has a vector for masked patches.
+    """
+
+    def __init__(self, config: SwinConfig, add_pooling_layer: bool = True, use_mask_token: bool = False) -> None:
+        super().__init__(config, use_mask_token)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.add_pooling_layer = add_pooling_layer
+        self.post_init()
+
+    def encode(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **states: bool | None,
+    ) -> EncodedImages:
+        """What `forward` computes, as a map: the heads' input."""
+        trace, window = MapTrace(self.config, **states), self.config.window_size
+        x = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
+        trace.keep(x)
+        for stage in self.stages:
+            shift = 0 if min(x.shape[1:3]) <= window else window // 2  # a map no larger than a window stays
+            x = stage(x, shift, trace, self.gradient_checkpointing and self.training)
+            x = x if stage.merging is None else stage.merging(x)
+            trace.keep(x)
+        x = self.norm(x)
+        pooled = x.mean((1, 2)) if self.add_pooling_layer else None
+        return EncodedImages(x, pooled, trace.kept, pixel_values, bool_masked_pos)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        *,
+        return_dict: bool | None = None,
+        **states: bool | None,
+    ) -> Any:
+        """Images (B, channels, height, width) of one patch or more -> the last map (B, H·W, C) and its mean (B, C).
+
+        `bool_masked_pos` (B, patches) says which patches are masked; `interpolate_pos_encoding` fits absolute
+        positions to another size than the configuration's; `states` are `output_hidden_states` and
+        `output_attentions`. Raises ValueError for images and masks that the model cannot take.
+        """
+        encoded = self.encode(pixel_values, bool_masked_pos, interpolate_pos_encoding, **states)
+        output = ImageModelOutput(encoded.grid.flatten(1, 2), encoded.pooled, **encoded.kept)
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+MASKED = {"add_pooling_layer": False, "use_mask_token": True}
+HEADS = {
+    "ImageClassification": Row(heads.ImageClassification),
+    "MaskedImageModeling": Row(heads.MaskedImageModeling, backbone=MASKED),
+}
+# SwinForImageClassification, SwinForMaskedImageModeling
+globals().update(heads.published(SwinModel, HEADS))
+
+
+class Feature(NamedTuple):
+    """A map of a backbone: its stage, its channels, and the pixels (or height, width) that a position stands for."""
+
+    stage: str
+    channels: int
+    stride: int | tuple[int, int]
+
+
+class SwinBackbone(SwinEncoder):
+    """The maps of the stages that `config.out_features` names, for a detector or the like.
+
+    Every other layer shifts its windows whatever the map's size; stages after the last one asked for are not computed.
+    """
+
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__(config)
+        config.validate()  # the stages may have been chosen since
+        self.norms = nn.ModuleDict({name: LayerNorm(channels) for name, channels, _ in self.feature_info})
+        self.post_init()
+
+    @property
+    def feature_info(self) -> tuple[Feature, ...]:
+        """Stage, channels and stride of each map, in their order."""
+        indices = [max(self.config.stage_names.index(name) - 1, 0) for name in self.config.out_features or ()]
+        strides = [tuple(side * 2**index for side in self.embeddings.patch) for index in indices]
+        return tuple(
+            Feature(name, self.config.stage_sizes[index], stride[0] if stride[0] == stride[1] else stride)
+            for name, index, stride in zip(self.config.out_features or (), indices, strides, strict=True)
+        )
+
+    @property
+    def channels(self) -> list[int]:
+        """The channels of each map."""
+        return [feature.channels for feature in self.feature_info]
+
+    @property
+    def naming(self) -> Naming:
+        """The name table, and a row for each map's norm."""
+        norms = {f"norms.{name}": f"hidden_states_norms.{name}" for name in self.norms}
+        return replace(super().naming, backbone={**self.weights, **norms})
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        interpolate_pos_encoding: bool = False,
+        *,
+        return_dict: bool | None = None,
+        **states: bool | None,
+    ) -> Any:
+        """Images (B, channels, height, width) -> a map (B, C, H, W) of each stage, normalised over its channels.
+
+        Hidden states, as maps without the norm, and attentions are those of all stages. Otherwise as `SwinModel`.
+        """
+        trace, names = MapTrace(self.config, **states), self.config.stage_names
+        whole = trace.maps is not None or trace.attentions is not None
+        last = len(self.stages) if whole else names.index(list(self.norms)[-1])
+        x = self.embeddings(pixel_values, None, interpolate_pos_encoding)
+        maps = [x]
+        for stage in self.stages[:last]:
+            x = x if len(maps) == 1 else self.stages[len(maps) - 2].merging(x)
+            x = stage(x, self.config.window_size // 2, trace, self.gradient_checkpointing and self.training)
+            maps.append(x)
+        output = BackboneOutput(
+            tuple(channels_first(norm(maps[names.index(name)])) for name, norm in self.norms.items()),
+            None if trace.maps is None else tuple(map(channels_first, maps)),
+            trace.kept["attentions"],
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
