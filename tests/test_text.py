@@ -17,6 +17,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standin_hub import StandInHub
 from tokenizers import AddedToken
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
@@ -131,7 +132,8 @@ def test_any_text_with_any_options(ours, theirs, options, texts, pairs, form, wo
         impossible = ""
     if "stride=" in impossible:  # the library panics, or would with longer texts
         return
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         if impossible:
             with pytest.raises(Exception, match="Truncation error"):
                 theirs(texts, pairs, **options)
@@ -323,6 +325,18 @@ def test_interrupted_save_leaves_the_old_files(ours, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         tokenizer.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_by_id_and_pushed(ours, tmp_path):
+    files = {"vocab.txt": "\n".join(SMALL).encode(), "config.json": b"{}", "tokenizer_config.json": b"{}"}
+    with StandInHub({"org/tiny": files}) as hub, hub.connected(tmp_path / "cache"):
+        tokenizer = BertTokenizer.from_pretrained("org/tiny", do_lower_case=False)
+        assert tokenizer.tokenize("The fox jumped") == ["The", "fox", "jump", "##ed"]
+        assert not hub.asked("/config.json")
+        tokenizer.save_pretrained(tmp_path / "mine", push_to_hub=True, repo_id="me/mine", token="hf_mine")
+        assert hub.files("me/mine")["vocab.txt"] == files["vocab.txt"] + b"\n"
+        again = BertTokenizer.from_pretrained("me/mine", token="hf_mine")
+        same(again("The fox jumped"), tokenizer("The fox jumped"))
 
 
 # -- results
@@ -525,8 +539,13 @@ def test_stride_is_checked_before_the_library_panics(ours, theirs):
 
 
 def test_bad_settings(ours, tmp_path):
-    with pytest.raises(ValueError, match=r"model_max_length='512' .* is no number"):
-        BertTokenizer.from_pretrained(MINILM, model_max_length="512")
+    for name, value in {"model_max_length": "512", "model_input_names": "input_ids", "never_split": "abc"}.items():
+        with pytest.raises(TypeError, match=f"{name}='{value}' of .* is not of type"):
+            BertTokenizer.from_pretrained(MINILM, **{name: value})
+    with pytest.raises(ValueError, match="whole number from 0"):
+        BertTokenizer({"a": -1})
+    with pytest.raises(ValueError, match="gives an id to two tokens"):
+        BertTokenizer({**dict.fromkeys(SPECIAL, 0), "a": 1})
     with pytest.raises(TypeError, match=r"BertTokenizer has no option 'lower_case'; it has .*do_lower_case"):
         BertTokenizer.from_pretrained(MINILM, lower_case=True)
     with pytest.raises(ValueError, match="padding_side='top'"):

@@ -27,6 +27,13 @@ SETTINGS = (
     *ROLES, "additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side", "truncation_side",
     "model_input_names", "clean_up_tokenization_spaces", "split_special_tokens",
 )  # fmt: skip
+LIST = list | tuple | None
+KINDS: Mapping[str, Any] = {
+    "model_max_length": int | float | None, "max_len": int | float | None, "model_input_names": LIST,
+    "added_tokens_decoder": Mapping | None, "extra_special_tokens": LIST | Mapping, "never_split": LIST,
+    "additional_special_tokens": LIST | Mapping, "do_lower_case": bool, "strip_accents": bool | None,
+    "tokenize_chinese_chars": bool,
+}  # fmt: skip
 PADDING = {True: "longest", "longest": "longest", "max_length": "max_length", False: None, "do_not_pad": None}
 TRUNCATION = {
     True: "longest_first", "longest_first": "longest_first", "only_first": "only_first", "only_second": "only_second",
@@ -182,14 +189,15 @@ class TokenizerBase:
     mask_token, mask_token_id = _special_token("mask_token"), _special_id("mask_token")
 
     def __init__(self, settings: Mapping[str, Any], name_or_path: str = "") -> None:
+        for key, kind in KINDS.items():
+            if key in settings and not isinstance(settings[key], kind):
+                raise TypeError(f"{key}={settings[key]!r} of {name_or_path or 'the tokenizer'} is not of type {kind}.")
         self.name_or_path = name_or_path
         self._settings = dict(settings)
         self._special = {role: token_text(settings[role]) for role in ROLES if settings.get(role) is not None}
         self._extra = [token_text(token) for token in extra_tokens(settings)]
         self._warned: set[str] = set()
         limit = settings.get("model_max_length", settings.get("max_len"))
-        if not isinstance(limit, int | float | None):
-            raise ValueError(f"model_max_length={limit!r} of {name_or_path} is no number of tokens.")
         self.model_max_length: int = NO_LIMIT if limit is None else int(limit)
         self.padding_side = choose("padding_side", settings.get("padding_side") or "right", SIDES)
         self.truncation_side = choose("truncation_side", settings.get("truncation_side") or "right", SIDES)

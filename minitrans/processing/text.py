@@ -337,13 +337,17 @@ class BertTokenizer(Tokenizer):
         for role in ("unk_token", "cls_token", "sep_token"):
             if chosen[role] is None:
                 raise ValueError(f"A {type(self).__name__} cannot do without {role}; it is None.")
-        backend = _wordpiece(vocab) if isinstance(vocab, Mapping) else vocab
-        if isinstance(backend, str | os.PathLike):
-            backend = _read_backend(Path(backend))
+        if isinstance(vocab, tokenizers.Tokenizer):
+            backend = vocab
+        else:
+            backend = _wordpiece(vocab) if isinstance(vocab, Mapping) else _read_backend(Path(vocab))
         if not isinstance(backend.model, models.WordPiece):
             raise ValueError(
                 f"A {type(self).__name__} needs a WordPiece model; {name_or_path} has {type(backend.model).__name__}."
             )
+        ids = backend.get_vocab(with_added_tokens=False)
+        if len(set(ids.values())) < len(ids):
+            raise ValueError(f"The vocabulary of {name_or_path or type(self).__name__} gives an id to two tokens.")
         backend.model.unk_token = shared.token_text(chosen["unk_token"])
         backend.normalizer = normalizers.BertNormalizer(
             clean_text=True,
@@ -501,7 +505,10 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
 
 
 def _wordpiece(vocab: Mapping[str, int]) -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer(models.WordPiece(dict(vocab), unk_token=BERT["unk_token"]))
+    try:
+        return tokenizers.Tokenizer(models.WordPiece(dict(vocab), unk_token=BERT["unk_token"]))
+    except (TypeError, OverflowError):
+        raise ValueError("A vocabulary gives each token a whole number from 0; this one has something else.") from None
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
