@@ -132,18 +132,23 @@ def _token_labels(labels: Tensor, sequences: Sequences, name: str = "labels") ->
     """Labels (B, N) as those of the rows (T,); rows that hold no token are ignored."""
     if tuple(labels.shape) != sequences.shape:
         raise ValueError(f"{name} has the shape {tuple(labels.shape)}; the tokens have {sequences.shape}.")
-    rows, real = sequences.pack(labels), sequences.real()
+    rows, real = sequences.pack(_whole(labels)), sequences.real()
     return rows if real is None else rows.masked_fill(~real, IGNORED)
 
 
 def _check_classes(labels: Tensor, classes: int) -> Tensor:
-    """Labels as int64, checked: whole numbers, and on the CPU, where it costs little, of classes that exist."""
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"The labels are of {labels.dtype}; classes are whole numbers.")
+    """Labels of classes that exist as int64, checked on the CPU only."""
+    labels = _whole(labels)
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
         if wrong.numel():
             raise ValueError(f"A label is {int(wrong[0])}; there are {classes} classes, 0 to {classes - 1}.")
+    return labels
+
+
+def _whole(labels: Tensor) -> Tensor:
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"The labels are of {labels.dtype}; classes are whole numbers.")
     return labels.long()
 
 

@@ -196,7 +196,7 @@ def pack_indices(name: str, values: Tensor, sequences: Sequences, size: int, tab
 
 def _check_tensor(name: str, value: Any, device: torch.device, *, whole: bool) -> None:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}; it must be a tensor (tokenizer(..., return_tensors='pt')).")
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a tensor (return_tensors='pt').")
     if value.is_floating_point() == whole or value.dtype == torch.bool:
         raise ValueError(f"{name} is of {value.dtype}; it must hold {'whole' if whole else 'real'} numbers.")
     if value.device != device:

@@ -22,8 +22,8 @@ from minitrans.layers import (
     Linear,
     SelfAttention,
     Trace,
+    pack_indices,
     pack_text,
-    per_token,
     run_layers,
 )
 from minitrans.outputs import BaseModelOutputWithPooling, Encoded
@@ -176,8 +176,9 @@ class BertModel(PretrainedModel):
         if token_type_ids is None:
             types = torch.zeros_like(text.positions)
         else:
-            types = sequences.pack(per_token("token_type_ids", token_type_ids, *sequences.shape))
-            ops.check_ids(types, self.config.type_vocab_size, "token_type_ids", "token-type table")
+            types = pack_indices(
+                "token_type_ids", token_type_ids, sequences, self.config.type_vocab_size, "token-type table"
+            )
         trace = Trace(
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             self.config.output_attentions if output_attentions is None else output_attentions,
