@@ -28,7 +28,7 @@ from minitrans.outputs import (
     QuestionAnsweringOutput,
     ReconstructionOutput,
 )
-from minitrans.pretrained import PretrainedModel
+from minitrans.pretrained import PretrainedModel, with_first_rows
 from minitrans.sequences import Sequences
 
 IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
@@ -97,7 +97,7 @@ def published(backbone: type[PretrainedModel], rows: Mapping[str, Row]) -> dict[
                 "config_class": backbone.config_class,
                 "base_model_prefix": backbone.base_model_prefix,
                 "head_weights": backbone.head_weights,
-                "copies": backbone.copies,
+                "ties": backbone.ties,
                 "main_input_name": backbone.main_input_name,
                 "backbone_class": backbone,
                 "backbone_options": row.backbone,
@@ -314,15 +314,26 @@ class Predictions(nn.Module):
 class MaskedLM(Head):
     """scores of every word of the vocabulary for each token (B, N, V)."""
 
-    ties: ClassVar[dict[str, str]] = {"predictions.decoder.weight": "embeddings.word.weight"}
-
     def build(self, config: Config) -> None:
         """See `Head`."""
         self.predictions = Predictions(config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps)
+        if "predictions.bias" in self.head_weights:  # a second name of the decoder's bias, which is tied to it
+            self.predictions.bias = nn.Parameter(torch.empty(config.vocab_size))
 
     def get_output_embeddings(self) -> nn.Linear:
         """The layer that scores the vocabulary."""
         return self.predictions.decoder
+
+    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        """As every model's; the scores of new words start at 0 where they are not tied to the word vectors."""
+        table = super().resize_token_embeddings(new_num_tokens)
+        for module in (self.predictions, self.predictions.decoder):
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                rows = with_first_rows(parameter, parameter.new_zeros(new_num_tokens, *parameter.shape[1:]))
+                setattr(module, name, rows)
+        self.predictions.decoder.out_features = new_num_tokens
+        self.tie_weights()
+        return table
 
     def answer(self, encoded: Encoded, labels: Tensor | None = None) -> ModelOutput:  # type: ignore[override]
         """See `Head`."""

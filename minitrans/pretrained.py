@@ -40,8 +40,7 @@ class PretrainedModel(nn.Module):
     base_model_prefix: ClassVar[str]
     weights: ClassVar[Table]  # of the backbone
     head_weights: ClassVar[Table] = {}
-    ties: ClassVar[dict[str, str]] = {}  # a head's parameter -> the backbone's that it shares
-    copies: ClassVar[dict[str, str]] = {}  # saved under a second name too where nothing is tied
+    ties: ClassVar[dict[str, str]] = {}  # a head's parameter -> the one that it shares, unless the config unties them
     main_input_name: ClassVar[str] = "input_ids"
 
     def __init__(self, config: Config) -> None:
@@ -85,11 +84,10 @@ class PretrainedModel(nn.Module):
     @property
     def naming(self) -> Naming:
         """The name tables as they apply to this model."""
-        tied = self.config.tie_word_embeddings
         has_head = self.base_model is not self
-        ties = {path: f"{self.base_model_prefix}.{source}" for path, source in self.ties.items()} if tied else {}
-        copies = {} if tied else self.copies
-        return Naming(self.base_model.weights, self.head_weights, self.base_model_prefix, has_head, ties, copies)  # type: ignore[arg-type]
+        tied = self.config.tie_word_embeddings
+        ties = {path: self.ties[path] for path in self.ties if tied and hasattr(self, path.partition(".")[0])}
+        return Naming(self.base_model.weights, self.head_weights, self.base_model_prefix, has_head, ties)  # type: ignore[arg-type]
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the model holds; shared ones count once."""
@@ -161,6 +159,7 @@ class PretrainedModel(nn.Module):
         _allocate(model, place, _loading_dtype(dtype or torch_dtype, config, checkpoint, place))
         model.tie_weights()
         report = model.load_report = weights.load(model, checkpoint, model.naming, ignore_mismatched_sizes)
+        config.tie_word_embeddings = config.tie_word_embeddings and not report.untied
         if strict and report.needs_attention:
             raise ValueError(f"strict=True, and the checkpoint is not exactly this model. {report}")
         if report.needs_attention:
@@ -243,18 +242,12 @@ class PretrainedModel(nn.Module):
         table = nn.Embedding(
             new_num_tokens, old.embedding_dim, padding, device=old.weight.device, dtype=old.weight.dtype
         )
-        table.weight.normal_(0.0, getattr(self.config, "initializer_range", 0.02))
-        _copy_first_rows(old.weight, table.weight)
-        self.base_model.set_input_embeddings(table)  # type: ignore[operator]
-        output = self.get_output_embeddings()
-        if output is not None:
-            for name, parameter in list(output.named_parameters(recurse=False)):
-                fresh = nn.Parameter(parameter.new_zeros(new_num_tokens, *parameter.shape[1:]))
-                _copy_first_rows(parameter, fresh)
-                setattr(output, name, fresh)
-            output.out_features = new_num_tokens
+        start = torch.empty_like(table.weight).normal_(0.0, getattr(self.config, "initializer_range", 0.02))
+        table.weight = with_first_rows(old.weight, start)
+        self.set_input_embeddings(table)
         self.config.vocab_size = new_num_tokens
-        self.tie_weights()
+        if old.padding_idx is not None:
+            self.config.pad_token_id = padding
         return table
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
@@ -272,9 +265,12 @@ class PretrainedModel(nn.Module):
         return (module for module in self.modules() if isinstance(module, PretrainedModel))
 
 
-def _copy_first_rows(old: Tensor, new: Tensor) -> None:
+@torch.no_grad()
+def with_first_rows(old: Tensor, new: Tensor) -> nn.Parameter:
+    """`new` as a parameter, its first rows those of `old`."""
     count = min(old.shape[0], new.shape[0])
-    new[:count].copy_(old[:count])
+    new[:count] = old[:count]
+    return nn.Parameter(new, old.requires_grad)
 
 
 def _config(

@@ -45,7 +45,6 @@ DTYPES = {
 RENAMES = (
     (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
     (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
-    (re.compile(r"predictions\.decoder\.bias$"), "predictions.bias"),
     (re.compile(r"\.weight_g$"), ".parametrizations.weight.original0"),
     (re.compile(r"\.weight_v$"), ".parametrizations.weight.original1"),
 )
@@ -306,8 +305,7 @@ class Naming:
     """Which of a model's tensors has which name in a checkpoint.
 
     `backbone` and `head` are tables; `prefix` is the backbone's attribute in a model with a head and the first part
-    of its names in such a model's checkpoint; `ties` maps a parameter of ours to the one that it shares; `copies` maps
-    a published name to a second one under which the tensor is saved too.
+    of its names in such a model's checkpoint; `ties` maps a parameter of ours to the one that it shares.
     """
 
     backbone: Table
@@ -315,7 +313,6 @@ class Naming:
     prefix: str
     has_head: bool
     ties: dict[str, str]
-    copies: dict[str, str]
 
     def fold(self, path: str) -> Fold:
         """The fold for one of our parameters; a backbone's names come without the prefix."""
@@ -353,9 +350,8 @@ def load(model: nn.Module, checkpoint: Checkpoint, naming: Naming, ignore_mismat
     `ignore_mismatched_sizes`.
     """
     report = LoadReport(files=checkpoint.files)
-    # Where a file holds an old and a new spelling, the renamed one comes last and wins: it is the one computed with.
-    names = sorted(checkpoint.shapes, key=lambda name: any(old.search(name) for old, _ in RENAMES))
-    found = {naming.canonical(name): name for name in names if not DERIVED.search(name)}
+    names = [name for name in checkpoint.shapes if not DERIVED.search(name)]
+    found = {naming.canonical(name): name for name in names}
     report.renamed = {name: key for key, name in found.items() if not name.endswith(key)}
     used: set[str] = set()
     for path, tensor in tensors_of(model).items():
@@ -376,8 +372,8 @@ def load(model: nn.Module, checkpoint: Checkpoint, naming: Naming, ignore_mismat
         stored = {name: checkpoint.dtypes[name] for name in present.values()}
         report.cast.update({name: (dtype, tensor.dtype) for name, dtype in stored.items() if dtype != tensor.dtype})
         fold.fill(tensor, checkpoint, present)
-    used.update(_untie(model, checkpoint, naming, found, report))
-    report.unexpected = sorted(name for key, name in found.items() if key not in used)
+    used.update(_load_tied(model, checkpoint, naming, found, report))
+    report.unexpected = sorted(set(names) - {found[key] for key in used if key in found})
     if report.mismatched and not ignore_mismatched_sizes:
         name, theirs, ours = report.mismatched[0]
         raise ValueError(
@@ -388,25 +384,33 @@ def load(model: nn.Module, checkpoint: Checkpoint, naming: Naming, ignore_mismat
     return report
 
 
-def _untie(
+def _load_tied(
     model: nn.Module, checkpoint: Checkpoint, naming: Naming, found: Mapping[str, str], report: LoadReport
-) -> Iterator[str]:
-    """Give a parameter that should be shared its own numbers where the file holds others for it; yield its names."""
+) -> list[str]:
+    """Read what stands in the file for tied parameters, and return their names.
+
+    Where it holds other numbers for one than for what it should share, none of them stays tied.
+    """
+    keys = {path: naming.fold(path).names[0] for path in naming.ties}
     for path, source in naming.ties.items():
-        (key,) = naming.fold(path).names
-        yield key
-        (source_key,) = naming.fold(source).names
+        key, (source_key,), shared = keys[path], naming.fold(source).names, model.get_parameter(source)
         if key not in found:
             continue
-        shared = model.get_parameter(source)
-        theirs = checkpoint.read(found[key]).to(shared.device, shared.dtype)
-        if source_key not in found and theirs.shape == shared.shape:
-            shared.copy_(theirs)
-            report.missing = [name for name in report.missing if not name.endswith(source_key)]
-        elif not torch.equal(theirs, shared):
-            owner, _, leaf = path.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, nn.Parameter(theirs))
+        theirs = checkpoint.shapes[found[key]]
+        if theirs != tuple(shared.shape):
+            report.mismatched.append((key, theirs, tuple(shared.shape)))
+        elif source_key not in found:
+            checkpoint.read_into(found[key], shared)
+            report.missing.remove(naming.published(source, source_key))
+        elif not torch.equal(checkpoint.read(found[key]).to(shared.device, shared.dtype), shared):
             report.untied.append(key)
+    for path, source in naming.ties.items() if report.untied else ():
+        owner, _, leaf = path.rpartition(".")
+        own = model.get_parameter(source).clone()
+        if keys[path] in found:
+            checkpoint.read_into(found[keys[path]], own)
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(own))
+    return list(keys.values())
 
 
 @torch.no_grad()
@@ -416,7 +420,4 @@ def published_state(model: nn.Module, naming: Naming) -> dict[str, Tensor]:
     for path, tensor in tensors_of(model).items():
         for name, part in naming.fold(path).split(tensor.detach()).items():
             state[naming.published(path, name)] = part
-    for name, second in naming.copies.items():
-        if name in state:
-            state[second] = state[name].clone()
     return state

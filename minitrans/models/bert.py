@@ -136,13 +136,16 @@ class BertModel(PretrainedModel):
     head_weights: ClassVar[dict[str, str]] = {
         "predictions.dense": "cls.predictions.transform.dense",
         "predictions.norm": "cls.predictions.transform.LayerNorm",
-        "predictions.decoder.weight": "cls.predictions.decoder.weight",
-        "predictions.decoder.bias": "cls.predictions.bias",
+        "predictions.decoder": "cls.predictions.decoder",
+        "predictions.bias": "cls.predictions.bias",
         "seq_relationship": "cls.seq_relationship",
         "classifier": "classifier",
         "qa_outputs": "qa_outputs",
     }
-    copies: ClassVar[dict[str, str]] = {"cls.predictions.bias": "cls.predictions.decoder.bias"}
+    ties: ClassVar[dict[str, str]] = {
+        "predictions.decoder.weight": "bert.embeddings.word.weight",
+        "predictions.decoder.bias": "predictions.bias",
+    }
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)

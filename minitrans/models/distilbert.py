@@ -131,6 +131,7 @@ class DistilBertModel(PretrainedModel):
         "classifier": "classifier",
         "qa_outputs": "qa_outputs",
     }
+    ties: ClassVar[dict[str, str]] = {"predictions.decoder.weight": "distilbert.embeddings.word.weight"}
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__(config)
