@@ -48,18 +48,19 @@ FORWARD = {
     (32, 16): Tiles(32, 32, 4, 2),
     (32, 32): Tiles(64, 32, 4, 2),
     (32, 64): Tiles(32, 32, 8, 2),
-    (32, 128): Tiles(16, 16, 8, 2),
+    (32, 128): Tiles(16, 32, 8, 1),
 }
 BACKWARD = {
     (16, 16): Tiles(64, 64, 4, 2),
-    (16, 32): Tiles(64, 64, 4, 2),
+    (16, 32): Tiles(64, 32, 4, 2),
     (16, 64): Tiles(64, 64, 8, 2),
     (16, 128): Tiles(64, 32, 8, 2),
-    (32, 16): Tiles(32, 32, 4, 2),
+    (32, 16): Tiles(32, 16, 4, 2),
     (32, 32): Tiles(32, 32, 4, 2),
     (32, 64): Tiles(32, 32, 8, 1),
-    (32, 128): Tiles(16, 16, 4, 1),
+    (32, 128): Tiles(16, 16, 8, 2),
 }
+BIASED_BACKWARD = BACKWARD | {(16, 64): Tiles(64, 32, 8, 1)}
 SHORT_ROWS = 64
 """A tile's rows where no sequence is longer than this: half of a larger tile would be padding."""
 
@@ -388,7 +389,8 @@ def _gradients(
     grad = grad.contiguous()
     dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
     delta = torch.empty_like(lse)
-    shared = ((q, k, v), starts, lengths, _tiles(BACKWARD, q, longest), scale, causal, bias)
+    tiles = _tiles(BACKWARD if bias is None else BIASED_BACKWARD, q, longest)
+    shared = ((q, k, v), starts, lengths, tiles, scale, causal, bias)
     _launch(_backward_query, (q, k, v, out, grad, dq, delta, lse), *shared)
     _launch(_backward_key, (q, k, v, grad, dk, dv, delta, lse), *shared)
     return dq, dk, dv

@@ -1,0 +1,242 @@
+"""Compile every shipped kernel configuration ahead of time and tabulate what it costs; needs no GPU.
+
+`python -m benchmarks.aot` prints the table and fails where a configuration spills registers, needs more shared memory
+than the device has, or misses its matrix instructions; `--write` puts the table into kernels/README.md.
+
+The real launchers run on CPU tensors under a driver that only names a target, with the launch itself left out: what
+is compiled here is what a user's first call compiles. TRITON_INTERPRET must not be set.
+"""
+
+import argparse
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from minitrans.kernels.attention import SHORT_ROWS, attention
+from minitrans.kernels.embedding_layer_norm import embedding_layer_norm
+from minitrans.kernels.gelu import bias_gelu
+from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, residual_layer_norm
+from minitrans.kernels.merge_layer_norm import merge_layer_norm
+from minitrans.kernels.window_attention import window_attention
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+README = Path(__file__).parents[1] / "kernels" / "README.md"
+BEGIN, END = "<!-- written by `python -m benchmarks.aot --write` -->", "<!-- end of the table -->"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A GPU to compile for: the bytes of shared memory a program may use, and its matrix instructions in assembly."""
+
+    gpu: GPUTarget
+    shared: int
+    matrix: tuple[str, ...]
+
+
+TARGETS = {
+    "sm_80": Target(GPUTarget("cuda", 80, 32), 163 << 10, ("mma.sync",)),
+    "sm_90": Target(GPUTarget("cuda", 90, 32), 227 << 10, ("wgmma", "mma.sync")),
+    "sm_100": Target(GPUTarget("cuda", 100, 32), 227 << 10, ("tcgen05.mma", "mma.sync")),
+    "gfx942": Target(GPUTarget("hip", "gfx942", 64), 64 << 10, ("v_mfma",)),
+}
+WARPGROUP_ROWS = 64
+"""From this many rows on, a tile on sm_90 is to use the warpgroup's instruction."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call that launches kernels, and whether their products belong on tensor cores (exact float32 ones do not)."""
+
+    name: str
+    products: bool
+    call: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the compiler says about one kernel: registers and spilled bytes a thread, shared bytes a program."""
+
+    kernel: str
+    case: str
+    tile: tuple[int, ...]
+    warps: int
+    registers: int
+    spilled: int
+    shared: int
+    matrix: str
+    products: bool
+
+
+def cases() -> Iterator[Case]:
+    """Every row of the configuration tables, in its plainest and its fullest form."""
+    for dtype, tf32, head_dims in (
+        (torch.bfloat16, False, (16, 32, 64, 128)),
+        (torch.float32, False, (16, 32, 64, 128)),
+        (torch.float32, True, (64,)),
+    ):
+        name = "tf32" if tf32 else str(dtype).removeprefix("torch.")
+        products = tf32 or dtype is not torch.float32
+        for head_dim in head_dims:
+            for label, longest, full in (
+                ("", 512, False),
+                (", short", SHORT_ROWS, False),
+                (", causal, bias", 512, True),
+            ):
+                call = partial(call_attention, dtype, tf32, head_dim, longest, full, False)
+                yield Case(f"{name}, D {head_dim}{label}", products, call)
+            for label, full in (("", False), (", causal, bias", True)):
+                call = partial(call_attention, dtype, tf32, head_dim, 512, full, True)
+                yield Case(f"{name}, D {head_dim}{label}", products, call)
+            for window in (4, 7, 12):
+                call = partial(call_window_attention, dtype, tf32, head_dim, window)
+                yield Case(f"{name}, D {head_dim}, window {window}", products, call)
+    for dtype in (torch.bfloat16, torch.float32):
+        name = str(dtype).removeprefix("torch.")
+        for width in (96, 768, 1024):
+            yield Case(f"{name}, C {width}", False, partial(call_rows, dtype, width))
+
+
+def call_attention(dtype: torch.dtype, tf32: bool, head_dim: int, longest: int, full: bool, backward: bool) -> object:
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    q, k, v = torch.zeros(2 * longest, 3, 12, head_dim, dtype=dtype).unbind(1)
+    starts, lengths = torch.tensor([0, longest]), torch.tensor([longest, longest])
+    bias = torch.zeros(12, longest, longest, dtype=dtype) if full else None
+    if not backward:
+        return attention(q, k, v, starts, lengths, longest, causal=full, bias=bias)
+    lse, scale = torch.zeros(2 * longest, 12), head_dim**-0.5
+    arguments = (q, q, k, v, q, lse, starts, lengths, longest, scale, full, bias)
+    return torch.ops.minitrans.attention_backward(*arguments)
+
+
+def call_window_attention(dtype: torch.dtype, tf32: bool, head_dim: int, window: int) -> Tensor:
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    qkv, padding = torch.zeros(8, 30, 30, 3, 3, head_dim, dtype=dtype), torch.zeros(3, 3, head_dim, dtype=dtype)
+    table = torch.zeros((2 * window - 1) ** 2, 3, dtype=dtype)
+    return window_attention(qkv, table, window, window // 2, padding)
+
+
+def call_rows(dtype: torch.dtype, width: int) -> None:
+    x, weight, index = torch.zeros(64, width, dtype=dtype), torch.zeros(width, dtype=dtype), torch.zeros(64).long()
+    layer_norm(x, weight, weight, 1e-5)
+    add_layer_norm(x, x, weight, weight, 1e-5)
+    residual_layer_norm(x, x, weight, weight, 1e-5)
+    bias_gelu(x, weight)
+    embedding_layer_norm(index, index, index, x, x, x, weight, weight, 1e-5)
+    merge_layer_norm(x.view(2, 16, 2, width), weight.repeat(4), weight.repeat(4), 1e-5)
+
+
+class Driver:
+    """Stands for a GPU that Triton can ask for its name, and for nothing else."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target.gpu
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def compile_for(name: str) -> list[Cost]:
+    """The costs of all cases on one target; once a process, since Triton keeps what it compiled for a device."""
+    costs: list[Cost] = []
+    compile_and_run = JITFunction.run
+
+    def compile_only(self: JITFunction, *args: object, grid: object, warmup: bool, **options: Any) -> None:
+        compiled = compile_and_run(self, *args, grid=grid, warmup=True, **options)
+        costs.append(read_cost(self.__module__.rpartition(".")[2] + self.__name__, case, options, compiled))
+
+    triton.runtime.driver.set_active(Driver(TARGETS[name]))
+    JITFunction.run = compile_only
+    for case in cases():
+        case.call()
+    return costs
+
+
+def read_cost(kernel: str, case: Case, options: dict[str, Any], compiled: Any) -> Cost:
+    """Registers and spills stand in the program's own header: NVIDIA's is read by cuobjdump, AMD's is text."""
+    if "cubin" in compiled.asm:
+        text = compiled.asm["ptx"]
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(compiled.asm["cubin"])
+            file.flush()
+            command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+            header = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        counters = ("REG:", "STACK:")
+    else:
+        text = header = compiled.asm["amdgcn"]
+        counters = (".vgpr_count:", ".vgpr_spill_count:")
+    registers, spilled = (int(re.search(rf"{re.escape(key)}\s*(\d+)", header)[1]) for key in counters)  # type: ignore[index]
+    known = (name for target in TARGETS.values() for name in target.matrix)
+    matrix = next((name for name in dict.fromkeys(known) if re.search(rf"(?<!g){re.escape(name)}", text)), "")
+    tile = tuple(options[key] for key in ("BLOCK_M", "BLOCK_N", "ROWS", "BLOCK_C", "COLUMNS") if key in options)
+    warps, shared = compiled.metadata.num_warps, compiled.metadata.shared
+    return Cost(kernel, case.name, tile, warps, registers, spilled, shared, matrix, case.products)
+
+
+def complaint(target: Target, cost: Cost) -> str | None:
+    """What is wrong with a configuration, or None."""
+    if cost.spilled:
+        return f"spills {cost.spilled} bytes a thread"
+    if cost.shared > target.shared:
+        return f"needs {cost.shared} bytes of shared memory; the device has {target.shared}"
+    if cost.products and cost.matrix not in target.matrix:
+        return "has no matrix instructions"
+    if cost.products and target.gpu.arch == 90 and cost.tile[0] >= WARPGROUP_ROWS and cost.matrix != "wgmma":
+        return "has no warpgroup matrix instructions"
+    return None
+
+
+def table(costs: dict[str, list[Cost]]) -> str:
+    """A row a configuration, a column a target: registers, KiB of shared memory, matrix instruction."""
+    lines = ["| kernel | case | tile, warps | " + " | ".join(costs) + " |", "| --- " * (3 + len(costs)) + "|"]
+    for same in zip(*costs.values(), strict=True):
+        first = same[0]
+        cells = [f"{cost.registers}, {cost.shared / 1024:.0f} KiB {cost.matrix}".rstrip() for cost in same]
+        tile = " × ".join(map(str, first.tile))
+        lines.append(f"| {first.kernel} | {first.case} | {tile}, {first.warps} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compile every shipped kernel configuration without a GPU.")
+    parser.add_argument("targets", nargs="*", default=list(TARGETS), help=f"of {', '.join(TARGETS)}; all by default")
+    parser.add_argument("--write", action="store_true", help="put the table into kernels/README.md")
+    options = parser.parse_args()
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        costs = dict(zip(options.targets, pool.map(compile_for, options.targets), strict=True))
+    text = table(costs)
+    print(text)
+    if options.write:
+        before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    failures = [
+        f"{name}: {cost.kernel} ({cost.case}) {reason}"
+        for name in costs
+        for cost in costs[name]
+        if (reason := complaint(TARGETS[name], cost))
+    ]
+    print(*failures, sep="\n", file=sys.stderr)
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
