@@ -15,6 +15,7 @@ FAMILIES = {
     "bert": ("minitrans.models.bert", "Bert"),
     "distilbert": ("minitrans.models.distilbert", "DistilBert"),
     "swin": ("minitrans.models.swin", "Swin"),
+    "wav2vec2": ("minitrans.models.wav2vec2", "Wav2Vec2"),
 }
 # The module of each published processing class. A Fast class is the same here: there is one implementation.
 PROCESSING = {
@@ -194,6 +195,30 @@ class AutoBackbone(AutoClass):
     """Maps of a vision model's stages."""
 
     tasks = ("Backbone",)
+
+
+class AutoModelForCTC(AutoClass):
+    """Scores of every token, and of none, for each frame of sound."""
+
+    tasks = ("ForCTC",)
+
+
+class AutoModelForAudioClassification(AutoClass):
+    """Classes for whole clips."""
+
+    tasks = ("ForSequenceClassification",)
+
+
+class AutoModelForAudioFrameClassification(AutoClass):
+    """Classes for the frames of a clip."""
+
+    tasks = ("ForAudioFrameClassification",)
+
+
+class AutoModelForAudioXVector(AutoClass):
+    """A vector for the speaker."""
+
+    tasks = ("ForXVector",)
 
 
 class AutoProcessing:

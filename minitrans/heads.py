@@ -55,6 +55,14 @@ class Head(PretrainedModel):
         self.build(config)
         self.post_init()
 
+    def initialise(self, path: str) -> None:
+        """As every model's; the backbone knows how its own tensors start."""
+        inner = path.removeprefix(f"{self.base_model_prefix}.")
+        if inner == path:
+            super().initialise(path)
+        else:
+            self.base_model.initialise(inner)  # type: ignore[operator]
+
     def build(self, config: Config) -> None:
         """Make the head's modules."""
         raise NotImplementedError

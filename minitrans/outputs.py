@@ -179,3 +179,50 @@ class EncodedImages:
     kept: Mapping[str, States]
     pixel_values: Tensor
     bool_masked_pos: Tensor | None
+
+
+@dataclass(eq=False)
+class AudioModelOutput(ModelOutput):
+    """Hidden states (B, N, C) of the last layer, and the normalised frames (B, N', C') that the encoder was given."""
+
+    last_hidden_state: Tensor
+    extract_features: Tensor
+    hidden_states: States = None
+    attentions: States = None
+
+
+@dataclass(eq=False)
+class XVectorOutput(ModelOutput):
+    """What a speaker classifier compares (B, K), and the vector (B, K) that stands for the speaker."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    embeddings: Tensor | None = None
+    hidden_states: States = None
+    attentions: States = None
+
+
+@dataclass(eq=False)
+class ContrastiveOutput(ModelOutput):
+    """States and the quantised frames that they should find (B, N, C), the codes in use, and the losses."""
+
+    loss: Tensor | None = None
+    projected_states: Tensor | None = None
+    projected_quantized_states: Tensor | None = None
+    codevector_perplexity: Tensor | None = None
+    hidden_states: States = None
+    attentions: States = None
+    contrastive_loss: Tensor | None = None
+    diversity_loss: Tensor | None = None
+
+
+@dataclass(eq=False)
+class EncodedAudio(Encoded):
+    """As `Encoded`, and the frames (T', C') that the encoder was given, where they lie, which of them were masked.
+
+    `sequences` and `frames` differ where an adapter follows the encoder. `masked` (T',) is None where not given.
+    """
+
+    features: Tensor
+    frames: Sequences
+    masked: Tensor | None

@@ -128,7 +128,7 @@ def group_norm_filter(
 def grouped_convolution(
     rows: Tensor, sequences: Sequences, weight: Tensor, bias: Tensor, spectrum: Tensor | None
 ) -> Tensor:
-    if spectrum is not None:
+    if spectrum is not None and rows.dtype == torch.float32 and sequences.spans is not None:
         return _spectral_convolution(rows, sequences, weight.shape[2], spectrum) + bias
     groups = weight.shape[0] // weight.shape[1]
     grid = sequences.unpack(rows).transpose(1, 2)
@@ -150,7 +150,7 @@ def _transform_length(kernel: int) -> int:
 
 def _spectral_convolution(rows: Tensor, sequences: Sequences, kernel: int, spectrum: Tensor) -> Tensor:
     """Grouped convolution by overlap-save: the start of each block wraps around, only the rest of it is kept."""
-    assert sequences.spans is not None  # `ops` gives no spectrum to a padded layout
+    assert sequences.spans is not None
     length, left = _transform_length(kernel), kernel // 2
     step = length - kernel + 1
     blocks, numbers = [], []

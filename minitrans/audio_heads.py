@@ -1,0 +1,355 @@
+"""Task heads for sound, put on a backbone as those of `minitrans.heads`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minitrans import heads, ops
+from minitrans.config import Config
+from minitrans.heads import IGNORED, Head
+from minitrans.hub import Repository
+from minitrans.layers import Linear
+from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, ModelOutput, XVectorOutput
+from minitrans.weights import PickleCheckpoint, SafetensorsCheckpoint, tensors_of
+
+LANGUAGE = re.compile(r"\.layers\.\d+\.adapter\.|^lm_head\.")  # see `CTC.language_tensors`
+
+
+class AudioHead(Head):
+    """What all heads for sound can do."""
+
+    def freeze_feature_encoder(self) -> None:
+        """Train everything but the convolutions that make frames of samples."""
+        self.base_model.freeze_feature_encoder()  # type: ignore[operator]
+
+    def freeze_base_model(self) -> None:
+        """Train the head only."""
+        self.base_model.requires_grad_(False)
+
+
+def _check_adapter_size(config: Config) -> None:
+    if config.add_adapter and config.output_hidden_size != config.hidden_size:
+        raise ValueError(
+            f"This head takes frames of {config.hidden_size} channels, the adapter makes {config.output_hidden_size} "
+            "(output_hidden_size); set add_adapter=False."
+        )
+
+
+class CTC(AudioHead):
+    """scores of every token of the vocabulary and of none (the blank) for each frame (B, N, V) (Graves et al. 2006).
+
+    Frames beyond a clip's end say blank for certain. `pad_token_id` is the blank. A checkpoint of many languages
+    holds what is special to each in an adapter file; `target_lang` is the one loaded.
+    """
+
+    repository: Repository | None = None
+    target_lang: str | None = None
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        if config.vocab_size is None or config.pad_token_id is None or config.pad_token_id >= config.vocab_size:
+            raise ValueError(
+                f"A CTC head needs a vocabulary that holds the blank, but vocab_size is {config.vocab_size} and "
+                f"pad_token_id {config.pad_token_id}; set them in the configuration."
+            )
+        size = config.output_hidden_size if config.add_adapter else config.hidden_size
+        self.lm_head = Linear(size, config.vocab_size)
+
+    @classmethod
+    def load(
+        cls, repository: Repository, config: Config | None = None, *, target_lang: str | None = None, **options: Any
+    ) -> Any:
+        """As every model's; `target_lang` is the language whose adapter is loaded too."""
+        loaded = super().load(repository, config, **options)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.repository = repository
+        if target_lang is not None:
+            model.load_adapter(target_lang)
+        return loaded
+
+    @torch.no_grad()
+    def load_adapter(self, target_lang: str) -> None:
+        """Take a language's weights, and the size of its vocabulary, from `adapter.<language>.safetensors` or `.bin`.
+
+        Raises FileNotFoundError where the checkpoint has no such file, ValueError where the file does not fit.
+        """
+        if self.repository is None or self.config.adapter_attn_dim is None:
+            raise ValueError("A language is loaded into what from_pretrained made, and needs adapter_attn_dim.")
+        files = [f"adapter.{target_lang}.{ending}" for ending in ("safetensors", "bin")]
+        path = self.repository.find(*files) or self.repository.file(files[0])
+        kind = PickleCheckpoint if path.suffix == ".bin" else SafetensorsCheckpoint
+        checkpoint = kind([path])
+        vocabulary = checkpoint.shapes.get("lm_head.bias", (self.config.vocab_size,))[0]
+        shapes = {
+            name: (vocabulary, *tensor.shape[1:]) if name.startswith("lm_head.") else tuple(tensor.shape)
+            for name, tensor in self.language_tensors().items()
+        }
+        if shapes != checkpoint.shapes:
+            wrong = sorted(set(shapes.items()) ^ set(checkpoint.shapes.items()))
+            raise ValueError(f"{path} is no adapter for this model: they differ in {wrong[0][0]} {wrong[0][1]}.")
+        if vocabulary != self.config.vocab_size:
+            self.lm_head = Linear(self.lm_head.in_features, vocabulary).to(self.device, self.dtype)
+            self.config.vocab_size = vocabulary
+        for name, tensor in self.language_tensors().items():
+            checkpoint.read_into(name, tensor)
+        self.target_lang = target_lang
+
+    def language_tensors(self) -> dict[str, Tensor]:
+        """The tensors that a language has for itself, under their published names."""
+        paths = {path: tensor for path, tensor in tensors_of(self).items() if LANGUAGE.search(path)}
+        return {self.naming.published(path, self.naming.fold(path).names[0]): paths[path] for path in paths}
+
+    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+        """See `Head`."""
+        rows, sequences = self.lm_head(self.dropout(encoded.rows)), encoded.sequences
+        logits = sequences.unpack(rows)
+        loss = None if labels is None else self.loss(logits, sequences.lengths, labels)
+        if sequences.ragged:
+            silence = torch.full_like(rows[:1], torch.finfo(rows.dtype).min)
+            silence[:, self.config.pad_token_id] = 0
+            logits = torch.where(sequences.unpack(torch.ones_like(rows[:, :1])) == 0, silence, logits)
+        return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
+
+    def loss(self, logits: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """The loss of scores (B, N, V) of so many frames (B,) for tokens (B, U), of which −100 and blanks are none."""
+        if labels.dim() != 2 or len(labels) != len(logits):
+            raise ValueError(f"labels has the shape {tuple(labels.shape)}; it must be ({len(logits)}, tokens).")
+        blank = self.config.pad_token_id
+        real = (labels != IGNORED) & (labels != blank)
+        targets = labels[real].long()
+        ops.check_ids(targets, self.config.vocab_size, "labels", "vocabulary")
+        return F.ctc_loss(
+            F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1),
+            targets,
+            lengths.long(),
+            real.sum(1),
+            blank=blank,
+            reduction=self.config.ctc_loss_reduction,
+            zero_infinity=self.config.ctc_zero_infinity,
+        )
+
+
+class LayerSum(AudioHead):
+    """A head on a weighted sum of what goes in and out of the layers, where `use_weighted_layer_sum` asks for it."""
+
+    takes_adapter: ClassVar[bool] = False
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        count = config.num_hidden_layers + 1
+        self.layer_weights = nn.Parameter(torch.empty(count)) if config.use_weighted_layer_sum else None
+        if config.add_adapter and (config.use_weighted_layer_sum or not self.takes_adapter):
+            raise ValueError(f"{type(self).__name__} is computed from the layers' frames; set add_adapter=False.")
+
+    @torch.no_grad()
+    def initialise(self, path: str) -> None:
+        """As every model's; all layers start with the same weight."""
+        super().initialise(path)
+        if path == "layer_weights" and self.layer_weights is not None:
+            self.layer_weights.fill_(1 / len(self.layer_weights))
+
+    def encode(self, *inputs: Any, output_hidden_states: bool | None = None, **options: Any) -> Encoded:
+        """What the backbone computes, `rows` being the sum."""
+        if self.layer_weights is None:
+            return super().encode(*inputs, output_hidden_states=output_hidden_states, **options)
+        encoded = super().encode(*inputs, output_hidden_states=True, **options)
+        asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        shares = self.layer_weights.softmax(0)
+        total = sum(share * grid for share, grid in zip(shares, encoded.hidden_states or (), strict=True))
+        hidden_states = encoded.hidden_states if asked else None
+        return replace(encoded, rows=encoded.sequences.pack(total), hidden_states=hidden_states)
+
+
+class SequenceClassification(LayerSum, heads.SequenceClassification):
+    """one score per class for the whole clip (B, K), from the mean over its frames."""
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        super().build(config)
+        self.projector = Linear(config.hidden_size, config.classifier_proj_size)
+        self.classifier = Linear(config.classifier_proj_size, config.num_labels)
+
+    def summary(self, encoded: Encoded) -> Tensor:
+        """One vector (B, C) per clip."""
+        return encoded.sequences.mean(self.projector(encoded.rows))
+
+
+class FrameClassification(LayerSum, heads.TokenClassification):
+    """one score per class for each frame (B, N, K); labels are classes (B, N) or one-hot (B, N, K)."""
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        super().build(config)
+        self.classifier = Linear(config.hidden_size, config.num_labels)
+
+    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+        """See `Head`."""
+        if labels is not None and labels.dim() == 3:
+            if labels.shape[2] != self.config.num_labels:
+                raise ValueError(f"labels are one-hot for {labels.shape[2]} classes, not {self.config.num_labels}.")
+            labels = labels.argmax(2)
+        return super().answer(encoded, labels)
+
+
+class XVector(LayerSum):
+    """a vector for the speaker (B, K) from the mean and deviation over time of what time-delay layers see.
+
+    "X-vectors: Robust DNN embeddings for speaker recognition" (Snyder et al. 2018); labels are speakers, compared by
+    an additive margin (Wang et al. 2018).
+    """
+
+    takes_adapter = True
+    scale, margin = 30.0, 0.4
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        super().build(config)
+        _check_adapter_size(config)
+        self.projector = Linear(config.hidden_size, config.tdnn_dim[0])
+        sizes = zip([config.tdnn_dim[0], *config.tdnn_dim], config.tdnn_kernel, config.tdnn_dim, strict=False)
+        self.tdnn = nn.ModuleList(Linear(size * kernel, output) for size, kernel, output in sizes)
+        self.feature_extractor = Linear(2 * config.tdnn_dim[-1], config.xvector_output_dim)
+        self.classifier = Linear(config.xvector_output_dim, config.xvector_output_dim)
+        self.objective = nn.Parameter(torch.empty(config.xvector_output_dim, config.num_labels))
+
+    @torch.no_grad()
+    def initialise(self, path: str) -> None:
+        """As every model's; the speakers' directions start evenly spread."""
+        super().initialise(path)
+        if path == "objective":
+            self.objective.normal_()
+
+    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> ModelOutput:  # type: ignore[override]
+        """See `Head`."""
+        clips = self.projector(encoded.rows).split(encoded.sequences.lengths.tolist())
+        vectors = torch.stack([self.statistics(clip) for clip in clips])
+        embeddings = self.feature_extractor(vectors)
+        logits = self.classifier(embeddings)
+        loss = None if labels is None else self.loss(logits, labels.flatten())
+        return XVectorOutput(loss, logits, embeddings, encoded.hidden_states, encoded.attentions)
+
+    def statistics(self, rows: Tensor) -> Tensor:
+        """Mean and standard deviation (2C,) over time of the last layer for one clip's frames (N, C)."""
+        config = self.config
+        needed = 2 + sum((k - 1) * d for k, d in zip(config.tdnn_kernel, config.tdnn_dilation, strict=True))
+        if len(rows) < needed:
+            raise ValueError(f"A clip of {len(rows)} frames has no deviation over time; at least {needed} are needed.")
+        for layer, kernel, dilation in zip(self.tdnn, config.tdnn_kernel, config.tdnn_dilation, strict=True):
+            assert isinstance(layer, Linear)
+            weight = layer.weight.unflatten(1, (kernel, -1))
+            rows = ops.convolution(rows, weight, layer.bias, dilation=dilation, activation="relu")
+        return torch.cat([rows.mean(0), rows.std(0)])
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross entropy of the cosines with the speakers' directions, the right one's less the margin."""
+        ops.check_ids(labels, self.config.num_labels, "labels", "list of speakers")
+        cosines = F.normalize(logits, dim=1) @ F.normalize(self.objective, dim=0)
+        right = F.one_hot(labels.long(), self.config.num_labels)
+        return F.cross_entropy(self.scale * (cosines - self.margin * right), labels.long())
+
+
+class Quantizer(nn.Module):
+    """Frames -> one code of each of G groups of V, the paper's section 2; training draws it (Jang et al. 2016)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.groups, self.codes = config.num_codevector_groups, config.num_codevectors_per_group
+        self.weight_proj = Linear(config.conv_dim[-1], self.groups * self.codes)
+        self.codevectors = nn.Parameter(torch.empty(1, self.groups * self.codes, config.codevector_dim // self.groups))
+        self.temperature = 2.0
+
+    def forward(self, rows: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Frames (T, C), those that count (T,) -> their codes (T, D), and how many codes are in use (a perplexity)."""
+        scores = self.weight_proj(rows).unflatten(1, (self.groups, self.codes))
+        if self.training:
+            chosen = F.gumbel_softmax(scores.float(), tau=self.temperature, hard=True).to(scores.dtype)
+            shares = scores.float().softmax(-1)
+        else:
+            chosen = shares = F.one_hot(scores.argmax(-1), self.codes).to(scores.dtype)
+        vectors = torch.einsum("tgv,gvd->tgd", chosen, self.codevectors.view(self.groups, self.codes, -1))
+        used = (shares if masked is None else shares[masked]).mean(0)
+        return vectors.flatten(1), torch.exp(-torch.xlogy(used, used).sum(-1)).sum()
+
+
+class PreTraining(AudioHead):
+    """states and quantised frames: each masked frame's own is to be found among sampled others (the paper's 3.2).
+
+    `sampled_negative_indices` (B, N, K) are those others, as places in the flattened (B · N) frames; with them and
+    `mask_time_indices` there is a loss.
+    """
+
+    targets = ("sampled_negative_indices",)
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        _check_adapter_size(config)
+        self.quantizer = Quantizer(config)
+        self.project_hid = Linear(config.hidden_size, config.proj_codevector_dim)
+        self.project_q = Linear(config.codevector_dim, config.proj_codevector_dim)
+
+    @torch.no_grad()
+    def initialise(self, path: str) -> None:
+        """As every model's, but for the codes and the projections (the published start of training)."""
+        super().initialise(path)
+        owner, _, leaf = path.rpartition(".")
+        if owner in ("project_hid", "project_q"):
+            module = self.get_submodule(owner)
+            bound = module.in_features**-0.5  # type: ignore[operator]
+            getattr(module, leaf).uniform_(-bound, bound)
+        elif path == "quantizer.weight_proj.weight":
+            self.quantizer.weight_proj.weight.normal_()
+        elif path == "quantizer.codevectors":
+            self.quantizer.codevectors.uniform_()
+
+    def set_gumbel_temperature(self, temperature: float) -> None:
+        """How evenly training draws codes; it falls from 2 to 0.5 in the paper."""
+        self.quantizer.temperature = temperature
+
+    def answer(  # type: ignore[override]
+        self, encoded: EncodedAudio, sampled_negative_indices: Tensor | None = None
+    ) -> ContrastiveOutput:
+        """See `Head`."""
+        states, frames = self.project_hid(encoded.rows), encoded.frames
+        codes, perplexity = self.quantizer(self.dropout(encoded.features), encoded.masked)
+        codes = self.project_q(codes)
+        loss = contrastive = diversity = None
+        if sampled_negative_indices is not None:
+            if encoded.masked is None or len(states) != len(codes):
+                raise ValueError("A loss needs mask_time_indices, and a model without add_adapter.")
+            contrastive = self.contrast(states, codes, encoded, sampled_negative_indices)
+            total = self.quantizer.groups * self.quantizer.codes
+            diversity = (total - perplexity) / total * encoded.masked.sum()
+            loss = contrastive + self.config.diversity_loss_weight * diversity
+        return ContrastiveOutput(
+            loss,
+            encoded.sequences.unpack(states),
+            frames.unpack(codes),
+            perplexity,
+            encoded.hidden_states,
+            encoded.attentions,
+            contrastive,
+            diversity,
+        )
+
+    def contrast(self, states: Tensor, codes: Tensor, encoded: EncodedAudio, indices: Tensor) -> Tensor:
+        """Equation 3 over the masked frames; another frame with the same code as the right one does not count."""
+        frames, masked = encoded.frames, encoded.masked
+        if indices.dim() != 3 or tuple(indices.shape[:2]) != frames.shape:
+            raise ValueError(
+                f"sampled_negative_indices has the shape {tuple(indices.shape)}; it must be {frames.shape} and, for "
+                "each frame, how many others."
+            )
+        others = frames.pack(indices)[masked].long()
+        cells = frames.unpack(codes).flatten(0, 1)
+        ops.check_ids(others, len(cells), "sampled_negative_indices", "batch of frames")
+        right, wrong = codes[masked][:, None], cells[others]
+        scores = F.cosine_similarity(states[masked][:, None].float(), torch.cat([right, wrong], 1).float(), dim=-1)
+        same = F.pad((wrong == right).all(-1), (1, 0))
+        scores = (scores / self.config.contrastive_logits_temperature).masked_fill(same, float("-inf"))
+        return F.cross_entropy(scores, torch.zeros_like(others[:, 0]), reduction="sum")

@@ -1,0 +1,245 @@
+"""Modules for sound: from samples to rows of frames by convolutions, one clip after the other, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minitrans import ops
+from minitrans.layers import LayerNorm
+from minitrans.sequences import Sequences
+
+FRAMES_AT_ONCE = {"cpu": 128, "cuda": 8192}  # what they are made of then fits a cache, or a memory
+
+
+def clips_of(input_values: Tensor, attention_mask: Tensor | None, like: Tensor) -> list[Tensor]:
+    """The clips (n_b,) of a batch of samples (B, n), of the dtype and device of `like`.
+
+    `attention_mask` (B, n) says by ones where a clip has samples, and zeros may follow them; without it all are.
+    Raises ValueError, with the value, for anything else, and for NaN or infinite samples on the CPU.
+    """
+    if input_values.dim() != 2 or input_values.numel() == 0:
+        raise ValueError(
+            f"input_values has the shape {tuple(input_values.shape)}; it must be (B, samples) and not empty "
+            "(one clip: input_values[None])."
+        )
+    if (input_values.dtype, input_values.device) != (like.dtype, like.device):
+        raise ValueError(
+            f"input_values is of {input_values.dtype} on {input_values.device}, the model of {like.dtype} on "
+            f"{like.device}; make it floating-point (the feature extractor does) and move it with .to()."
+        )
+    readable = input_values.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and not input_values.sum().isfinite() and not input_values.isfinite().all():  # a sum may overflow
+        raise ValueError("input_values holds NaN or infinite samples.")
+    if attention_mask is None:
+        return list(input_values)
+    if attention_mask.shape != input_values.shape:
+        raise ValueError(
+            f"attention_mask has the shape {tuple(attention_mask.shape)}; it must be {tuple(input_values.shape)}, 1 "
+            "for a sample and 0 for padding."
+        )
+    kept = attention_mask == 1
+    lengths = kept.sum(1)
+    ordered = torch.arange(kept.shape[1], device=kept.device) < lengths[:, None]
+    wrong = ((attention_mask != 0) != kept) | (kept != ordered)
+    if wrong.any():
+        clip = int(wrong.any(1).nonzero()[0])
+        raise ValueError(
+            f"attention_mask of clip {clip} is not ones followed by zeros; sound is padded at its end only, and "
+            "what is between two sounds belongs to the clip."
+        )
+    return [clip[:length] for clip, length in zip(input_values, lengths.tolist(), strict=True)]
+
+
+def span_mask(lengths: list[int], width: int, share: float, span: int, at_least: int) -> Tensor:
+    """Random spans of True in (B, width), none beyond a sequence's length: SpecAugment (Park et al. 2019).
+
+    As many spans of `span` as make `share` of the length if none overlap, rounded up or down at random, and
+    `at_least` so many where they fit.
+    """
+    mask = torch.zeros(len(lengths), width, dtype=torch.bool)
+    rounding = float(torch.rand(()))
+    for row, length in zip(mask, lengths, strict=True):
+        starts = max(length - span + 1, 0)
+        count = min(max(int(share * length / span + rounding), at_least), width // span, starts)
+        for start in torch.randperm(starts)[:count].tolist():
+            row[start : start + span] = True
+    return mask
+
+
+class Convolution(nn.Module):
+    """A strided convolution of one clip: `ops.convolution` with its parameters."""
+
+    def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
+        super().__init__()
+        self.stride, self.activation = stride, activation
+        self.weight = nn.Parameter(torch.empty(size[1], kernel, size[0]))
+        self.bias = nn.Parameter(torch.empty(size[1])) if bias else None
+
+    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+        """What to apply to blocks (N, C_in) of a clip with the samples (n, 1), giving (N', C_out)."""
+        return self
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (N, C_in) -> (N', C_out)."""
+        return ops.convolution(rows, self.weight, self.bias, stride=self.stride, activation=self.activation)
+
+
+class LayerNormConvolution(Convolution):
+    """A convolution, normalised over the channels before its activation."""
+
+    def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
+        super().__init__(size, kernel, stride, bias, activation)
+        self.norm = LayerNorm(size[1])
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (N, C_in) -> (N', C_out)."""
+        rows = self.norm(ops.convolution(rows, self.weight, self.bias, stride=self.stride))
+        return ops.ACTIVATIONS[self.activation](rows)
+
+
+class GroupNormConvolution(Convolution):
+    """A convolution of samples, each channel normalised over the time of its clip before the activation."""
+
+    def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
+        super().__init__(size, kernel, stride, bias, activation)
+        self.norm = nn.GroupNorm(size[1], size[1])
+
+    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `Convolution`; the norm takes its statistics from all the samples and becomes part of the filter."""
+        # What all samples have in common is normalised away; without it a large offset costs no accuracy.
+        offset = samples.detach().double().mean().to(samples.dtype)
+        scale, shift = self.norm.weight, self.norm.bias
+        weight, bias = ops.group_norm_filter(samples - offset, self.weight, scale, shift, self.norm.eps, self.stride)
+
+        def normalised(rows: Tensor) -> Tensor:
+            return ops.convolution(rows - offset, weight, bias, stride=self.stride, activation=self.activation)
+
+        return normalised
+
+
+FIRST_AND_OTHERS = {
+    "group": (GroupNormConvolution, Convolution),
+    "layer": (LayerNormConvolution, LayerNormConvolution),
+}
+
+
+class FeatureEncoder(nn.Module):
+    """A clip -> frames by a stack of convolutions, with a group norm in the first or a layer norm in all of them."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        kernels: Sequence[int],
+        strides: Sequence[int],
+        bias: bool,
+        activation: str,
+        norm: str,
+    ) -> None:
+        super().__init__()
+        self.kernels, self.strides = kernels, strides
+        first, other = FIRST_AND_OTHERS[norm]
+        layers = zip(zip([1, *sizes], sizes, strict=False), kernels, strides, strict=True)
+        self.layers = nn.ModuleList(
+            (other if index else first)(size, kernel, stride, bias, activation)
+            for index, (size, kernel, stride) in enumerate(layers)
+        )
+
+    def frames(self, samples: int) -> int:
+        """How many frames a clip of so many samples has, 0 where it is too short."""
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            samples = max(0, (samples - kernel) // stride + 1)
+        return samples
+
+    def samples(self, frames: int) -> int:
+        """How many samples so many frames are made of."""
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            frames = (frames - 1) * stride + kernel
+        return frames
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Samples (n,) -> frames (N, C); block by block, as a frame depends on few samples."""
+        samples = clip[:, None]
+        layers = [layer.over(samples) for layer in self.layers]  # type: ignore[operator]
+        frames, step = self.frames(len(clip)), self.samples(2) - self.samples(1)
+        recorded = torch.is_grad_enabled() and (clip.requires_grad or next(self.parameters()).requires_grad)
+        size = frames if recorded else FRAMES_AT_ONCE.get(clip.device.type, frames)
+        blocks = []
+        for start in range(0, frames, size):
+            rows = samples[start * step :][: self.samples(min(size, frames - start))]
+            for layer in layers:
+                rows = layer(rows)
+            blocks.append(rows)
+        return torch.cat(blocks)
+
+
+class PositionalConvolution(nn.Module):
+    """Where a frame stands, from a grouped convolution over its neighbours whose weight is normalised.
+
+    The filter is `magnitude` · `direction` / ‖`direction`‖ with one norm for each tap (Salimans & Kingma 2016).
+    """
+
+    def __init__(self, size: int, kernel: int, groups: int, activation: str) -> None:
+        super().__init__()
+        self.activation = ops.ACTIVATIONS[activation]
+        self.direction = nn.Parameter(torch.empty(size, size // groups, kernel))
+        self.magnitude = nn.Parameter(torch.empty(1, 1, kernel))
+        self.bias = nn.Parameter(torch.empty(size))
+        self._kept: tuple[Tensor, ...] = ()
+
+    def filters(self) -> tuple[Tensor, Tensor | None]:
+        """The weight (C, C/G, K) and its spectrum, kept as long as the parameters stay what they are."""
+        parameters = self.direction, self.magnitude
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+            return torch._weight_norm(*parameters, 2), None
+        if not (self._kept and all(map(_same, self._kept, parameters))):
+            with torch.inference_mode(False), torch.no_grad():  # what is kept may be trained through later
+                weight = torch._weight_norm(*parameters, 2)
+                spectrum = ops.spectrum(weight)
+                if spectrum is None:
+                    return weight, None
+                self._kept = self.direction.clone(), self.magnitude.clone(), weight, spectrum
+        return self._kept[2], self._kept[3]
+
+    def forward(self, rows: Tensor, sequences: Sequences) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        weight, spectrum = self.filters()
+        return self.activation(ops.grouped_convolution(rows, sequences, weight, self.bias, spectrum))
+
+
+def _same(kept: Tensor, now: Tensor) -> bool:
+    """Whether a parameter is what it was; by value, as `.data` changes under no version counter."""
+    return (kept.dtype, kept.device, kept.shape) == (now.dtype, now.device, now.shape) and torch.equal(kept, now)
+
+
+class Downsampling(nn.Module):
+    """Frames -> fewer frames by a stack of gated convolutions, after a linear map where the size changes.
+
+    In training a layer may be left out, as in the encoder.
+    """
+
+    def __init__(self, size: int, output_size: int, kernel: int, stride: int, layers: int, layerdrop: float) -> None:
+        super().__init__()
+        changes = size != output_size
+        self.kernel, self.stride, self.layerdrop = kernel, stride, layerdrop
+        self.proj = nn.Linear(size, output_size) if changes else None
+        self.norm = LayerNorm(output_size) if changes else None
+        channels = output_size, 2 * output_size
+        self.layers = nn.ModuleList(Convolution(channels, kernel, stride, True, "linear") for _ in range(layers))
+
+    def forward(self, rows: Tensor, sequences: Sequences) -> tuple[Tensor, Sequences]:
+        """Rows (T, C) -> (T', C') and where they lie; zeros surround each sequence."""
+        if self.proj is not None and self.norm is not None:
+            rows = self.norm(self.proj(rows))
+        for layer in self.layers:
+            if self.training and self.layerdrop and torch.rand(()) < self.layerdrop:
+                continue
+            clips = rows.split(sequences.lengths.tolist())
+            clips = [F.glu(layer(F.pad(clip, (0, 0, 1, 1)))) for clip in clips]
+            width = (sequences.shape[1] + 2 - self.kernel) // self.stride + 1
+            rows = torch.cat(clips)
+            sequences = Sequences.from_lengths([len(clip) for clip in clips], width, rows.device)
+        return rows, sequences

@@ -1,0 +1,425 @@
+"""wav2vec 2.0: "A Framework for Self-Supervised Learning of Speech Representations" (Baevski et al. 2020).
+
+Read from top to bottom: the configuration, the modules, the name table, the heads. Sound comes in as samples (B, n),
+becomes packed rows of frames (T, C) clip by clip (`minitrans.audio_layers`), and leaves as (B, N, C).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from minitrans import audio_heads, heads, ops
+from minitrans.audio_layers import (
+    Convolution,
+    Downsampling,
+    FeatureEncoder,
+    PositionalConvolution,
+    clips_of,
+    span_mask,
+)
+from minitrans.config import Config, Count, Positive, Rate, Size
+from minitrans.heads import Row
+from minitrans.layers import AddLayerNorm, FeedForward, LayerNorm, Linear, SelfAttention, Trace, run_layers
+from minitrans.outputs import AudioModelOutput, EncodedAudio
+from minitrans.pretrained import PretrainedModel
+from minitrans.sequences import Sequences
+from minitrans.weights import ChannelsLast, Table
+
+
+@dataclass(init=False)
+class Wav2Vec2Config(Config):
+    """The fields of wav2vec 2.0's config.json and their published defaults (wav2vec2-base-960h)."""
+
+    model_type: ClassVar[str] = "wav2vec2"
+    honoured: ClassVar[dict[str, tuple]] = {
+        "hidden_act": tuple(ops.ACTIVATIONS),
+        "feat_extract_activation": tuple(ops.ACTIVATIONS),
+        "feat_extract_norm": ("group", "layer"),
+        "ctc_loss_reduction": ("sum", "mean", "none"),
+    }
+
+    vocab_size: Size | None = 32
+    hidden_size: Size = 768
+    num_hidden_layers: Count = 12
+    num_attention_heads: Size = 12
+    intermediate_size: Size = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout: Rate = 0.1
+    activation_dropout: Rate = 0.1
+    attention_dropout: Rate = 0.1
+    feat_proj_dropout: Rate = 0.0
+    feat_quantizer_dropout: Rate = 0.0
+    final_dropout: Rate = 0.1
+    layerdrop: Rate = 0.1
+    initializer_range: Positive = 0.02
+    layer_norm_eps: Positive = 1e-5
+    feat_extract_norm: str = "group"
+    feat_extract_activation: str = "gelu"
+    conv_dim: tuple[Size, ...] = (512, 512, 512, 512, 512, 512, 512)
+    conv_stride: tuple[Size, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_kernel: tuple[Size, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_bias: bool = False
+    num_conv_pos_embeddings: Size = 128
+    num_conv_pos_embedding_groups: Size = 16
+    do_stable_layer_norm: bool = False
+    apply_spec_augment: bool = True
+    mask_time_prob: Rate = 0.05
+    mask_time_length: Size = 10
+    mask_time_min_masks: Count = 2
+    mask_feature_prob: Rate = 0.0
+    mask_feature_length: Size = 10
+    mask_feature_min_masks: Count = 0
+    num_codevectors_per_group: Size = 320
+    num_codevector_groups: Size = 2
+    contrastive_logits_temperature: Positive = 0.1
+    num_negatives: Size = 100
+    codevector_dim: Size = 256
+    proj_codevector_dim: Size = 256
+    diversity_loss_weight: float = 0.1
+    ctc_loss_reduction: str = "sum"
+    ctc_zero_infinity: bool = False
+    use_weighted_layer_sum: bool = False
+    classifier_proj_size: Size = 256
+    tdnn_dim: tuple[Size, ...] = (512, 512, 512, 512, 1500)
+    tdnn_kernel: tuple[Size, ...] = (5, 3, 3, 1, 1)
+    tdnn_dilation: tuple[Size, ...] = (1, 2, 3, 1, 1)
+    xvector_output_dim: Size = 512
+    pad_token_id: Count | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    add_adapter: bool = False
+    adapter_kernel_size: Size = 3
+    adapter_stride: Size = 2
+    num_adapter_layers: Count = 3
+    output_hidden_size: Size | None = None
+    adapter_attn_dim: Size | None = None
+
+    def validate(self) -> None:
+        """As every configuration, and that lists which belong together are of one length; ValueError otherwise."""
+        super().validate()
+        self.output_hidden_size = self.output_hidden_size or self.hidden_size
+        for names in (("conv_dim", "conv_stride", "conv_kernel"), ("tdnn_dim", "tdnn_kernel", "tdnn_dilation")):
+            if len({len(getattr(self, name)) for name in names}) > 1 or not getattr(self, names[0]):
+                lists = ", ".join(f"{name} {list(getattr(self, name))}" for name in names)
+                raise ValueError(f"A layer has one number in each of {lists}; make them equally long.")
+        for whole, name in ((self.hidden_size, "num_conv_pos_embedding_groups"),
+                            (self.codevector_dim, "num_codevector_groups")):  # fmt: skip
+            if whole % getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)}, which does not divide {whole} channels.")
+
+    @property
+    def inputs_to_logits_ratio(self) -> int:
+        """How many samples lie between two frames."""
+        return math.prod(self.conv_stride)
+
+
+class DroppedFeedForward(FeedForward):
+    """A feed-forward block with dropout after its activation."""
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__(config.hidden_size, config.intermediate_size, config.hidden_act)
+        self.rate = config.activation_dropout
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        if not (self.training and self.rate):
+            return super().forward(rows)
+        return self.down(F.dropout(ops.ACTIVATIONS[self.activation](self.up(rows)), self.rate))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then a feed-forward block, each added to its input and normalised after.
+
+    In training a layer may be left out (layer drop, Fan et al. 2019).
+    """
+
+    norm_class: type[nn.LayerNorm] = AddLayerNorm
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__()
+        size, eps = config.hidden_size, config.layer_norm_eps
+        self.attention = SelfAttention(size, config.num_attention_heads, config.attention_dropout)
+        self.attention_norm = self.norm_class(size, eps=eps)
+        self.feed_forward = DroppedFeedForward(config)
+        self.norm = self.norm_class(size, eps=eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layerdrop = config.layerdrop
+
+    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        if self.training and self.layerdrop and torch.rand(()) < self.layerdrop:
+            return rows
+        return self.compute(rows, sequences, trace)
+
+    def compute(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+        """`forward` of a layer that is not left out."""
+        rows = self.attention_norm(self.dropout(self.attention(rows, sequences, trace)), rows)
+        return self.norm(self.dropout(self.feed_forward(rows)), rows)
+
+
+class StableEncoderLayer(EncoderLayer):
+    """As `EncoderLayer`, but normalised before each part; last comes the adapter of a language, where there is one."""
+
+    norm_class = LayerNorm
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__(config)
+        size = config.adapter_attn_dim
+        self.adapter = None if size is None else AttentionAdapter(config.hidden_size, size)
+
+    def compute(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+        """See `EncoderLayer`."""
+        rows = rows + self.dropout(self.attention(self.attention_norm(rows), sequences, trace))
+        rows = rows + self.dropout(self.feed_forward(self.norm(rows)))
+        return rows if self.adapter is None else rows + self.adapter(rows)
+
+
+class AttentionAdapter(FeedForward):
+    """The few weights of a layer that differ from language to language (Pratap et al. 2023, section 4.1)."""
+
+    def __init__(self, hidden_size: int, adapter_size: int) -> None:
+        super().__init__(hidden_size, adapter_size, "relu")
+        self.norm = LayerNorm(hidden_size)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        return super().forward(self.norm(rows))
+
+
+class Wav2Vec2Model(PretrainedModel):
+    """Convolutions that make frames of samples, and a transformer encoder over the frames."""
+
+    config: Wav2Vec2Config
+    config_class = Wav2Vec2Config
+    base_model_prefix = "wav2vec2"
+    main_input_name = "input_values"
+    weights: ClassVar[Table] = {
+        "features.layers.{}.weight": ChannelsLast(("feature_extractor.conv_layers.{}.conv.weight",)),
+        "features.layers.{}.bias": "feature_extractor.conv_layers.{}.conv.bias",
+        "features.layers.{}.norm": "feature_extractor.conv_layers.{}.layer_norm",
+        "projection_norm": "feature_projection.layer_norm",
+        "projection": "feature_projection.projection",
+        "masked_spec_embed": "masked_spec_embed",
+        # A weight norm stays in its two parts, which are what training changes.
+        "positions.direction": "encoder.pos_conv_embed.conv.parametrizations.weight.original1",
+        "positions.magnitude": "encoder.pos_conv_embed.conv.parametrizations.weight.original0",
+        "positions.bias": "encoder.pos_conv_embed.conv.bias",
+        "norm": "encoder.layer_norm",
+        "layers.{}.attention.qkv": (
+            "encoder.layers.{}.attention.q_proj",
+            "encoder.layers.{}.attention.k_proj",
+            "encoder.layers.{}.attention.v_proj",
+        ),
+        "layers.{}.attention.out": "encoder.layers.{}.attention.out_proj",
+        "layers.{}.attention_norm": "encoder.layers.{}.layer_norm",
+        "layers.{}.feed_forward.up": "encoder.layers.{}.feed_forward.intermediate_dense",
+        "layers.{}.feed_forward.down": "encoder.layers.{}.feed_forward.output_dense",
+        "layers.{}.norm": "encoder.layers.{}.final_layer_norm",
+        "layers.{}.adapter.norm": "encoder.layers.{}.adapter_layer.norm",
+        "layers.{}.adapter.up": "encoder.layers.{}.adapter_layer.linear_1",
+        "layers.{}.adapter.down": "encoder.layers.{}.adapter_layer.linear_2",
+        "adapter.proj": "adapter.proj",
+        "adapter.norm": "adapter.proj_layer_norm",
+        "adapter.layers.{}.weight": ChannelsLast(("adapter.layers.{}.conv.weight",)),
+        "adapter.layers.{}.bias": "adapter.layers.{}.conv.bias",
+    }
+    head_weights: ClassVar[Table] = {
+        "lm_head": "lm_head",
+        "layer_weights": "layer_weights",
+        "projector": "projector",
+        "classifier": "classifier",
+        "tdnn.{}": "tdnn.{}.kernel",
+        "feature_extractor": "feature_extractor",
+        "objective": "objective.weight",
+        "quantizer.weight_proj": "quantizer.weight_proj",
+        "quantizer.codevectors": "quantizer.codevectors",
+        "project_hid": "project_hid",
+        "project_q": "project_q",
+    }
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__(config)
+        size, eps = config.hidden_size, config.layer_norm_eps
+        self.features = FeatureEncoder(
+            config.conv_dim,
+            config.conv_kernel,
+            config.conv_stride,
+            config.conv_bias,
+            config.feat_extract_activation,
+            config.feat_extract_norm,
+        )
+        self.projection_norm = LayerNorm(config.conv_dim[-1], eps=eps)
+        self.projection = Linear(config.conv_dim[-1], size)
+        self.projection_dropout = nn.Dropout(config.feat_proj_dropout)
+        masks = config.mask_time_prob > 0 or config.mask_feature_prob > 0
+        self.masked_spec_embed = nn.Parameter(torch.empty(size)) if masks else None
+        self.positions = PositionalConvolution(
+            size, config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups, config.feat_extract_activation
+        )
+        self.norm = LayerNorm(size, eps=eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        kind = StableEncoderLayer if config.do_stable_layer_norm else EncoderLayer
+        self.layers = nn.ModuleList(kind(config) for _ in range(config.num_hidden_layers))
+        self.adapter = None
+        if config.add_adapter:
+            self.adapter = Downsampling(
+                size,
+                config.output_hidden_size,  # type: ignore[arg-type]  # `validate` has set it
+                config.adapter_kernel_size,
+                config.adapter_stride,
+                config.num_adapter_layers,
+                config.layerdrop,
+            )
+        self.post_init()
+
+    @torch.no_grad()
+    def initialise(self, path: str) -> None:
+        """As every model's, but for convolutions (He et al. 2015), the projection and the mask."""
+        super().initialise(path)
+        owner, _, leaf = path.rpartition(".")
+        module = self.get_submodule(owner)
+        tensor = getattr(module, leaf)
+        if isinstance(module, Convolution):
+            inputs = math.prod(module.weight.shape[1:])
+            if leaf == "weight":
+                tensor.normal_(0.0, (2 / inputs) ** 0.5)
+            else:
+                tensor.uniform_(-(inputs**-0.5), inputs**-0.5)
+        elif path == "positions.direction":
+            tensor.normal_(0.0, 2 * (tensor.shape[0] * tensor.shape[2]) ** -0.5)
+        elif path == "positions.magnitude":  # the table's order has filled the direction
+            tensor.copy_(self.positions.direction.norm(dim=(0, 1), keepdim=True))
+        elif owner == "projection":
+            tensor.uniform_(-(module.in_features**-0.5), module.in_features**-0.5)  # type: ignore[operator]
+        elif path == "masked_spec_embed":
+            tensor.uniform_()
+
+    def freeze_feature_encoder(self) -> None:
+        """Train everything but the convolutions that make frames of samples."""
+        self.features.requires_grad_(False)
+
+    def encode(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> EncodedAudio:
+        """What `forward` computes, as packed rows: the heads' input."""
+        clips = clips_of(input_values, attention_mask, self.norm.weight)
+        lengths = [self.features.frames(len(clip)) for clip in clips]
+        if 0 in lengths:
+            short = lengths.index(0)
+            raise ValueError(
+                f"Clip {short} has {len(clips[short])} samples; the first frame takes {self.features.samples(1)}."
+            )
+        frames = Sequences.from_lengths(lengths, self.features.frames(input_values.shape[1]), self.device)
+        trace = Trace(
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            self.config.output_attentions if output_attentions is None else output_attentions,
+        )
+        checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        if checkpointing:
+            features = torch.cat([checkpoint(self.features, clip, use_reentrant=False) for clip in clips])
+        else:
+            features = torch.cat([self.features(clip) for clip in clips])
+        features = self.projection_norm(features)
+        rows = self.projection_dropout(self.projection(features))
+        rows, masked = self.augment(rows, frames, mask_time_indices)
+        rows = rows + self.positions(rows, frames)
+        stable = self.config.do_stable_layer_norm
+        rows = self.dropout(rows if stable else self.norm(rows))
+        rows = run_layers(self.layers, rows, frames, trace, checkpointing)
+        rows = self.norm(rows) if stable else rows
+        sequences = frames
+        if self.adapter is not None:
+            rows, sequences = self.adapter(rows, frames)
+        return EncodedAudio(rows, sequences, None, trace.hidden_states, trace.attentions, features, frames, masked)
+
+    def augment(self, rows: Tensor, frames: Sequences, indices: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Rows (T, C) with frames, and in training channels, masked (SpecAugment), and which were asked for (T,).
+
+        `indices` (B, N) says which frames; without it, training draws spans as the configuration says.
+        """
+        config, masked = self.config, None
+        if indices is not None:
+            if tuple(indices.shape) != frames.shape:
+                raise ValueError(
+                    f"mask_time_indices has the shape {tuple(indices.shape)}; the frames have {frames.shape}."
+                )
+            masked = frames.pack(indices).bool()
+        if not config.apply_spec_augment:
+            return rows, masked
+        chosen, lengths = masked, [count for _, count in frames.spans or ()]
+        if chosen is None and self.training and config.mask_time_prob > 0:
+            grid = span_mask(
+                lengths, frames.shape[1], config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
+            )
+            chosen = frames.pack(grid.to(rows.device))
+        if chosen is not None:
+            if self.masked_spec_embed is None:
+                raise ValueError("mask_time_indices needs a model with mask_time_prob or mask_feature_prob above 0.")
+            rows = torch.where(chosen[:, None], self.masked_spec_embed.to(rows.dtype), rows)
+        if self.training and config.mask_feature_prob > 0:
+            width = rows.shape[1]
+            channels = span_mask(
+                [width] * len(lengths),
+                width,
+                config.mask_feature_prob,
+                config.mask_feature_length,
+                config.mask_feature_min_masks,
+            )
+            clip = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+            rows = rows.masked_fill(channels[clip].to(rows.device), 0.0)
+        return rows, masked
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Samples (B, n) at the checkpoint's rate -> hidden states (B, N, C), zeros beyond a clip's end.
+
+        `attention_mask` (B, n) is 1 for samples and 0 for the padding after them: nothing that is computed for a clip
+        sees its padding. Without it the whole row counts. `mask_time_indices` (B, N) replaces frames by the mask.
+        Raises ValueError for shapes, lengths and numbers that the model cannot take.
+        """
+        encoded = self.encode(
+            input_values,
+            attention_mask,
+            mask_time_indices=mask_time_indices,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        output = AudioModelOutput(
+            encoded.sequences.unpack(encoded.rows),
+            encoded.frames.unpack(encoded.features),
+            encoded.hidden_states,
+            encoded.attentions,
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+HEADS = {
+    "PreTraining": Row(audio_heads.PreTraining, ("feat_quantizer_dropout",)),
+    "CTC": Row(audio_heads.CTC, ("final_dropout",)),
+    "SequenceClassification": Row(audio_heads.SequenceClassification),
+    "AudioFrameClassification": Row(audio_heads.FrameClassification),
+    "XVector": Row(audio_heads.XVector),
+}
+# Wav2Vec2ForPreTraining, Wav2Vec2ForCTC, ...
+globals().update(heads.published(Wav2Vec2Model, HEADS))
