@@ -45,19 +45,25 @@ def _milliseconds(run: Callable[[], Any]) -> float:
 def compare(benchmark: Any) -> Callable[..., None]:
     """Benchmark `ours`, and note in its extra information how much slower the fastest of the others is, paired.
 
-    `others` maps names, such as transformers' attention implementations, to callables; `goal` is the ratio to reach.
+    `others` maps names, such as transformers' attention implementations, to callables; `goal` is the ratio to reach,
+    and `work` says for the report what was measured.
     """
 
-    def run(ours: Callable[[], Any], others: dict[str, Callable[[], Any]], goal: float, rounds: int = 9) -> None:
+    def run(
+        work: str, ours: Callable[[], Any], others: dict[str, Callable[[], Any]], goal: float, rounds: int = 9
+    ) -> None:
         torch.set_num_threads(THREADS)
         with torch.inference_mode():
             pairs = {name: paired(ours, theirs, rounds) for name, theirs in others.items()}
             best = min(pairs, key=lambda name: pairs[name].ratio)
             benchmark.extra_info.update(
-                against=best, ratio=round(pairs[best].ratio, 2), theirs_ms=round(pairs[best].theirs_ms, 1),
-                ours_ms=round(pairs[best].ours_ms, 1), goal=goal,
+                work=work,
+                ours=f"{pairs[best].ours_ms:.0f} ms",
+                theirs=f"{pairs[best].theirs_ms:.0f} ms ({best})",
+                ratio=round(pairs[best].ratio, 2),
                 ratios={name: round(pair.ratio, 2) for name, pair in pairs.items()},
-            )  # fmt: skip
+                goal=goal,
+            )
             benchmark.pedantic(ours, rounds=3, warmup_rounds=1)
         assert pairs[best].ratio >= goal, f"{pairs[best]} against {best}; the goal is {goal}"
 
