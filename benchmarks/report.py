@@ -1,7 +1,7 @@
 """The README's table from measurements: `python -m benchmarks.report benchmarks/results/cpu.json`.
 
-The file is what `python -m pytest benchmarks --benchmark-json=FILE` wrote. With `--write` the table replaces what stands
-between the README's two `measured` marks, and the file is cut down to what the table needs, so that it can be committed.
+The file is what `python -m pytest benchmarks --benchmark-json=FILE` wrote. With `--write` the table replaces what
+stands between the README's two `measured` marks, and the file is cut down to what the table needs, to be committed.
 """
 
 from __future__ import annotations
