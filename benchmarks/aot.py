@@ -24,8 +24,9 @@ from typing import Any
 import torch
 import triton
 from minitrans.kernels.attention import SHORT_ROWS, attention
+from minitrans.kernels.bias_gelu import bias_gelu
+from minitrans.kernels.convolution import convolution
 from minitrans.kernels.embedding_layer_norm import embedding_layer_norm
-from minitrans.kernels.gelu import bias_gelu
 from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, residual_layer_norm
 from minitrans.kernels.merge_layer_norm import merge_layer_norm
 from minitrans.kernels.window_attention import window_attention
@@ -107,6 +108,7 @@ def cases() -> Iterator[Case]:
         name = str(dtype).removeprefix("torch.")
         for width in (96, 768, 1024):
             yield Case(f"{name}, C {width}", False, partial(call_rows, dtype, width))
+        yield Case(f"{name}, C 512, K 10", dtype is not torch.float32, partial(call_convolution, dtype))
 
 
 def call_attention(dtype: torch.dtype, tf32: bool, head_dim: int, longest: int, full: bool, backward: bool) -> object:
@@ -138,6 +140,11 @@ def call_rows(dtype: torch.dtype, width: int) -> None:
     merge_layer_norm(x.view(2, 16, 2, width), weight.repeat(4), weight.repeat(4), 1e-5)
 
 
+def call_convolution(dtype: torch.dtype) -> Tensor:
+    rows, weight = torch.zeros(4000, 1, dtype=dtype), torch.zeros(512, 10, 1, dtype=dtype)
+    return convolution(rows, weight, torch.zeros(512, dtype=dtype), 5, 1, "gelu")
+
+
 class Driver:
     """Stands for a GPU that Triton can ask for its name, and for nothing else."""
 
@@ -161,7 +168,11 @@ def compile_for(name: str) -> list[Cost]:
 
     def compile_only(self: JITFunction, *args: object, grid: object, warmup: bool, **options: Any) -> None:
         compiled = compile_and_run(self, *args, grid=grid, warmup=True, **options)
-        costs.append(read_cost(self.__module__.rpartition(".")[2] + self.__name__, case, options, compiled))
+        costs.append(
+            read_cost(
+                self.__module__.rpartition(".")[2] + self.__name__.replace("_forward", ""), case, options, compiled
+            )
+        )
 
     triton.runtime.driver.set_active(Driver(TARGETS[name]))
     JITFunction.run = compile_only
@@ -186,7 +197,11 @@ def read_cost(kernel: str, case: Case, options: dict[str, Any], compiled: Any) -
     registers, spilled = (int(re.search(rf"{re.escape(key)}\s*(\d+)", header)[1]) for key in counters)  # type: ignore[index]
     known = (name for target in TARGETS.values() for name in target.matrix)
     matrix = next((name for name in dict.fromkeys(known) if re.search(rf"(?<!g){re.escape(name)}", text)), "")
-    tile = tuple(options[key] for key in ("BLOCK_M", "BLOCK_N", "ROWS", "BLOCK_C", "COLUMNS") if key in options)
+    tile = tuple(
+        options[key]
+        for key in ("BLOCK_M", "BLOCK_N", "ROWS", "BLOCK_C", "COLUMNS", "FRAMES", "CHANNELS")
+        if key in options
+    )
     warps, shared = compiled.metadata.num_warps, compiled.metadata.shared
     return Cost(kernel, case.name, tile, warps, registers, spilled, shared, matrix, case.products)
 

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from minitrans.kernels import bias_gelu as gelu
 from minitrans.kernels import embedding_layer_norm as embedding
-from minitrans.kernels import gelu, layer_norm, merge_layer_norm
+from minitrans.kernels import layer_norm, merge_layer_norm
 from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings
 from transformers.models.swin.modeling_swin import SwinPatchMerging

@@ -1,0 +1,90 @@
+# mypy: allow-untyped-defs
+# ruff: noqa: N803
+"""A strided convolution of samples, its bias and GELU: Wav2Vec2's first layer, its group norm folded into the filter.
+
+Mathematics. Of one channel in, with K taps: y[t, c] = activation(bias[c] + Σₖ weight[c, k] · x[t · stride + k]). The
+layer's group norm over time is linear once its statistics are known, and those follow from the windows' mean and
+covariance without the convolution (`ops.group_norm_filter`, in float64); so it is part of weight and bias here.
+
+As a matrix product of windows (frames × K) and filters (K × C), whose windows overlap in the cache instead of being
+copied: only the samples are read and only the frames written.
+
+Cost. 2·K·T·C FLOPs, and T·C elements written, since there are 1 / (C / stride) as many samples. 16 clips of 10 s with
+512 channels, K 10 and stride 5 are T = 512 000 frames; in 16 bits 524 MB / 3.35 TB/s = 157 µs on an H100, and
+5.2 GFLOP on tensor cores 5 µs. The exact erf of 262 M values costs more than both: at some 25 instructions each,
+128 lanes on 132 multiprocessors and 1.755 GHz, 221 µs. Unfused, the GELU and the norm would each read and write the
+frames again: at least 784 µs.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .bias_gelu import gelu
+from .launch import dot_precision, launch, operator, why_not_here
+
+FRAMES = 64
+CHANNELS = 64
+TAPS = 16
+"""The most taps of a filter: the smallest depth of a matrix instruction."""
+
+
+@triton.jit(do_not_specialize=["frames"])
+def _forward(
+    x, weight, bias, out, frames, channels, STRIDE: tl.constexpr, KERNEL: tl.constexpr,
+    FRAMES: tl.constexpr, CHANNELS: tl.constexpr, TAPS: tl.constexpr, GELU: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    columns = tl.cdiv(channels, CHANNELS)
+    frame = (tl.program_id(0) // columns).to(tl.int64) * FRAMES + tl.arange(0, FRAMES)
+    channel = tl.program_id(0) % columns * CHANNELS + tl.arange(0, CHANNELS)
+    tap = tl.arange(0, TAPS)
+    real, present, used = frame < frames, channel < channels, tap < KERNEL
+    windows = tl.load(x + frame[:, None] * STRIDE + tap[None, :], mask=real[:, None] & used[None, :], other=0.0)
+    taps = tl.load(weight + channel[None, :] * KERNEL + tap[:, None], mask=used[:, None] & present[None, :], other=0.0)
+    y = tl.dot(windows, taps, input_precision=PRECISION)
+    if bias is not None:
+        y += tl.load(bias + channel, mask=present, other=0.0).to(tl.float32)[None, :]
+    if GELU:
+        y = gelu(y)
+    tl.store(out + frame[:, None] * channels + channel[None, :], y, mask=real[:, None] & present[None, :])
+
+
+def _frames(rows: Tensor, weight: Tensor, stride: int) -> int:
+    return (rows.shape[0] - weight.shape[1]) // stride + 1
+
+
+def _fake(rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str) -> Tensor:
+    return rows.new_empty(_frames(rows, weight, stride), weight.shape[0])
+
+
+@operator(_fake)
+def convolution(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str
+) -> Tensor:
+    """Samples (N, 1), weight (C, K, 1), bias (C,) -> frames (⌊(N − K) / stride⌋ + 1, C), undilated."""
+    frames, channels = _frames(rows, weight, stride), weight.shape[0]
+    out = torch.empty((frames, channels), dtype=rows.dtype, device=rows.device)
+    grid = (triton.cdiv(frames, FRAMES) * triton.cdiv(channels, CHANNELS),)
+    launch(
+        _forward, grid, rows.contiguous(), weight.contiguous(), bias, out, frames, channels,
+        STRIDE=stride, KERNEL=weight.shape[1], FRAMES=FRAMES, CHANNELS=CHANNELS, TAPS=TAPS,
+        GELU=activation == "gelu", PRECISION=dot_precision(rows.dtype), num_warps=4,
+    )  # fmt: skip
+    return out
+
+
+def why_not(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str
+) -> str | None:
+    """The reason why `convolution` cannot take these arguments, or None."""
+    reason = why_not_here((rows, weight, bias))
+    if reason:
+        return reason
+    if rows.dtype != weight.dtype:
+        return f"rows and weight have the dtypes {rows.dtype} and {weight.dtype}; the kernel multiplies equal ones"
+    if weight.shape[2] != 1 or weight.shape[1] > TAPS or dilation != 1:
+        return f"the kernel is for one channel in, at most {TAPS} taps and no dilation; others are matrix products"
+    if activation not in ("gelu", "linear"):
+        return f"the activation is {activation!r}; the kernel has 'gelu' and 'linear'"
+    return None
