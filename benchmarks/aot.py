@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -107,12 +106,17 @@ def cases() -> Iterator[Case]:
     for dtype in (torch.bfloat16, torch.float32):
         name = str(dtype).removeprefix("torch.")
         for width in (96, 768, 1024):
-            yield Case(f"{name}, C {width}", False, partial(call_rows, dtype, width))
+            for label, call in row_calls(dtype, width).items():
+                yield Case(f"{name}, C {width}{label}", False, call)
         yield Case(f"{name}, C 512, K 10", dtype is not torch.float32, partial(call_convolution, dtype))
 
 
+def exact_products(exact: bool) -> None:
+    torch.backends.cuda.matmul.fp32_precision = "ieee" if exact else "tf32"
+
+
 def call_attention(dtype: torch.dtype, tf32: bool, head_dim: int, longest: int, full: bool, backward: bool) -> object:
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    exact_products(not tf32)
     q, k, v = torch.zeros(2 * longest, 3, 12, head_dim, dtype=dtype).unbind(1)
     starts, lengths = torch.tensor([0, longest]), torch.tensor([longest, longest])
     bias = torch.zeros(12, longest, longest, dtype=dtype) if full else None
@@ -124,23 +128,28 @@ def call_attention(dtype: torch.dtype, tf32: bool, head_dim: int, longest: int, 
 
 
 def call_window_attention(dtype: torch.dtype, tf32: bool, head_dim: int, window: int) -> Tensor:
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    exact_products(not tf32)
     qkv, padding = torch.zeros(8, 30, 30, 3, 3, head_dim, dtype=dtype), torch.zeros(3, 3, head_dim, dtype=dtype)
     table = torch.zeros((2 * window - 1) ** 2, 3, dtype=dtype)
     return window_attention(qkv, table, window, window // 2, padding)
 
 
-def call_rows(dtype: torch.dtype, width: int) -> None:
+def row_calls(dtype: torch.dtype, width: int) -> dict[str, Callable[[], object]]:
+    """Calls of the kernels that hold whole rows, with what tells apart those of one kernel."""
     x, weight, index = torch.zeros(64, width, dtype=dtype), torch.zeros(width, dtype=dtype), torch.zeros(64).long()
-    layer_norm(x, weight, weight, 1e-5)
-    add_layer_norm(x, x, weight, weight, 1e-5)
-    residual_layer_norm(x, x, weight, weight, 1e-5)
-    bias_gelu(x, weight)
-    embedding_layer_norm(index, index, index, x, x, x, weight, weight, 1e-5)
-    merge_layer_norm(x.view(2, 16, 2, width), weight.repeat(4), weight.repeat(4), 1e-5)
+    norm, tables = (weight, weight, 1e-5), (index, index, index, x, x, x)
+    return {
+        "": partial(layer_norm, x, *norm),
+        ", add": partial(add_layer_norm, x, x, *norm),
+        ", add and keep": partial(residual_layer_norm, x, x, *norm),
+        ", gathered": partial(embedding_layer_norm, *tables, *norm),
+        ", merged": partial(merge_layer_norm, x.view(2, 16, 2, width), weight.repeat(4), weight.repeat(4), 1e-5),
+        ", GELU": partial(bias_gelu, x, weight),
+    }
 
 
 def call_convolution(dtype: torch.dtype) -> Tensor:
+    exact_products(True)
     rows, weight = torch.zeros(4000, 1, dtype=dtype), torch.zeros(512, 10, 1, dtype=dtype)
     return convolution(rows, weight, torch.zeros(512, dtype=dtype), 5, 1, "gelu")
 
@@ -164,24 +173,22 @@ class Driver:
 def compile_for(name: str) -> list[Cost]:
     """The costs of all cases on one target; once a process, since Triton keeps what it compiled for a device."""
     costs: list[Cost] = []
+    target = TARGETS[name]
     compile_and_run = JITFunction.run
 
     def compile_only(self: JITFunction, *args: object, grid: object, warmup: bool, **options: Any) -> None:
         compiled = compile_and_run(self, *args, grid=grid, warmup=True, **options)
-        costs.append(
-            read_cost(
-                self.__module__.rpartition(".")[2] + self.__name__.replace("_forward", ""), case, options, compiled
-            )
-        )
+        kernel = self.__module__.rpartition(".")[2] + self.__name__.removesuffix("_forward")
+        costs.append(read_cost(kernel, case, target, options, compiled))
 
-    triton.runtime.driver.set_active(Driver(TARGETS[name]))
+    triton.runtime.driver.set_active(Driver(target))
     JITFunction.run = compile_only
     for case in cases():
         case.call()
     return costs
 
 
-def read_cost(kernel: str, case: Case, options: dict[str, Any], compiled: Any) -> Cost:
+def read_cost(kernel: str, case: Case, target: Target, options: dict[str, Any], compiled: Any) -> Cost:
     """Registers and spills stand in the program's own header: NVIDIA's is read by cuobjdump, AMD's is text."""
     if "cubin" in compiled.asm:
         text = compiled.asm["ptx"]
@@ -190,18 +197,14 @@ def read_cost(kernel: str, case: Case, options: dict[str, Any], compiled: Any) -
             file.flush()
             command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
             header = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        counters = ("REG:", "STACK:")
+        counters = (r"REG:(\d+)", r"STACK:(\d+)")
     else:
         text = header = compiled.asm["amdgcn"]
-        counters = (".vgpr_count:", ".vgpr_spill_count:")
-    registers, spilled = (int(re.search(rf"{re.escape(key)}\s*(\d+)", header)[1]) for key in counters)  # type: ignore[index]
-    known = (name for target in TARGETS.values() for name in target.matrix)
-    matrix = next((name for name in dict.fromkeys(known) if re.search(rf"(?<!g){re.escape(name)}", text)), "")
-    tile = tuple(
-        options[key]
-        for key in ("BLOCK_M", "BLOCK_N", "ROWS", "BLOCK_C", "COLUMNS", "FRAMES", "CHANNELS")
-        if key in options
-    )
+        counters = (r"\.vgpr_count:\s+(\d+)", r"\.vgpr_spill_count:\s+(\d+)")
+    registers, spilled = (int(re.findall(counter, header)[0]) for counter in counters)
+    matrix = next((name for name in target.matrix if name in text), "")
+    sizes = ("BLOCK_M", "BLOCK_N", "ROWS", "BLOCK_C", "COLUMNS", "FRAMES", "CHANNELS")
+    tile = tuple(options[size] for size in sizes if size in options)
     warps, shared = compiled.metadata.num_warps, compiled.metadata.shared
     return Cost(kernel, case.name, tile, warps, registers, spilled, shared, matrix, case.products)
 
@@ -219,12 +222,18 @@ def complaint(target: Target, cost: Cost) -> str | None:
     return None
 
 
+def cell(cost: Cost) -> list[str]:
+    """What the table says about a kernel on one target."""
+    spilled = f"**spills {cost.spilled}**" if cost.spilled else ""
+    return [f"{cost.registers}", f"{cost.shared / 1024:.0f} KiB", cost.matrix, spilled]
+
+
 def table(costs: dict[str, list[Cost]]) -> str:
     """A row a configuration, a column a target: registers, KiB of shared memory, matrix instruction."""
     lines = ["| kernel | case | tile, warps | " + " | ".join(costs) + " |", "| --- " * (3 + len(costs)) + "|"]
     for same in zip(*costs.values(), strict=True):
         first = same[0]
-        cells = [f"{cost.registers}, {cost.shared / 1024:.0f} KiB {cost.matrix}".rstrip() for cost in same]
+        cells = [", ".join(filter(None, cell(cost))) for cost in same]
         tile = " × ".join(map(str, first.tile))
         lines.append(f"| {first.kernel} | {first.case} | {tile}, {first.warps} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -235,8 +244,8 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", default=list(TARGETS), help=f"of {', '.join(TARGETS)}; all by default")
     parser.add_argument("--write", action="store_true", help="put the table into kernels/README.md")
     options = parser.parse_args()
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        costs = dict(zip(options.targets, pool.map(compile_for, options.targets), strict=True))
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
+        costs = dict(zip(options.targets, pool.map(compile_for, options.targets, chunksize=1), strict=True))
     text = table(costs)
     print(text)
     if options.write:

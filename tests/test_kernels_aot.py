@@ -1,0 +1,23 @@
+"""Compiles every shipped configuration for sm_80 and sm_90, in a process that does not interpret."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def configurations(table):
+    """Kernel, case and tile of each row of a Markdown table that benchmarks/aot.py wrote."""
+    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| ") and " × " in line]
+    return {tuple(cell.strip() for cell in row) for row in rows}
+
+
+def test_no_configuration_spills_or_outgrows_the_device_and_the_readme_lists_them_all():
+    command = [sys.executable, "-m", "benchmarks.aot", "sm_80", "sm_90"]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert len(configurations(result.stdout)) > 50
+    assert configurations(result.stdout) == configurations((ROOT / "kernels" / "README.md").read_text("utf-8"))
