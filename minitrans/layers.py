@@ -143,14 +143,15 @@ def pack_text(
     config: Config,
     device: torch.device,
     input_ids: Tensor | None,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | Sequences | None,
     position_ids: Tensor | None,
     inputs_embeds: Tensor | None,
 ) -> TextRows:
     """Check what a text model was given, (B, N) or (B, N, C), and pack it.
 
-    A token's position is its column, whatever is padded, unless `position_ids` (B or 1, N) says otherwise. Raises
-    ValueError, with the value, for shapes, devices, indices and lengths that the model cannot take.
+    `attention_mask` is (B, N), or the sequences that it would make. A token's position is its column, whatever is
+    padded, unless `position_ids` (B or 1, N) says otherwise. Raises ValueError, with the value, for shapes, devices,
+    indices and lengths that the model cannot take.
     """
     name, tokens = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
@@ -203,9 +204,11 @@ def _check_tensor(name: str, value: Any, device: torch.device, *, whole: bool) -
         raise ValueError(f"{name} is on {value.device}, the model on {device}; move one of them with .to().")
 
 
-def _sequences(mask: Tensor | None, batch: int, length: int, device: torch.device) -> Sequences:
+def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device: torch.device) -> Sequences:
     if mask is None:
         return Sequences.full(batch, length, device)
+    if isinstance(mask, Sequences):
+        return mask
     if not isinstance(mask, Tensor):
         raise TypeError(f"attention_mask is a {type(mask).__name__}; it must be a tensor.")
     if tuple(mask.shape) != (batch, length):
@@ -213,9 +216,12 @@ def _sequences(mask: Tensor | None, batch: int, length: int, device: torch.devic
             f"attention_mask has the shape {tuple(mask.shape)}; it must be {(batch, length)}, 1 for a token and 0 for "
             "padding."
         )
-    if mask.dtype != torch.bool and not torch.compiler.is_compiling() and not ((mask == 0) | (mask == 1)).all():
+    if torch.compiler.is_compiling():
+        return Sequences.from_mask(mask, device)
+    mask = mask.cpu()  # once: what the host asks of a mask on a GPU would each time wait for it
+    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
         raise ValueError("attention_mask holds other values than 0 and 1; additive masks are not taken.")
-    return Sequences.from_mask(mask.to(device))
+    return Sequences.from_mask(mask, device)
 
 
 class MapTrace:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from minitrans import hub, ops, weights
 from minitrans.config import Config
 from minitrans.weights import LoadReport, Naming, Table
+
+if TYPE_CHECKING:
+    from minitrans.frozen import FrozenModel
 
 logger = logging.getLogger("minitrans")
 
@@ -195,6 +199,27 @@ class PretrainedModel(nn.Module):
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload what `save_pretrained` writes; options as in `minitrans.hub.push_folder`. Returns the address."""
         return hub.push_folder(repo_id, self.save_pretrained, **options)
+
+    def freeze(self, batch_sizes: Iterable[int] = (1,), lengths: Iterable[int] | None = None) -> FrozenModel:
+        """A callable that replays a CUDA graph for each size of input: for small batches, where launching dominates.
+
+        A graph is recorded for each of `batch_sizes` texts of up to each of `lengths` tokens (the powers of two from
+        16 to what the model takes, by default). For text models without a head, on a GPU, in evaluation mode; raises
+        ValueError or RuntimeError otherwise. What it gives and takes: `minitrans.frozen.FrozenModel`.
+        """
+        from minitrans import frozen
+
+        limit = getattr(self.config, "max_position_embeddings", 0)
+        if self.main_input_name != "input_ids" or self.base_model is not self:
+            raise ValueError(f"{type(self).__name__} is no text model without a head; freeze one, or its .base_model.")
+        if self.device.type != "cuda":
+            raise ValueError(f"CUDA graphs need a GPU, and the model is on {str(self.device)!r}; move it with .to().")
+        if lengths is None:
+            lengths = {min(2**power, limit) for power in range(4, limit.bit_length() + 1)}
+        shapes = set(product(batch_sizes, lengths))
+        if not shapes or not all(batch > 0 and 0 < length <= limit for batch, length in shapes):
+            raise ValueError(f"{sorted(shapes)} are no sizes (batch, length) of texts of 1 to {limit} tokens.")
+        return frozen.FrozenModel(self, shapes, frozen.recorder(self.device))
 
     # Tensors
 

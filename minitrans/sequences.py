@@ -7,6 +7,7 @@ layer but attention needs to know; padding costs nothing, and a sequence gives t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -37,24 +38,34 @@ class Sequences:
         return cls((batch, length), starts, lengths, length, spans, None)
 
     @classmethod
-    def from_mask(cls, mask: Tensor) -> Sequences:
-        """Sequences of the cells where `mask` (B, N) is not 0; padding may be left, right or between.
+    def padded(cls, lengths: Tensor, length: int) -> Sequences:
+        """All B·N cells as rows, `lengths` (B,) int32 on the device: nothing depends on the host or on their values.
 
-        Raises ValueError where a sequence keeps no cell.
+        Each sequence stands at the start of its N cells and has one row at least; the rows behind it belong to nobody.
+        """
+        batch = lengths.shape[0]
+        starts = torch.arange(batch, dtype=torch.int32, device=lengths.device) * length
+        return cls((batch, length), starts, lengths, length, None, None)
+
+    @classmethod
+    def from_mask(cls, mask: Tensor, device: torch.device) -> Sequences:
+        """Sequences on `device` of the cells where `mask` (B, N) is not 0; padding may be left, right or between.
+
+        What the host needs to know is read from the mask on the CPU: one on a GPU costs a synchronisation. Raises
+        ValueError where a sequence keeps no cell.
         """
         batch, length = mask.shape
         if torch.compiler.is_compiling():
-            return cls._padded(mask != 0)
-        kept = mask != 0
+            return cls._reordered(mask.to(device) != 0)
+        kept = mask.cpu() != 0
         counts = kept.sum(1).tolist()
         if 0 in counts:
             raise ValueError(
                 f"attention_mask keeps no token of sequence {counts.index(0)} (of {batch}); leave the sequence out."
             )
         if sum(counts) == batch * length:
-            return cls.full(batch, length, mask.device)
-        cells = kept.flatten().nonzero().squeeze(1)
-        return cls._ragged((batch, length), counts, cells)
+            return cls.full(batch, length, device)
+        return cls._ragged((batch, length), counts, kept, device)
 
     @classmethod
     def from_lengths(cls, lengths: list[int], width: int, device: torch.device) -> Sequences:
@@ -62,24 +73,24 @@ class Sequences:
         if min(lengths) == width:
             return cls.full(len(lengths), width, device)
         kept = torch.arange(width) < torch.tensor(lengths)[:, None]
-        return cls._ragged((len(lengths), width), lengths, kept.flatten().nonzero().squeeze(1).to(device))
+        return cls._ragged((len(lengths), width), lengths, kept, device)
 
     @classmethod
-    def _ragged(cls, shape: tuple[int, int], lengths: list[int], cells: Tensor) -> Sequences:
-        ends = torch.tensor(lengths).cumsum(0)
-        starts = [int(end) - length for end, length in zip(ends, lengths, strict=True)]
+    def _ragged(cls, shape: tuple[int, int], lengths: list[int], kept: Tensor, device: torch.device) -> Sequences:
+        ends = accumulate(lengths)
+        starts = [end - length for end, length in zip(ends, lengths, strict=True)]
         return cls(
             shape,
-            torch.tensor(starts, dtype=torch.int32).to(cells.device, non_blocking=True),
-            torch.tensor(lengths, dtype=torch.int32).to(cells.device, non_blocking=True),
+            _moved(torch.tensor(starts, dtype=torch.int32), device),
+            _moved(torch.tensor(lengths, dtype=torch.int32), device),
             max(lengths),
             tuple(zip(starts, lengths, strict=True)),
-            cells,
+            _moved(kept.flatten().nonzero().squeeze(1), device),
         )
 
     @classmethod
-    def _padded(cls, kept: Tensor) -> Sequences:
-        """All B·N cells as rows, real ones first in each sequence: static shapes, for torch.compile."""
+    def _reordered(cls, kept: Tensor) -> Sequences:
+        """As `padded`, for any mask (B, N): real cells first in each sequence. For torch.compile."""
         batch, length = kept.shape
         starts = torch.arange(batch, dtype=torch.int32, device=kept.device) * length
         order = torch.argsort(kept.logical_not().to(torch.uint8), dim=1, stable=True)
@@ -88,8 +99,8 @@ class Sequences:
 
     @property
     def ragged(self) -> bool:
-        """Whether some cell of the batch is padding, or rows stand in another order than cells."""
-        return self.cells is not None
+        """Whether some cell of the batch may be padding, or rows stand in another order than cells."""
+        return self.cells is not None or self.spans is None
 
     def row_positions(self) -> Tensor:
         """Each row's column in the batch, (T,) int64."""
@@ -105,9 +116,9 @@ class Sequences:
 
     def unpack(self, rows: Tensor) -> Tensor:
         """Rows (T, ...) -> (B, N, ...), zeros where there was padding."""
+        rows = self.blank(rows)
         if self.cells is None:
             return rows.reshape(*self.shape, *rows.shape[1:])
-        rows = self.blank(rows)
         grid = rows.new_zeros(self.shape[0] * self.shape[1], *rows.shape[1:])
         return grid.index_copy(0, self.cells, rows).reshape(*self.shape, *rows.shape[1:])
 
@@ -121,7 +132,7 @@ class Sequences:
     def blank(self, rows: Tensor) -> Tensor:
         """Rows with zeros in those that hold no token."""
         real = self.real()
-        return rows if real is None else rows * real.view(-1, *[1] * (rows.dim() - 1))
+        return rows if real is None else torch.where(real.view(-1, *[1] * (rows.dim() - 1)), rows, 0)
 
     def first(self, rows: Tensor) -> Tensor:
         """The first row of each sequence, (B, ...)."""
@@ -135,3 +146,8 @@ class Sequences:
         else:
             total = torch.stack([rows[start : start + count].sum(0) for start, count in self.spans])
         return total / self.lengths[:, None].to(rows.dtype)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on `device`; from pinned memory, since a copy from other memory may wait for the GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -1,0 +1,182 @@
+"""Everything of `freeze()` but the recording itself: buckets, filling, the static forward pass, what comes out.
+
+In place of the GPU's recorder stands one that runs the same computation; the forward pass is shown to be free of
+anything that depends on data by running it where data cannot be read.
+"""
+
+import pytest
+import torch
+from checkpoints import batch, pair, relative
+from torch.testing import assert_close
+
+import minitrans
+from minitrans.frozen import Bucket, FrozenModel, right_padded
+from minitrans.sequences import Sequences
+
+NAMES = ["BertModel", "DistilBertModel"]
+SHAPES = [(1, 4), (1, 24), (4, 8), (4, 24)]
+
+
+def frozen(model, shapes=SHAPES):
+    return FrozenModel(model, shapes, lambda compute: compute)
+
+
+def buckets_used(subject):
+    """The shapes of the buckets that answer from here on."""
+    used = []
+
+    def watched(bucket):
+        def run():
+            used.append(bucket.shape)
+            return bucket.compute()
+
+        return run
+
+    for bucket in subject.buckets:
+        bucket.run = watched(bucket)
+    return used
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_numbers_of_transformers_in_the_smallest_bucket(name, tmp_path):
+    theirs, ours = pair(name, tmp_path)
+    subject = frozen(ours)
+    used = buckets_used(subject)
+    for shape in [(1, 3), (1, 4), (1, 5), (2, 8), (4, 24), (3, 9), (1, 24)]:
+        given = batch(theirs, shape, seed=sum(shape))
+        with torch.no_grad():
+            expected = theirs(**given.inputs)
+        found = subject(**given.inputs)
+        hidden = expected.last_hidden_state * given.mask[..., None]
+        assert relative(found.last_hidden_state, hidden) < 1e-5
+        assert (found.last_hidden_state[given.mask == 0] == 0).all()
+        if "pooler_output" in found:
+            assert relative(found.pooler_output, expected.pooler_output) < 1e-5
+        assert type(found) is type(ours(**given.inputs))
+    assert used == [(1, 4), (1, 4), (1, 24), (4, 8), (4, 24), (4, 24), (1, 24)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_does_not_depend_on_what_was_asked_before_and_is_the_callers(name, tmp_path):
+    _, ours = pair(name, tmp_path)
+    subject = frozen(ours, [(4, 24)])
+    short, long = batch(ours, (1, 3), seed=1), batch(ours, (4, 24), seed=2)
+    first = subject(**short.inputs)
+    kept = first.last_hidden_state.clone()
+    subject(**long.inputs)
+    assert torch.equal(first.last_hidden_state, kept)
+    assert torch.equal(subject(**short.inputs).last_hidden_state, kept)
+    types = {"input_ids": short.inputs["input_ids"]}
+    assert_close(subject(**types).last_hidden_state, ours(**types).last_hidden_state)
+
+
+@pytest.mark.parametrize("change", ["longer", "more", "left", "hole", "vectors", "attentions", "positions"])
+def test_other_inputs_are_the_models(change, tmp_path):
+    _, ours = pair("BertModel", tmp_path)
+    subject = frozen(ours, [(2, 8)])
+    used = buckets_used(subject)
+    shape = {"longer": (2, 9), "more": (3, 8)}.get(change, (2, 8))
+    inputs = batch(ours, shape, padded=False).inputs
+    if change == "left":
+        inputs["attention_mask"][0, :2] = 0
+    if change == "hole":
+        inputs["attention_mask"][0, 3] = 0
+    if change == "vectors":
+        inputs = {"input_ids": None, "inputs_embeds": torch.randn(2, 8, 32)}
+    if change == "attentions":
+        inputs["output_attentions"] = True
+    if change == "positions":
+        inputs["position_ids"] = torch.arange(8).flip(0)[None]
+    found, expected = subject(**inputs), ours(**inputs)
+    assert used == []
+    assert found.keys() == expected.keys()
+    assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
+
+
+def test_any_padding_on_the_right_is_seen():
+    def lengths(rows):
+        mask = torch.tensor(rows)
+        return right_padded(mask.shape, mask)
+
+    assert lengths([[1, 1, 0], [1, 0, 0], [1, 1, 1]]) == [2, 1, 3]
+    assert lengths([[True, False]]) == [1]
+    for wrong in ([[0, 1]], [[1, 0, 1]], [[1, 1], [0, 0]], [[2, 1]], [[0.0, -1e4]]):
+        assert lengths(wrong) is None
+    assert right_padded(torch.Size((2, 3)), None) == [3, 3]
+    assert right_padded(torch.Size((2, 3)), torch.ones(2, 4)) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_that_change_in_place_are_seen(name, tmp_path):
+    _, ours = pair(name, tmp_path)
+    subject, given = frozen(ours), batch(ours, (2, 7))
+    before = subject(**given.inputs).last_hidden_state
+    ours.load_state_dict({path: x + 0.1 for path, x in ours.state_dict().items()})
+    after = subject(**given.inputs).last_hidden_state
+    assert relative(after, before) > 1e-3
+    assert_close(after, ours(**given.inputs).last_hidden_state)
+
+
+def test_what_is_refused(tmp_path):
+    _, ours = pair("BertModel", tmp_path)
+    subject = frozen(ours)
+    with pytest.raises(ValueError, match=r"need a GPU, and the model is on 'cpu'"):
+        ours.freeze()
+    with pytest.raises(ValueError, match="no text model without a head"):
+        minitrans.BertForMaskedLM(ours.config).freeze()
+    with pytest.raises(ValueError, match="input_ids holds 97"):
+        subject(torch.tensor([[5, 97]]))
+    with pytest.raises(ValueError, match="token_type_ids holds 2"):
+        subject(torch.tensor([[5, 6]]), token_type_ids=torch.tensor([[0, 2]]))
+    with pytest.raises(ValueError, match="keeps no token"):
+        subject(torch.tensor([[5, 6]]), torch.tensor([[0, 0]]))
+    with pytest.raises(ValueError, match="attention_mask has the shape"):
+        subject(torch.tensor([[5, 6]]), torch.ones(1, 3))
+    with pytest.raises(ValueError, match="whole numbers"):
+        subject(torch.tensor([[5.0, 6.0]]))
+    with pytest.raises(TypeError, match="surprise"):
+        subject(torch.tensor([[5, 6]]), surprise=torch.tensor([[5, 6]]))
+    ours.train()
+    with pytest.raises(RuntimeError, match="training mode"):
+        subject(torch.tensor([[5, 6]]))
+    with pytest.raises(RuntimeError, match="training mode"):
+        frozen(ours)
+    ours.eval().double()
+    with pytest.raises(RuntimeError, match="moved since it was frozen"):
+        subject(torch.tensor([[5, 6]]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_static_forward_reads_nothing_back(name, tmp_path):
+    """On the meta device nothing can be read: a forward pass that runs there waits for nothing."""
+    _, ours = pair(name, tmp_path)
+    ours.to("meta")
+    bucket = Bucket(ours, 3, 8)
+    assert bucket.compute().last_hidden_state.shape == (3, 8, 32)
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # with a mask, its values count
+        ours(bucket.inputs["input_ids"], torch.ones(3, 8, device="meta"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_mask_on_the_cpu_costs_no_synchronisation(name, side, tmp_path):
+    _, ours = pair(name, tmp_path)
+    given = batch(ours, (3, 9))
+    mask = given.mask if side == "right" else given.mask.flip(1)
+    expected = ours(**given.inputs).last_hidden_state
+    inputs = {key: x.to("meta") for key, x in given.inputs.items()}
+    found = ours.to("meta")(**{**inputs, "attention_mask": mask})
+    assert found.last_hidden_state.shape == expected.shape
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        ours(**inputs)
+
+
+def test_the_padded_layout_unpacks_to_zeros():
+    lengths = torch.tensor([2, 3], dtype=torch.int32)
+    sequences = Sequences.padded(lengths, 3)
+    rows = torch.full((6, 2), torch.inf)
+    rows[[0, 1, 3, 4, 5]] = 1
+    assert sequences.unpack(rows).tolist() == [[[1, 1], [1, 1], [0, 0]], [[1, 1]] * 3]
+    rows[2] = 0
+    assert_close(sequences.mean(rows), torch.ones(2, 2))
+    assert sequences.starts.tolist() == [0, 3]
