@@ -113,7 +113,7 @@ def feed_forward(
     need" (Vaswani et al. 2017), section 3.3.
     """
     objection = None if activation == "gelu" and up_bias is not None else "it computes gelu(x + bias) only"
-    kernel = _kernel("gelu", rows, up_bias, objection=objection)
+    kernel = _kernel("bias_gelu", rows, up_bias, objection=objection)
     if kernel is not None:
         return F.linear(kernel.bias_gelu(F.linear(rows, up), up_bias), down, down_bias)
     return plain.feed_forward(rows, up, up_bias, down, down_bias, activation)
@@ -147,7 +147,9 @@ def convolution(
     span = (weight.shape[1] - 1) * dilation + 1
     if rows.dim() != 2 or rows.shape[1] != weight.shape[2] or rows.shape[0] < span:
         raise ValueError(f"convolution takes at least {span} rows of {weight.shape[2]}, not {tuple(rows.shape)}.")
-    return plain.convolution(rows, weight, bias, stride, dilation, activation)
+    arguments = (rows, weight, bias, stride, dilation, activation)
+    kernel = _kernel("convolution", *arguments) if weight.shape[2] == 1 else None  # of more channels: a product
+    return (kernel or plain).convolution(*arguments)
 
 
 def group_norm_filter(
