@@ -32,7 +32,9 @@ _NAMES = {
         "AutoTokenizer",
     ),
     "minitrans.ops": ("engine",),
-    "minitrans.tasks.text": ("Embedder",),
+    "minitrans.tasks.audio": ("AudioClassifier", "Transcriber"),
+    "minitrans.tasks.image": ("FeatureMaps", "ImageClassifier"),
+    "minitrans.tasks.text": ("Embedder", "EntityRecognizer", "MaskFiller", "QuestionAnswerer", "TextClassifier"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

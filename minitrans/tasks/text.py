@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +17,6 @@ from torch import Tensor
 
 from minitrans import hub
 from minitrans.auto import (
-    AutoClass,
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
@@ -23,12 +25,58 @@ from minitrans.auto import (
     AutoTokenizer,
 )
 from minitrans.outputs import Encoded
-from minitrans.tasks.batches import answer_in_order, progress, windows
+from minitrans.sequences import Sequences
+from minitrans.tasks.base import Piece, Task, ranked, windows
 
 logger = logging.getLogger("minitrans")
 
-BATCH_TOKENS = 4096
-WINDOW = 2048  # texts read, tokenized and sorted at a time
+
+class TextTask(Task):
+    """A task on texts; sizes and the budget are in tokens. A text over `max_tokens` is cut, and the log says so.
+
+    A tuple is a pair of texts.
+    """
+
+    processing = AutoTokenizer
+    unit = "text"
+    budget = 4096
+
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int | None = None) -> None:
+        super().__init__(model, tokenizer)
+        limit = model.config.max_position_embeddings
+        self.tokenizer = tokenizer
+        self.max_tokens = min(limit, tokenizer.model_max_length, max_tokens or limit)
+
+    def is_one(self, inputs: Any) -> bool:
+        """See `Task`."""
+        return isinstance(inputs, (str, tuple))
+
+    def pieces(self, texts: Iterable[Any]) -> Iterator[Piece]:
+        """See `Task`."""
+        for window in windows(texts, self.window):
+            rows = self._rows(window)
+            long = [index for index, row in enumerate(rows) if len(row["input_ids"]) > self.max_tokens]
+            if long:
+                message = "%d of %d texts are longer than %d tokens and were cut."
+                logger.warning(message, len(long), len(rows), self.max_tokens)
+                cut = self._rows([window[index] for index in long], truncation=True, max_length=self.max_tokens)
+                for index, row in zip(long, cut, strict=True):
+                    rows[index] = row
+            for text, row in zip(window, rows, strict=True):
+                yield Piece(text, row, len(row["input_ids"]))
+
+    def _rows(self, texts: list[Any], **options: Any) -> list[dict[str, list[int]]]:
+        encoding = self.tokenizer(texts, verbose=False, **options)
+        return [{name: values[index] for name, values in encoding.items()} for index in range(len(texts))]
+
+    def run(self, pieces: list[Piece]) -> Sequence[Any]:
+        """See `Task`."""
+        batch = self.tokenizer.pad([piece.inputs for piece in pieces], return_tensors="pt")
+        return self.results(batch.to(self.model.device), pieces)
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
+        """As `run`, from the batch of its tensors (B, N)."""
+        raise NotImplementedError
 
 
 def _pool_mean(encoded: Encoded) -> Tensor:
@@ -49,28 +97,31 @@ def _pool_root_mean(encoded: Encoded) -> Tensor:
 
 
 POOLINGS: dict[str, Callable[[Encoded], Tensor]] = {
-    "mean": _pool_mean,
     "cls": _pool_first,
     "max": _pool_max,
+    "mean": _pool_mean,
     "mean_sqrt_len_tokens": _pool_root_mean,
 }
-# Older sentence-transformers folders hold one switch a pooling.
-_SWITCHES = {
-    "pooling_mode_mean_tokens": "mean",
+# Older sentence-transformers folders hold one switch a pooling; vectors of several are concatenated in this order.
+SWITCHES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
 
 
-class Embedder:
+class Embedder(TextTask):
     """Texts -> vectors, as a sentence-transformers folder describes, or by the mean over a BERT-like model's tokens.
 
     `dim` is the vectors' length, `max_tokens` where texts are cut, `pooling` the names of what is concatenated,
-    `normalize` whether vectors have length 1 by default, `prompt` what is put before every text.
+    `normalize` whether vectors have length 1, `prompt` what is put before every text, `lower` whether texts are
+    brought to lower case first.
     """
+
+    auto = AutoModel
 
     def __init__(
         self,
@@ -81,21 +132,20 @@ class Embedder:
         normalize: bool = False,
         max_tokens: int | None = None,
         prompt: str = "",
+        lower: bool = False,
     ) -> None:
+        super().__init__(model, tokenizer, max_tokens)
         unknown = [name for name in pooling if name not in POOLINGS]
         if unknown or not pooling:
             raise ValueError(f"The pooling is {list(pooling)}; known are {', '.join(POOLINGS)}.")
-        self.model, self.tokenizer = model, tokenizer
-        self.pooling, self.normalize, self.prompt = tuple(pooling), normalize, prompt
-        limit = model.config.max_position_embeddings
-        self.max_tokens = min(limit, tokenizer.model_max_length, max_tokens or limit)
+        self.pooling, self.normalize, self.prompt, self.lower = tuple(pooling), normalize, prompt, lower
         self.dim = model.config.hidden_size * len(self.pooling)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Embedder:
         """Read a folder or hub id; options as in `AutoModel.from_pretrained`.
 
-        Raises ValueError for a sentence-transformers module that is not computed here.
+        Raises ValueError for a sentence-transformers module or setting that is not computed here.
         """
         repository, options = hub.open_with(name_or_path, options)
         settings, transformer = _sentence_transformers_settings(repository)
@@ -104,70 +154,48 @@ class Embedder:
         tokenizer = AutoTokenizer.from_pretrained(transformer)
         return cls(AutoModel.from_pretrained(transformer, **options), tokenizer, **(settings or {}))
 
-    @torch.inference_mode()
     def encode(
         self,
         texts: str | Iterable[str],
         *,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         normalize: bool | None = None,
         prompt: str | None = None,
         show_progress: bool | None = None,
     ) -> np.ndarray:
         """Vectors (n, dim) float32 of n texts in their order; (dim,) for a single string.
 
-        A batch holds as many texts as fit into `batch_tokens` tokens; longer texts than `max_tokens` are cut, which
-        is said in the log. The progress bar shows on a terminal when the work is long, or as `show_progress` says.
+        A batch holds as many texts as fit into `batch_tokens` tokens, 4096 unless said otherwise.
         """
-        if isinstance(texts, str):
-            return self.encode([texts], batch_tokens=batch_tokens, normalize=normalize, prompt=prompt)[0]
-        prompt = self.prompt if prompt is None else prompt
-        total = len(texts) if isinstance(texts, Sequence) else None
-        vectors = [np.empty((0, self.dim), np.float32)]
-        with progress(total, "text", show_progress) as bar:
-            for window in windows(texts, WINDOW):
-                rows = self._tokenize(window, prompt)
-                pooled = answer_in_order(
-                    rows, [len(row["input_ids"]) for row in rows], batch_tokens, self._pooled, bar
-                )
-                vectors.append(np.stack(pooled))
-        result = np.concatenate(vectors)
-        if self.normalize if normalize is None else normalize:
-            result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
-        return result
+        job = copy(self)
+        job.normalize = self.normalize if normalize is None else normalize
+        job.prompt = self.prompt if prompt is None else prompt
+        vectors = job(texts, budget=batch_tokens, show_progress=show_progress)
+        return np.stack(vectors) if len(vectors) else np.empty((0, self.dim), np.float32)
 
-    def _tokenize(self, texts: list[str], prompt: str) -> list[dict[str, list[int]]]:
-        encoding = self.tokenizer([prompt + text if isinstance(text, str) else text for text in texts], verbose=False)
-        rows = [{name: values[index] for name, values in encoding.items()} for index in range(len(texts))]
-        long = [index for index, row in enumerate(rows) if len(row["input_ids"]) > self.max_tokens]
-        if long:
-            logger.warning(
-                "%d of %d texts are longer than %d tokens and were cut.", len(long), len(rows), self.max_tokens
-            )
-            cut = self.tokenizer(
-                [prompt + texts[index] for index in long], truncation=True, max_length=self.max_tokens
-            )
-            for position, index in enumerate(long):
-                rows[index] = {name: values[position] for name, values in cut.items()}
-        return rows
+    def _rows(self, texts: list[Any], **options: Any) -> list[dict[str, list[int]]]:
+        if self.prompt:
+            texts = [self.prompt + text if isinstance(text, str) else text for text in texts]
+        if self.lower:
+            texts = [text.lower() if isinstance(text, str) else text for text in texts]
+        return super()._rows(texts, **options)
 
-    def _pooled(self, rows: list[dict[str, list[int]]]) -> list[np.ndarray]:
-        batch = self.tokenizer.pad(rows, return_tensors="pt").to(self.model.device)
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
+        """See `TextTask`."""
         encoded = self.model.encode(**batch)
-        return list(torch.cat([POOLINGS[name](encoded) for name in self.pooling], dim=1).float().cpu().numpy())
+        vectors = torch.cat([POOLINGS[name](encoded) for name in self.pooling], dim=1).float()
+        return list((torch.nn.functional.normalize(vectors) if self.normalize else vectors).cpu().numpy())
 
 
 def _sentence_transformers_settings(
     repository: hub.Repository,
 ) -> tuple[dict[str, Any] | None, hub.Repository]:
     """What modules.json and its companions say, as options of `Embedder`, and where the transformer lies."""
-    path = repository.find("modules.json")
-    if path is None:
+    if repository.find("modules.json") is None:
         return None, repository
     modules = repository.json("modules.json", list)
     kinds = {str(module.get("type")).rpartition(".")[2]: module.get("path", "") for module in modules}
-    unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
-    if unknown or "Transformer" not in kinds:
+    if not {"Transformer"} <= set(kinds) <= {"Transformer", "Pooling", "Normalize"}:
         raise ValueError(
             f"modules.json of {repository.name} lists {', '.join(sorted(kinds))}; computed here are Transformer, "
             "Pooling and Normalize."
@@ -175,214 +203,182 @@ def _sentence_transformers_settings(
     settings: dict[str, Any] = {"normalize": "Normalize" in kinds}
     if "Pooling" in kinds:
         pooling = repository.json(f"{kinds['Pooling']}/config.json")
-        modes = pooling.get("pooling_mode") or [name for key, name in _SWITCHES.items() if pooling.get(key)]
+        if not pooling.get("include_prompt", True):
+            raise ValueError(f"{repository.name} has include_prompt false in its pooling; only true is computed here.")
+        modes = pooling.get("pooling_mode") or [name for key, name in SWITCHES.items() if pooling.get(key)] or ["mean"]
         settings["pooling"] = [modes] if isinstance(modes, str) else modes
-    if repository.find("sentence_bert_config.json"):
-        settings["max_tokens"] = repository.json("sentence_bert_config.json").get("max_seq_length")
+    transformer = repository.inside(kinds["Transformer"]) if kinds["Transformer"] else repository
+    if transformer.find("sentence_bert_config.json"):
+        own = transformer.json("sentence_bert_config.json")
+        settings |= {"max_tokens": own.get("max_seq_length"), "lower": bool(own.get("do_lower_case"))}
     if repository.find("config_sentence_transformers.json"):
         extra = repository.json("config_sentence_transformers.json")
         settings["prompt"] = (extra.get("prompts") or {}).get(extra.get("default_prompt_name")) or ""
-    transformer = kinds["Transformer"]
-    return settings, repository.inside(transformer) if transformer else repository
-
-
-class TextTask:
-    """A model with a head, its tokenizer, and the job of turning texts into plain Python answers.
-
-    Call it with any iterable of texts; it yields one answer a text, in order, while it reads.
-    """
-
-    auto: ClassVar[type[AutoClass]]
-
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.max_tokens = min(model.config.max_position_embeddings, tokenizer.model_max_length)
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Any:
-        """Read a folder or hub id; options as in `AutoModel.from_pretrained`."""
-        repository, options = hub.open_with(name_or_path, options)
-        return cls(cls.auto.from_pretrained(repository, **options), AutoTokenizer.from_pretrained(repository))
-
-    def __call__(
-        self, texts: Iterable[Any], *, batch_tokens: int = BATCH_TOKENS, show_progress: bool | None = None
-    ) -> Iterator[Any]:
-        """One answer for each text, in order."""
-        total = len(texts) if isinstance(texts, Sequence) else None
-        with progress(total, "text", show_progress) as bar:
-            for window in windows(texts, WINDOW):
-                pieces = [piece for number, text in enumerate(window) for piece in self.pieces(number, text)]
-                lengths = [len(piece["input_ids"]) for _, piece in pieces]
-                results = answer_in_order([piece for _, piece in pieces], lengths, batch_tokens, self._run)
-                of_text: list[list[Any]] = [[] for _ in window]
-                for (number, piece), result in zip(pieces, results, strict=True):
-                    of_text[number].append((piece, result))
-                for text, parts in zip(window, of_text, strict=True):
-                    yield self.answer(text, parts)
-                    bar.update(1)
-
-    def pieces(self, number: int, text: Any) -> Iterator[tuple[int, Mapping[str, list]]]:
-        """The text as model inputs, each with the text's number: one, cut at the model's maximum."""
-        yield number, self.tokenizer(text, truncation=True, max_length=self.max_tokens)
-
-    def overlapping(self, number: int, stride: int, *texts: str, **options: Any) -> Iterator[tuple[int, Mapping]]:
-        """The text as windows that overlap by `stride` tokens, with character offsets."""
-        windowed = self.tokenizer(
-            *texts,
-            max_length=self.max_tokens,
-            stride=stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-            **{"truncation": True, **options},
-        )
-        for index in range(len(windowed["input_ids"])):
-            piece = {name: windowed[name][index] for name in windowed}
-            piece["sequence_ids"] = windowed.sequence_ids(index)
-            yield number, piece
-
-    @torch.inference_mode()
-    def _run(self, pieces: list[Mapping[str, list]]) -> list[Any]:
-        inputs = [
-            {name: piece[name] for name in self.tokenizer.model_input_names if name in piece} for piece in pieces
-        ]
-        batch = self.tokenizer.pad(inputs, return_tensors="pt").to(self.model.device)
-        return self.scores(self.model(**batch), [len(piece["input_ids"]) for piece in pieces])
-
-    def scores(self, output: Any, lengths: list[int]) -> list[Any]:
-        """The model's output as one item a piece, on the CPU."""
-        return [logits[:length].float().cpu() for logits, length in zip(output.logits, lengths, strict=True)]
-
-    def answer(self, text: Any, parts: list[tuple[Mapping[str, list], Any]]) -> Any:
-        """The answer for one text from its pieces and their scores."""
-        raise NotImplementedError
+    return settings, transformer
 
 
 class TextClassifier(TextTask):
-    """Texts -> [{"label", "score"}], best first: softmax, sigmoid (multi-label) or the bare number (regression)."""
+    """Texts, or pairs of them, -> [{"label", "score"}], best first; see `ranked`."""
 
     auto = AutoModelForSequenceClassification
 
-    def scores(self, output: Any, lengths: list[int]) -> list[Any]:
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
         """See `TextTask`."""
-        return list(output.logits.float().cpu())
-
-    def answer(self, text: Any, parts: list[tuple[Mapping[str, list], Any]]) -> list[dict[str, Any]]:
-        """See `TextTask`."""
-        return ranked(self.model.config, parts[0][1])
+        return ranked(self.model.config, self.model(**batch).logits)
 
 
-def ranked(config: Any, logits: Tensor) -> list[dict[str, Any]]:
-    """Scores (K,) of a classification head as [{"label", "score"}], best first."""
-    kind = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
-    activation = {"regression": lambda x: x, "multi_label_classification": torch.sigmoid}
-    values = activation.get(kind, lambda x: x.softmax(-1))(logits).tolist()
-    order = sorted(range(len(values)), key=lambda index: -values[index])
-    return [{"label": config.id2label[index], "score": values[index]} for index in order]
+@dataclass
+class Window:
+    """The tokens of a text that one piece answers for: their places in the piece and their characters in the text."""
+
+    tokens: slice
+    offsets: list[tuple[int, int]]
 
 
-class EntityRecognizer(TextTask):
+class WindowedTask(TextTask):
+    """A task on the tokens of texts of any length: the model reads a long one in windows that overlap by a quarter.
+
+    Of a pair, the second text is the one in question, and every window holds the first.
+    """
+
+    def pieces(self, texts: Iterable[Any]) -> Iterator[Piece]:
+        """See `Task`."""
+        for window in windows(texts, self.window):
+            encoding = self.tokenizer(window, return_offsets_mapping=True, verbose=False)
+            for index, text in enumerate(window):
+                row = {name: values[index] for name, values in encoding.items()}
+                yield from self._windows(text, row, encoding.sequence_ids(index))
+
+    def _windows(self, text: Any, row: dict[str, list], owners: list[int | None]) -> Iterator[Piece]:
+        offsets, own = row.pop("offset_mapping"), int(isinstance(text, tuple))
+        length = owners.count(own)
+        first = owners.index(own) if length else len(owners) - 1
+        room = self.max_tokens - (len(owners) - length)
+        if room < 1:
+            raise ValueError(
+                f"{text[0][:80]!r} leaves no room for its text: the model reads {self.max_tokens} tokens."
+            )
+        overlap = room // 4
+        spans = [
+            range(start, min(start + room, length)) for start in range(0, max(length - overlap, 1), room - overlap)
+        ]
+        for span, answered in zip(spans, self.answered(spans), strict=True):
+            begin, end = first + span.start, first + span.stop
+            inputs = {
+                name: values[:first] + values[begin:end] + values[first + length :] for name, values in row.items()
+            }
+            tokens = slice(first + answered.start - span.start, first + answered.stop - span.start)
+            part = Window(tokens, offsets[first + answered.start : first + answered.stop])
+            last = span.stop == length
+            yield Piece(text, inputs, len(inputs["input_ids"]), part, last, done=int(last))
+
+    def answered(self, spans: list[range]) -> list[range]:
+        """Which tokens each window answers for: every token is judged where it stands farther from an edge."""
+        cuts = [(before.stop + after.start) // 2 for before, after in pairwise(spans)]
+        return [range(low, high) for low, high in pairwise([0, *cuts, spans[-1].stop])]
+
+
+class EntityRecognizer(WindowedTask):
     """Texts -> entities [{"label", "score", "text", "start", "end"}] with character offsets.
 
-    Neighbouring tokens of one type are one entity; B- starts a new one. A text longer than the model is read in
-    overlapping windows, each token judged in the window where it stands farther from the edge.
+    Neighbouring tokens of one type are one entity, whose score is their mean; B- starts a new one.
     """
 
     auto = AutoModelForTokenClassification
 
-    def pieces(self, number: int, text: str) -> Iterator[tuple[int, Mapping[str, list]]]:
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[tuple]]:
         """See `TextTask`."""
-        return self.overlapping(number, self.max_tokens // 4, text)
-
-    def answer(self, text: str, parts: list[tuple[Mapping[str, list], Any]]) -> list[dict[str, Any]]:
-        """See `TextTask`."""
-        best: dict[tuple[int, int], tuple[int, Tensor]] = {}
-        for piece, logits in parts:
-            last = len(piece["input_ids"]) - 1
-            for index, offsets in enumerate(piece["offset_mapping"]):
-                edge = min(index, last - index)
-                if not piece["special_tokens_mask"][index] and edge > best.get(tuple(offsets), (-1,))[0]:
-                    best[tuple(offsets)] = edge, logits[index].softmax(-1)
-        entities: list[dict[str, Any]] = []
-        for (start, end), (_, scores) in sorted(best.items()):
-            label = self.model.config.id2label[int(scores.argmax())]
-            begins, name = label.startswith("B-"), re.sub(r"^[BI]-", "", label)
-            if name == "O":
-                entities.append({"label": None})
-            elif begins or not entities or entities[-1]["label"] != name:
-                entities.append({"label": name, "scores": [float(scores.max())], "start": start, "end": end})
-            else:
-                entities[-1]["scores"].append(float(scores.max()))
-                entities[-1]["end"] = end
+        scores, labels = (x.tolist() for x in self.model(**batch).logits.float().softmax(-1).max(-1))
         return [
-            {
-                "label": entity["label"],
-                "score": sum(entity["scores"]) / len(entity["scores"]),
-                "text": text[entity["start"] : entity["end"]],
-                "start": entity["start"],
-                "end": entity["end"],
-            }
-            for entity in entities
-            if entity["label"] is not None
+            list(zip(labels[row][piece.part.tokens], scores[row][piece.part.tokens], piece.part.offsets, strict=True))
+            for row, piece in enumerate(pieces)
         ]
 
+    def answer(self, source: str, parts: list[tuple[Piece, Any]]) -> list[dict[str, Any]]:
+        """See `Task`."""
+        entities: list[dict[str, Any]] = []
+        before = "O"
+        for index, score, (start, end) in (token for _, tokens in parts for token in tokens):
+            label = self.model.config.id2label[index]
+            name = re.sub(r"^[BI]-", "", label)
+            if name != "O" and (name != before or label.startswith("B-")):
+                entities.append({"label": name, "score": [], "text": "", "start": start, "end": end})
+            if name != "O":
+                entities[-1]["score"].append(score)
+                entities[-1]["end"] = end
+            before = name
+        for entity in entities:
+            entity["score"] = sum(entity["score"]) / len(entity["score"])
+            entity["text"] = source[entity["start"] : entity["end"]]
+        return entities
 
-class MaskFiller(TextTask):
+
+class MaskFiller(WindowedTask):
     """Texts with mask tokens -> for each mask [{"token", "score"}], the five best first."""
 
     auto = AutoModelForMaskedLM
     best = 5
 
-    def pieces(self, number: int, text: str) -> Iterator[tuple[int, Mapping[str, list]]]:
-        """See `TextTask`; ValueError for a text without a mask."""
-        for piece in super().pieces(number, text):
-            if self.tokenizer.mask_token_id not in piece[1]["input_ids"]:
-                raise ValueError(f"There is no {self.tokenizer.mask_token} among the first tokens of {text[:80]!r}.")
-            yield piece
-
-    def answer(self, text: str, parts: list[tuple[Mapping[str, list], Any]]) -> list[list[dict[str, Any]]]:
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[list[dict[str, Any]]]]:
         """See `TextTask`."""
-        ((piece, logits),) = parts
-        masks = [i for i, token in enumerate(piece["input_ids"]) if token == self.tokenizer.mask_token_id]
-        values, tokens = logits[masks].softmax(-1).topk(min(self.best, logits.shape[-1]))
+        asked = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
+        for row, piece in enumerate(pieces):
+            asked[row, piece.part.tokens] = True
+        asked = asked.to(self.model.device) & (batch["input_ids"] == self.tokenizer.mask_token_id)
+        # Words are scored for the masks alone: for all tokens it would take more time than the model.
+        encoded = self.model.encode(**batch)
+        rows = encoded.rows[encoded.sequences.pack(asked)]
+        masks = replace(encoded, rows=rows, sequences=Sequences.full(1, len(rows), rows.device))
+        scores, tokens = self.model.answer(masks).logits[0].float().softmax(-1).topk(
+            min(self.best, self.model.config.vocab_size)
+        )  # fmt: skip
+        words = iter(zip(tokens.tolist(), scores.tolist(), strict=True))
+        return [[self._words(*next(words)) for _ in range(count)] for count in asked.sum(1).tolist()]
+
+    def _words(self, tokens: list[int], scores: list[float]) -> list[dict[str, Any]]:
         return [
-            [
-                {"token": self.tokenizer.decode([token]), "score": score}
-                for token, score in zip(row, scores, strict=True)
-            ]
-            for row, scores in zip(tokens.tolist(), values.tolist(), strict=True)
+            {"token": self.tokenizer.decode([token]), "score": score}
+            for token, score in zip(tokens, scores, strict=True)
         ]
 
+    def answer(self, source: str, parts: list[tuple[Piece, Any]]) -> list[list[dict[str, Any]]]:
+        """See `Task`; ValueError for a text without a mask."""
+        words = [word for _, words in parts for word in words]
+        if not words:
+            raise ValueError(f"There is no {self.tokenizer.mask_token} in {source[:80]!r}.")
+        return words
 
-class QuestionAnswerer(TextTask):
+
+class QuestionAnswerer(WindowedTask):
     """(question, text) pairs -> {"answer", "score", "start", "end"} with character offsets in the text.
 
-    The score is the product of the probabilities of the answer's first and last token among the text's tokens
-    (Devlin et al. 2019, 4.2); long texts are read in overlapping windows and the best window answers.
+    The score is the product of the probabilities of the answer's first and last token (Devlin et al. 2019, 4.2) among
+    the text's tokens and [CLS], which stands for "no answer"; of several windows the most certain one answers.
     """
 
     auto = AutoModelForQuestionAnswering
     longest_answer = 30  # tokens
 
-    def pieces(self, number: int, text: tuple[str, str]) -> Iterator[tuple[int, Mapping[str, list]]]:
-        """See `TextTask`."""
-        return self.overlapping(number, self.max_tokens // 4, *text, truncation="only_second")
+    def answered(self, spans: list[range]) -> list[range]:
+        """See `WindowedTask`; an answer may lie anywhere in a window."""
+        return spans
 
-    def scores(self, output: Any, lengths: list[int]) -> list[Any]:
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[tuple[float, int, int]]:
         """See `TextTask`."""
-        both = torch.stack([output.start_logits, output.end_logits], dim=-1)
-        return [logits[:length].float().cpu() for logits, length in zip(both, lengths, strict=True)]
+        output = self.model(**batch)
+        logits = torch.stack([output.start_logits, output.end_logits], dim=-1).float().cpu()
+        return [self._best(row, piece.part) for row, piece in zip(logits, pieces, strict=True)]
 
-    def answer(self, text: tuple[str, str], parts: list[tuple[Mapping[str, list], Any]]) -> dict[str, Any]:
-        """See `TextTask`."""
-        best: dict[str, Any] = {"answer": "", "score": 0.0, "start": 0, "end": 0}
-        for piece, logits in parts:
-            inside = torch.tensor([sequence == 1 for sequence in piece["sequence_ids"]])
-            start, end = logits.masked_fill(~inside[:, None], float("-inf")).softmax(0).unbind(-1)
-            spans = (start[:, None] * end[None]).triu().tril(self.longest_answer - 1)
-            score, place = spans.flatten().max(0)
-            first, last = divmod(int(place), len(end))
-            if float(score) > best["score"]:
-                begin, stop = piece["offset_mapping"][first][0], piece["offset_mapping"][last][1]
-                best = {"answer": text[1][begin:stop], "score": float(score), "start": begin, "end": stop}
-        return best
+    def _best(self, logits: Tensor, window: Window) -> tuple[float, int, int]:
+        """Score, first and last character of the best answer by logits (N, 2)."""
+        if not window.offsets:
+            return 0.0, 0, 0
+        start, end = torch.cat([logits[:1], logits[window.tokens]]).softmax(0)[1:].unbind(-1)
+        spans = (start[:, None] * end).triu().tril(self.longest_answer - 1)
+        first, last = divmod(int(spans.argmax()), len(end))
+        return float(spans[first, last]), window.offsets[first][0], window.offsets[last][1]
+
+    def answer(self, source: tuple[str, str], parts: list[tuple[Piece, Any]]) -> dict[str, Any]:
+        """See `Task`."""
+        score, start, end = max(best for _, best in parts)
+        return {"answer": source[1][start:end], "score": score, "start": start, "end": end}
