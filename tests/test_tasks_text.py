@@ -1,0 +1,354 @@
+"""Whole text jobs against sentence-transformers and transformers' pipelines."""
+
+import json
+import logging
+import math
+import shutil
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer, pipeline
+
+from minitrans import Embedder, EntityRecognizer, MaskFiller, QuestionAnswerer, TextClassifier
+from minitrans.tasks.base import by_budget, windows
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+TEXTS = [
+    "In a hole in the ground there lived a hobbit.",
+    "Rubber boots.",
+    "",
+    "The ferry from Dún Laoghaire leaves at ten past seven, and 한국어 is spoken aboard.",
+    "Ink dries faster on uncoated paper than it does on coated paper, unless the air is damp.",
+    "He paid the fine.",
+]
+LONG = " ".join(f"Sentence number {number} is about the {word}." for number, word in
+                product(range(12), ("ferry", "museum", "comet", "chisel")))  # fmt: skip
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+@pytest.fixture(scope="module")
+def reference(minilm: Path) -> Any:
+    return SentenceTransformer(str(minilm), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def embedder(minilm: Path) -> Embedder:
+    return Embedder.from_pretrained(minilm)
+
+
+def changed(minilm: Path, folder: Path, name: str, **values: Any) -> Path:
+    """A copy of the MiniLM folder with other values in one of its JSON files."""
+    shutil.copytree(minilm, folder)
+    path = folder / name
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **values}))
+    return folder
+
+
+def checkpoint(minilm: Path, folder: Path, head: str, **values: Any) -> Path:
+    """A random tiny checkpoint of transformers' with MiniLM's vocabulary."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    config = transformers.BertConfig(**{**sizes, "max_position_embeddings": 64, "initializer_range": 0.4, **values})
+    getattr(transformers, head)(config).save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        shutil.copy(minilm / name, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 64}))
+    return folder
+
+
+def same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], **names: str) -> None:
+    """Equal in all of `names` (ours=theirs), and scores to 1e-5."""
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert {name: one[name] for name in names} == {name: other[their] for name, their in names.items()}
+        assert one["score"] == pytest.approx(other["score"], rel=1e-4, abs=1e-6)
+
+
+class TestEmbedder:
+    def test_as_sentence_transformers(self, embedder: Embedder, reference: Any) -> None:
+        vectors = embedder.encode(TEXTS)
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (len(TEXTS), embedder.dim)
+        assert np.abs(vectors - reference.encode(TEXTS)).max() <= 1e-5
+
+    def test_one_text_is_one_vector(self, embedder: Embedder) -> None:
+        one = embedder.encode(TEXTS[0])
+        assert one.shape == (384,)
+        assert np.abs(one - embedder.encode(TEXTS)[0]).max() <= 5e-6
+
+    def test_no_texts(self, embedder: Embedder) -> None:
+        assert embedder.encode([]).shape == (0, 384)
+
+    def test_generator_in_many_windows_keeps_the_order(self, minilm: Path, embedder: Embedder) -> None:
+        small = Embedder(embedder.model, embedder.tokenizer, normalize=True)
+        small.window = 3
+        texts = [text for text in TEXTS * 3 if text]
+        seen = list(small.stream(text for text in texts))
+        assert [text for text, _ in seen] == texts
+        assert np.abs(np.stack([vector for _, vector in seen]) - embedder.encode(texts)).max() <= 5e-6
+
+    @pytest.mark.parametrize("budget", [1, 30, 10**6])
+    def test_budget_changes_nothing(self, embedder: Embedder, budget: int) -> None:
+        assert np.abs(embedder.encode(TEXTS, batch_tokens=budget) - embedder.encode(TEXTS)).max() <= 5e-6
+
+    def test_budget_of_nothing(self, embedder: Embedder) -> None:
+        with pytest.raises(ValueError, match="budget of a batch is 0"):
+            embedder.encode(TEXTS, batch_tokens=0)
+
+    def test_unnormalized(self, minilm: Path, embedder: Embedder, reference: Any) -> None:
+        vectors = embedder.encode(TEXTS, normalize=False)
+        theirs = reference[1](reference[0](reference.preprocess(TEXTS)))["sentence_embedding"].detach().numpy()
+        assert np.abs(vectors - theirs).max() <= 1e-5
+        assert not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=0.05)
+        assert embedder.normalize  # the call has not changed the embedder
+
+    def test_long_texts_are_cut_and_said(self, embedder: Embedder, reference: Any, caplog: Any) -> None:
+        with caplog.at_level(logging.WARNING, "minitrans"):
+            vectors = embedder.encode([TEXTS[0], LONG])
+        assert "1 of 2 texts are longer than 256 tokens" in caplog.text
+        assert np.abs(vectors - reference.encode([TEXTS[0], LONG])).max() <= 1e-5
+
+    def test_prompts(self, minilm: Path, tmp_path: Path) -> None:
+        prompts = {"prompts": {"query": "query: ", "other": "Other: "}, "default_prompt_name": "query"}
+        folder = changed(minilm, tmp_path / "m", "config_sentence_transformers.json", **prompts)
+        ours, theirs = Embedder.from_pretrained(folder), SentenceTransformer(str(folder), device="cpu")
+        assert ours.prompt == "query: "
+        assert np.abs(ours.encode(TEXTS) - theirs.encode(TEXTS)).max() <= 1e-5
+        other = theirs.encode(TEXTS, prompt_name="other")
+        assert np.abs(ours.encode(TEXTS, prompt="Other: ") - other).max() <= 1e-5
+        assert np.abs(ours.encode(TEXTS, prompt="") - theirs.encode(TEXTS, prompt="")).max() <= 1e-5
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True},
+            {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True},
+            {"pooling_mode_mean_tokens": False, "pooling_mode_mean_sqrt_len_tokens": True},
+            {"pooling_mode_mean_tokens": False},
+            {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True},
+            {"pooling_mode": ["mean", "max"]},
+            {"pooling_mode": "cls"},
+        ],
+    )
+    def test_poolings(self, minilm: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+        folder = changed(minilm, tmp_path / "m", "1_Pooling/config.json", **settings)
+        modules = [module for module in json.loads((minilm / "modules.json").read_text()) if module["idx"] < 2]
+        (folder / "modules.json").write_text(json.dumps(modules))
+        ours, theirs = Embedder.from_pretrained(folder), SentenceTransformer(str(folder), device="cpu")
+        assert not ours.normalize
+        vectors = theirs.encode(TEXTS)
+        assert ours.dim == vectors.shape[1]
+        assert np.abs(ours.encode(TEXTS) - vectors).max() <= 1e-5 * np.abs(vectors).max()
+
+    def test_lower_case_and_length_from_the_folder(self, minilm: Path, tmp_path: Path) -> None:
+        folder = changed(minilm, tmp_path / "m", "sentence_bert_config.json", do_lower_case=True, max_seq_length=9)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            text = (folder / name).read_text()
+            cased = text.replace('"lowercase": true', '"lowercase": false').replace(
+                '"lowercase":true', '"lowercase":false'
+            )
+            (folder / name).write_text(cased.replace('"do_lower_case": true', '"do_lower_case": false'))
+        ours, theirs = Embedder.from_pretrained(folder), SentenceTransformer(str(folder), device="cpu")
+        assert ours.max_tokens == 9
+        assert np.abs(ours.encode(TEXTS) - theirs.encode(TEXTS)).max() <= 1e-5
+
+    def test_plain_bert_means_and_says_so(self, minilm: Path, tmp_path: Path, caplog: Any, reference: Any) -> None:
+        for name in ("config.json", "model.safetensors", *TOKENIZER_FILES):
+            shutil.copy(minilm / name, tmp_path)
+        with caplog.at_level(logging.WARNING, "minitrans"):
+            embedder = Embedder.from_pretrained(tmp_path)
+        assert "mean over the tokens" in caplog.text
+        theirs = reference.encode(TEXTS)
+        assert np.abs(embedder.encode(TEXTS, normalize=True) - theirs).max() <= 1e-5
+
+    def test_refused(self, minilm: Path, tmp_path: Path, embedder: Embedder) -> None:
+        modules = [*json.loads((minilm / "modules.json").read_text()), {"type": "sentence_transformers.models.Dense"}]
+        folder = changed(minilm, tmp_path / "dense", "config.json")
+        (folder / "modules.json").write_text(json.dumps(modules))
+        with pytest.raises(ValueError, match=r"lists Dense, Normalize, Pooling, Transformer"):
+            Embedder.from_pretrained(folder)
+        folder = changed(minilm, tmp_path / "last", "1_Pooling/config.json", pooling_mode="lasttoken")
+        with pytest.raises(ValueError, match=r"pooling is \['lasttoken'\]; known are cls, max, mean"):
+            Embedder.from_pretrained(folder)
+        folder = changed(minilm, tmp_path / "prompt", "1_Pooling/config.json", include_prompt=False)
+        with pytest.raises(ValueError, match="include_prompt"):
+            Embedder.from_pretrained(folder)
+        with pytest.raises(TypeError, match="int"):
+            embedder.encode(["a text", 5])
+
+
+HEADS = [
+    {"num_labels": 3, "id2label": {0: "bad", 1: "so-so", 2: "good"}},
+    {"num_labels": 4, "problem_type": "multi_label_classification"},
+    {"num_labels": 2, "problem_type": "regression"},
+    {"num_labels": 1},
+    {"num_labels": 1, "problem_type": "regression"},
+]
+
+
+@pytest.mark.parametrize("values", HEADS)
+def test_text_classification(minilm: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+    folder = checkpoint(minilm, tmp_path, "BertForSequenceClassification", **values)
+    theirs = pipeline("text-classification", str(folder), device="cpu", top_k=None, truncation=True)
+    ours = TextClassifier.from_pretrained(folder)
+    texts = [*TEXTS, LONG]
+    for one, other in zip(ours(texts), theirs(texts), strict=True):
+        same(one, other, label="label")
+    same(ours(TEXTS[0]), theirs([TEXTS[0]])[0], label="label")
+
+
+def test_pairs_are_classified(minilm: Path, tmp_path: Path) -> None:
+    folder = checkpoint(minilm, tmp_path, "BertForSequenceClassification", num_labels=3)
+    theirs = pipeline("text-classification", str(folder), device="cpu", top_k=None)
+    same(
+        TextClassifier.from_pretrained(folder)((TEXTS[0], TEXTS[1])),
+        theirs({"text": TEXTS[0], "text_pair": TEXTS[1]}),
+        label="label",
+    )
+
+
+LABELS = ["O", "B-PER", "I-PER", "I-LOC", "B-LOC", "MISC"]
+
+
+@pytest.fixture(scope="module")
+def tagger(minilm: Path, tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("tagger")
+    return checkpoint(minilm, folder, "BertForTokenClassification", id2label=dict(enumerate(LABELS)))
+
+
+def test_entities(tagger: Path) -> None:
+    theirs = pipeline("token-classification", str(tagger), device="cpu", aggregation_strategy="simple")
+    ours = EntityRecognizer.from_pretrained(tagger)
+    names = {"label": "entity_group", "start": "start", "end": "end"}
+    texts = [text for text in TEXTS if text]
+    assert any(theirs(texts))
+    for text, one in zip(texts, ours(texts), strict=True):
+        same(one, theirs(text), **names)
+        assert [text[item["start"] : item["end"]] for item in one] == [item["text"] for item in one]
+    assert ours("") == []
+
+
+def token_logits(folder: Path, head: str, spans: list[tuple[list[int], int, int, int]]) -> torch.Tensor:
+    """transformers' logits of the tokens [low, high) of each window of ids, whose text starts at `first`."""
+    model = getattr(transformers, head).from_pretrained(folder).eval()
+    with torch.inference_mode():
+        rows = [model(torch.tensor([ids])).logits[0, first + low : first + high] for ids, first, low, high in spans]
+    return torch.cat(rows)
+
+
+def read_in_windows(folder: Path, text: str, most: int = 64) -> tuple[list[int], list, list]:
+    """The text's ids, their offsets, and the windows that the documentation promises, made independently."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+    ids, room = encoded["input_ids"], most - 2
+    overlap = room // 4
+    starts = [0]
+    while starts[-1] + room < len(ids):
+        starts.append(starts[-1] + room - overlap)
+    windows = []
+    for index, start in enumerate(starts):
+        end = min(start + room, len(ids))
+        low = 0 if index == 0 else (starts[index - 1] + room + start) // 2 - start
+        high = end - start if index + 1 == len(starts) else (end + starts[index + 1]) // 2 - start
+        windows.append(([tokenizer.cls_token_id, *ids[start:end], tokenizer.sep_token_id], 1, low, high))
+    return ids, encoded["offset_mapping"], windows
+
+
+def test_entities_of_a_long_text(tagger: Path) -> None:
+    ids, offsets, spans = read_in_windows(tagger, LONG)
+    assert len(spans) > 8
+    scores, labels = token_logits(tagger, "BertForTokenClassification", spans).softmax(-1).max(-1)
+    assert len(scores) == len(ids)
+    by_hand, before = [], "O"
+    for (start, end), score, label in zip(offsets, scores.tolist(), labels.tolist(), strict=True):
+        prefix, _, name = LABELS[label].rpartition("-")
+        if name != "O" and (prefix == "B" or name != before):
+            by_hand.append({"label": name, "start": start, "end": end, "scores": [score]})
+        elif name != "O":
+            by_hand[-1] |= {"end": end, "scores": [*by_hand[-1]["scores"], score]}
+        before = name
+    for item in by_hand:
+        item["score"] = sum(item["scores"]) / len(item["scores"])
+    same(EntityRecognizer.from_pretrained(tagger)(LONG), by_hand, label="label", start="start", end="end")
+
+
+@pytest.mark.parametrize("head", ["BertForMaskedLM", "BertForPreTraining"])
+def test_masks(minilm: Path, tmp_path: Path, head: str) -> None:
+    folder = checkpoint(minilm, tmp_path, head)
+    theirs = pipeline("fill-mask", str(folder), device="cpu", top_k=5)
+    ours = MaskFiller.from_pretrained(folder)
+    one, two = "The ferry leaves at [MASK] past seven.", "He [MASK] the fine, and [MASK] left."
+    first, second = ours([one, two])
+    same(first[0], theirs(one), token="token_str")
+    for mask, their in zip(second, theirs(two), strict=True):
+        same(mask, their, token="token_str")
+    with pytest.raises(ValueError, match=r"There is no \[MASK\] in 'He paid the fine.'"):
+        ours("He paid the fine.")
+
+
+def test_masks_of_a_long_text(minilm: Path, tmp_path: Path) -> None:
+    folder = checkpoint(minilm, tmp_path, "BertForMaskedLM")
+    text = LONG.replace("museum", "[MASK]")
+    ids, _, spans = read_in_windows(folder, text)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    logits = token_logits(folder, "BertForMaskedLM", spans)
+    scores, tokens = logits[torch.tensor(ids) == tokenizer.mask_token_id].softmax(-1).topk(5)
+    ours = MaskFiller.from_pretrained(folder)(text)
+    assert len(ours) == 12
+    for mask, words, values in zip(ours, tokens.tolist(), scores.tolist(), strict=True):
+        assert [word["token"] for word in mask] == [tokenizer.decode([token]) for token in words]
+        assert [word["score"] for word in mask] == pytest.approx(values, rel=1e-4)
+
+
+def brute_force(folder: Path, question: str, text: str, longest: int) -> tuple[float, int, int]:
+    """The best span by trying them all on transformers' logits, window by window of transformers' tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = transformers.BertForQuestionAnswering.from_pretrained(folder).eval()
+    room = 64 - len(tokenizer(question, "")["input_ids"])
+    windows = tokenizer(
+        question, text, truncation="only_second", max_length=64, stride=room // 4, return_overflowing_tokens=True,
+        return_offsets_mapping=True, padding=True, return_tensors="pt",
+    )  # fmt: skip
+    with torch.inference_mode():
+        names = ("input_ids", "token_type_ids", "attention_mask")
+        output = model(**{name: windows[name] for name in names})
+    best = (0.0, 0, 0)
+    for row, offsets in enumerate(windows["offset_mapping"].tolist()):
+        allowed = [index for index, owner in enumerate(windows.sequence_ids(row)) if owner == 1]
+        start, end = ([math.exp(logits[row, i]) for i in [0, *allowed]] for logits in output[:2])
+        for i, j in product(range(len(allowed)), repeat=2):
+            score = start[i + 1] * end[j + 1] / sum(start) / sum(end)
+            if i <= j < i + longest and score > best[0]:
+                best = score, offsets[allowed[i]][0], offsets[allowed[j]][1]
+    return best
+
+
+def test_answers(minilm: Path, tmp_path: Path) -> None:
+    folder = checkpoint(minilm, tmp_path, "BertForQuestionAnswering")
+    ours = QuestionAnswerer.from_pretrained(folder)
+    pairs = [("Who lives in the hole?", TEXTS[0]), ("When does it leave?", TEXTS[3]), ("About what?", LONG)]
+    for (question, text), answer in zip(pairs, ours(pairs), strict=True):
+        score, start, end = brute_force(folder, question, text, ours.longest_answer)
+        assert (answer["start"], answer["end"], answer["answer"]) == (start, end, text[start:end])
+        assert answer["score"] == pytest.approx(score, rel=1e-4)
+    assert ours(("Why?", "")) == {"answer": "", "score": 0.0, "start": 0, "end": 0}
+    with pytest.raises(ValueError, match="leaves no room for its text: the model reads 64 tokens"):
+        ours((LONG, TEXTS[0]))
+
+
+def test_batches_hold_their_budget() -> None:
+    sizes = [3, 9, 1, 4, 20, 4]
+    batches = list(by_budget(sizes, 10))
+    assert sorted(index for batch in batches for index in batch) == list(range(6))
+    assert all(sum(sizes[index] for index in batch) <= 10 or len(batch) == 1 for batch in batches)
+    assert len(batches) == 4
+    assert list(windows(iter(range(5)), 2)) == [[0, 1], [2, 3], [4]]
