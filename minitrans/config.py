@@ -17,8 +17,8 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 
 from minitrans import hub
 
-Size = Annotated[int, (1, math.inf)]
-Count = Annotated[int, (0, math.inf)]
+Size = Annotated[int, (1, 2**31 - 1)]
+Count = Annotated[int, (0, 10_000)]  # of layers and the like: an absurd one would be built for hours
 Rate = Annotated[float, (0.0, 1.0)]
 Positive = Annotated[float, (0.0, math.inf)]
 Labels = dict | None
@@ -117,7 +117,13 @@ class Config:
 
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:
-        """Build from the content of a config.json; `overrides` win."""
+        """Build from the content of a config.json; `overrides` win, and TypeError says which of them is no field."""
+        if overrides.pop("trust_remote_code", False):
+            raise ValueError("trust_remote_code=True: minitrans never runs code from a checkpoint; leave it out.")
+        known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, "num_labels", "torch_dtype"}
+        unknown = sorted(overrides.keys() - (known - {"extra", "model_type"}))
+        if unknown:
+            raise TypeError(f"from_pretrained has no option {unknown[0]!r}, and {cls.__name__} no such field.")
         overrides = {cls.attribute_map.get(key, key): value for key, value in overrides.items()}
         values = {cls.attribute_map.get(key, key): value for key, value in values.items()}
         if "num_labels" in overrides and "id2label" not in overrides:
@@ -172,13 +178,14 @@ def pair(size: int | list[int]) -> tuple[int, int]:
 
 @dataclass(init=False)
 class BackboneConfig(Config):
-    """The configuration of a model whose stages can be asked for their maps.
+    """The configuration of a vision model of several stages, each of twice the channels, that can be asked for.
 
     `out_features` names the stages ("stem", "stage1", ...) and `out_indices` counts them, from the end where negative;
     one follows from the other, and without both it is the last stage.
     """
 
-    depths: list[Size] = field(default_factory=list)
+    embed_dim: Size = 96
+    depths: list[Size] = field(default_factory=lambda: [2, 2, 6, 2])
     out_features: list[str] | None = None
     out_indices: list[int] | None = None
 
@@ -187,9 +194,21 @@ class BackboneConfig(Config):
         """The names of the maps that a backbone can return."""
         return ["stem", *(f"stage{index + 1}" for index in range(len(self.depths)))]
 
+    @property
+    def stage_sizes(self) -> list[int]:
+        """The channels of each stage."""
+        return [self.embed_dim * 2**index for index in range(len(self.depths))]
+
+    @property
+    def hidden_size(self) -> int:
+        """The channels of the last stage."""
+        return self.stage_sizes[-1]
+
     def validate(self) -> None:
         """As every configuration, and complete the stages asked for; ValueError where there are no such."""
         super().validate()
+        if not self.depths:
+            raise ValueError(f"{type(self).__name__}.depths is empty; it must have a number for each stage.")
         stages, features, indices = self.stage_names, self.out_features, self.out_indices
         if features is None:
             for index in indices or ():
@@ -214,6 +233,11 @@ class BackboneConfig(Config):
         if chosen & set(overrides):
             values = {key: value for key, value in values.items() if key not in chosen}
         return super().from_dict(values, **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, every unknown key and what follows from the fields, as they stand in config.json."""
+        derived = {"hidden_size": self.hidden_size, "num_layers": len(self.depths), "stage_names": self.stage_names}
+        return {**super().to_dict(), **derived}
 
 
 _SPELLING = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}

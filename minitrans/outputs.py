@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils import _pytree
@@ -165,6 +165,14 @@ class BackboneOutput(ModelOutput):
     feature_maps: tuple[Tensor, ...]
     hidden_states: States = None
     attentions: States = None
+
+
+class Feature(NamedTuple):
+    """A map of a backbone: its stage, its channels, and the pixels (or height, width) that a position stands for."""
+
+    stage: str
+    channels: int
+    stride: int | tuple[int, int]
 
 
 @dataclass(eq=False)

@@ -237,7 +237,8 @@ def attention_probabilities(q: Tensor, k: Tensor, sequences: Sequences, bias: Te
 
 
 def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+    if x.shape[1] % 2 or x.shape[2] % 2:
+        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
     batch, height, width, size = x.shape
     squares = x.view(batch, height // 2, 2, width // 2, 2, size).permute(0, 1, 3, 4, 2, 5)
     return layer_norm(squares.reshape(batch, height // 2, width // 2, 4 * size), weight, bias, eps)
@@ -271,8 +272,7 @@ def _windows(
     batch, height, width, _, heads, size = qkv.shape
     down, across = -(-height // window), -(-width // window)
     if (down * window, across * window) != (height, width):
-        inner = qkv
-        qkv = qkv.new_zeros(batch, down * window, across * window, 3, heads, size)
+        inner, qkv = qkv, qkv.new_zeros(batch, down * window, across * window, 3, heads, size)
         if padding is not None:
             qkv = qkv + padding
         qkv[:, :height, :width] = inner
@@ -280,29 +280,23 @@ def _windows(
         qkv = qkv.roll((-shift, -shift), (1, 2))
     tokens = qkv.view(batch, down, window, across, window, 3, heads, size).transpose(2, 3)
     q, k, v = tokens.reshape(-1, window * window, 3, heads, size).transpose(1, 3).unbind(2)
-    bias = _window_bias(bias_table, window)
+    place = torch.arange(window, device=qkv.device)
+    way = place[:, None] - place + window - 1
+    row = way[:, None, :, None] * (2 * window - 1) + way[None, :, None, :]
+    bias = bias_table.t().index_select(1, row.flatten()).view(1, heads, window**2, window**2)
     if shift:
-        apart = _regions_apart(window, shift, down, across, qkv.device)
-        bias = bias + REGION_PENALTY * apart.to(bias.dtype)[:, None]
-        bias = bias.expand(batch, -1, -1, -1, -1).flatten(0, 1)
+        bias = bias + REGION_PENALTY * _apart(window, shift, qkv.device).to(bias.dtype)
+        last_row, last_column = (torch.arange(count, device=qkv.device) == count - 1 for count in (down, across))
+        bias = bias.index_select(0, (2 * last_row[:, None] + last_column).flatten().repeat(batch))
     return q, k, v, bias
 
 
-def _window_bias(table: Tensor, window: int) -> Tensor:
-    """((2·window − 1)², heads), a row for each way from a key to a query, down and across -> (1, heads, T, T)."""
-    place = torch.arange(window, device=table.device)
-    way = place[:, None] - place + window - 1
-    index = way[:, None, :, None] * (2 * window - 1) + way[None, :, None, :]
-    return table[index.flatten()].view(1, window**2, window**2, -1).permute(0, 3, 1, 2)
+def _apart(window: int, shift: int, device: torch.device) -> Tensor:
+    """Which pairs of a window's tokens the roll brought together from opposite edges of the map: (4, 1, T, T).
 
-
-def _regions_apart(window: int, shift: int, down: int, across: int, device: torch.device) -> Tensor:
-    """Which tokens of a window the roll brought together from opposite edges: (windows, T, T)."""
+    The four are a window within the map, in its last column, in its last row, and in both.
+    """
     wrapped = torch.arange(window, device=device) >= window - shift
     rows, columns = wrapped.repeat_interleave(window), wrapped.repeat(window)
-    last_down = torch.arange(down, device=device) == down - 1
-    last_across = torch.arange(across, device=device) == across - 1
-    apart = (last_down[:, None, None, None] & (rows[:, None] != rows)) | (
-        last_across[:, None, None] & (columns[:, None] != columns)
-    )
-    return apart.flatten(0, 1)
+    rows, columns = rows[:, None] != rows, columns[:, None] != columns
+    return torch.stack([torch.zeros_like(rows), columns, rows, rows | columns])[:, None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from minitrans import heads, ops
 from minitrans.config import BackboneConfig, Positive, Rate, Size, pair
 from minitrans.heads import Row
 from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, channels_first, check_images, drop_path
-from minitrans.outputs import BackboneOutput, EncodedImages, ImageModelOutput
+from minitrans.outputs import BackboneOutput, EncodedImages, Feature, ImageModelOutput
 from minitrans.pretrained import PretrainedModel
 from minitrans.weights import Naming
 
@@ -53,31 +53,14 @@ class SwinConfig(BackboneConfig):
     layer_norm_eps: Positive = 1e-5
     encoder_stride: Size = 32
 
-    @property
-    def stage_sizes(self) -> list[int]:
-        """The channels of each stage."""
-        return [self.embed_dim * 2**index for index in range(len(self.depths))]
-
-    @property
-    def hidden_size(self) -> int:
-        """The channels of the last stage."""
-        return self.stage_sizes[-1]
-
     def validate(self) -> None:
         """Check every field and how they fit together; ValueError where the package cannot compute it."""
         super().validate()
-        if not len(self.depths) == len(self.num_heads) > 0:
+        if len(self.depths) != len(self.num_heads):
             raise ValueError(f"depths is {self.depths} and num_heads {self.num_heads}; both have one number a stage.")
         for size, count in zip(self.stage_sizes, self.num_heads, strict=True):
             if size % count:
                 raise ValueError(f"num_heads is {self.num_heads}; {count} does not divide a stage's {size} channels.")
-        for sides in (self.image_size, self.patch_size):
-            pair(sides)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, every unknown key and what follows from the fields, as they stand in config.json."""
-        derived = {"hidden_size": self.hidden_size, "num_layers": len(self.depths), "stage_names": self.stage_names}
-        return {**super().to_dict(), **derived}
 
 
 class SwinEmbeddings(nn.Module):
@@ -109,7 +92,8 @@ class SwinEmbeddings(nn.Module):
     def project(self, pixels: Tensor) -> Tensor:
         """Images, filled with zeros to whole patches, -> (B, H, W, C): the convolution as one matrix product."""
         down, across = self.patch
-        pixels = F.pad(pixels, (0, -pixels.shape[3] % across, 0, -pixels.shape[2] % down))
+        if pixels.shape[2] % down or pixels.shape[3] % across:
+            pixels = F.pad(pixels, (0, -pixels.shape[3] % across, 0, -pixels.shape[2] % down))
         patches = pixels.unflatten(3, (-1, across)).unflatten(2, (-1, down)).permute(0, 2, 4, 1, 3, 5).flatten(3)
         return self.norm(ops.linear(patches, self.projection.weight.flatten(1), self.projection.bias))
 
@@ -142,8 +126,10 @@ class SwinLayer(nn.Module):
         self.feed_forward = FeedForward(size, int(config.mlp_ratio * size), config.hidden_act)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, shift: int) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`."""
+    def forward(self, x: Tensor, shift: int, trace: MapTrace | None) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; a `trace` may keep the attention weights."""
+        if trace is not None and trace.attentions is not None:
+            trace.attentions.append(ops.window_attention_probabilities(*self.windows(shift, x)))
         x = ops.in_row_blocks(partial(self.attend, shift), x, 3 * x[0].numel(), smallest=1)
         return ops.in_row_blocks(self.feed, x.flatten(0, 2), self.feed_forward.up.out_features).view_as(x)
 
@@ -181,30 +167,25 @@ class PatchMerging(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Layers on one map, every other one with shifted windows; `merging` leads to the next stage."""
+    """Layers on one map, every other one with shifted windows."""
 
     def __init__(self, config: SwinConfig, index: int) -> None:
         super().__init__()
         first, last_layer = sum(config.depths[:index]), max(sum(config.depths) - 1, 1)
         rates = [config.drop_path_rate * (first + layer) / last_layer for layer in range(config.depths[index])]
         self.layers = nn.ModuleList(SwinLayer(config, index, rate) for rate in rates)
-        self.merging = PatchMerging(config.stage_sizes[index]) if index + 1 < len(config.depths) else None
 
     def forward(self, x: Tensor, shift: int, trace: MapTrace, checkpointing: bool) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), not merged; of the attention weights, the last layer's are kept."""
+        """(B, H, W, C) -> (B, H, W, C); of the attention weights, the last layer's are kept."""
         for index, layer in enumerate(self.layers):
-            shift_here = shift if index % 2 else 0
-            if trace.attentions is not None and index + 1 == len(self.layers):
-                trace.attentions.append(ops.window_attention_probabilities(*layer.windows(shift_here, x)))
-            if checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, shift_here, use_reentrant=False)
-            else:
-                x = layer(x, shift_here)
+            inputs = x, shift if index % 2 else 0, trace if index + 1 == len(self.layers) else None
+            recomputed = checkpointing and torch.is_grad_enabled()
+            x = checkpoint(layer, *inputs, use_reentrant=False) if recomputed else layer(*inputs)
         return x
 
 
 class SwinEncoder(PretrainedModel):
-    """Embeddings and stages: what the model and the backbone share."""
+    """Embeddings, stages and the mergings between them: what the model and the backbone share."""
 
     config: SwinConfig
     config_class = SwinConfig
@@ -226,8 +207,8 @@ class SwinEncoder(PretrainedModel):
         "stages.{}.layers.{}.norm": "encoder.layers.{}.blocks.{}.layernorm_after",
         "stages.{}.layers.{}.feed_forward.up": "encoder.layers.{}.blocks.{}.intermediate.dense",
         "stages.{}.layers.{}.feed_forward.down": "encoder.layers.{}.blocks.{}.output.dense",
-        "stages.{}.merging.norm": "encoder.layers.{}.downsample.norm",
-        "stages.{}.merging.reduction": "encoder.layers.{}.downsample.reduction",
+        "mergings.{}.norm": "encoder.layers.{}.downsample.norm",
+        "mergings.{}.reduction": "encoder.layers.{}.downsample.reduction",
         "norm": "layernorm",
     }
     head_weights: ClassVar[dict[str, str]] = {"classifier": "classifier", "decoder": "decoder.0"}
@@ -236,6 +217,7 @@ class SwinEncoder(PretrainedModel):
         super().__init__(config)
         self.embeddings = SwinEmbeddings(config, use_mask_token)
         self.stages = nn.ModuleList(SwinStage(config, index) for index in range(len(config.depths)))
+        self.mergings = nn.ModuleList(PatchMerging(size) for size in config.stage_sizes[:-1])
 
     def initialise(self, path: str) -> None:
         """As every model's, but mask token and positions start at zero."""
@@ -267,10 +249,9 @@ class SwinModel(SwinEncoder):
         trace, window = MapTrace(self.config, **states), self.config.window_size
         x = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
         trace.keep(x)
-        for stage in self.stages:
+        for stage, merge in zip(self.stages, [*self.mergings, nn.Identity()], strict=True):
             shift = 0 if min(x.shape[1:3]) <= window else window // 2  # a map no larger than a window stays
-            x = stage(x, shift, trace, self.gradient_checkpointing and self.training)
-            x = x if stage.merging is None else stage.merging(x)
+            x = merge(stage(x, shift, trace, self.gradient_checkpointing and self.training))
             trace.keep(x)
         x = self.norm(x)
         pooled = x.mean((1, 2)) if self.add_pooling_layer else None
@@ -305,14 +286,6 @@ HEADS = {
 globals().update(heads.published(SwinModel, HEADS))
 
 
-class Feature(NamedTuple):
-    """A map of a backbone: its stage, its channels, and the pixels (or height, width) that a position stands for."""
-
-    stage: str
-    channels: int
-    stride: int | tuple[int, int]
-
-
 class SwinBackbone(SwinEncoder):
     """The maps of the stages that `config.out_features` names, for a detector or the like.
 
@@ -328,12 +301,13 @@ class SwinBackbone(SwinEncoder):
     @property
     def feature_info(self) -> tuple[Feature, ...]:
         """Stage, channels and stride of each map, in their order."""
-        indices = [max(self.config.stage_names.index(name) - 1, 0) for name in self.config.out_features or ()]
-        strides = [tuple(side * 2**index for side in self.embeddings.patch) for index in indices]
-        return tuple(
-            Feature(name, self.config.stage_sizes[index], stride[0] if stride[0] == stride[1] else stride)
-            for name, index, stride in zip(self.config.out_features or (), indices, strides, strict=True)
-        )
+        features = []
+        for name in self.config.out_features or ():
+            halvings = max(self.config.stage_names.index(name) - 1, 0)
+            down, across = (side * 2**halvings for side in self.embeddings.patch)
+            stride = down if down == across else (down, across)
+            features.append(Feature(name, self.config.stage_sizes[halvings], stride))
+        return tuple(features)
 
     @property
     def channels(self) -> list[int]:
@@ -363,9 +337,8 @@ class SwinBackbone(SwinEncoder):
         last = len(self.stages) if whole else names.index(list(self.norms)[-1])
         x = self.embeddings(pixel_values, None, interpolate_pos_encoding)
         maps = [x]
-        for stage in self.stages[:last]:
-            x = x if len(maps) == 1 else self.stages[len(maps) - 2].merging(x)
-            x = stage(x, self.config.window_size // 2, trace, self.gradient_checkpointing and self.training)
+        for stage, merge in zip(self.stages[:last], [nn.Identity(), *self.mergings], strict=False):
+            x = stage(merge(x), self.config.window_size // 2, trace, self.gradient_checkpointing and self.training)
             maps.append(x)
         output = BackboneOutput(
             tuple(channels_first(norm(maps[names.index(name)])) for name, norm in self.norms.items()),
