@@ -55,7 +55,7 @@ def _processing_name(name: str) -> str:
 
 
 def _family(model_type: Any, source: str) -> tuple[str, str]:
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(f"{source} says model_type {model_type!r}; minitrans knows {', '.join(sorted(FAMILIES))}.")
     return FAMILIES[model_type]
 
@@ -108,6 +108,8 @@ class AutoClass:
 
     @classmethod
     def _class_for(cls, config: Config) -> Any:
+        if not isinstance(config, Config):
+            raise TypeError(f"A configuration is made by AutoConfig, not of a {type(config).__name__}.")
         module_name, family = _family(config.model_type, type(config).__name__)
         module = importlib.import_module(module_name)
         for task in cls.tasks:

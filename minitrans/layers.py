@@ -30,6 +30,11 @@ class Linear(nn.Linear):
 class Embedding(nn.Embedding):
     """Torch's module without its random start, which on the meta device imports all of torch's compiler (1 s)."""
 
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ValueError(f"pad_token_id is {padding_idx}, outside the vocabulary of {num_embeddings}.")
+        super().__init__(num_embeddings, embedding_dim, padding_idx)
+
     def reset_parameters(self) -> None:
         """Nothing: `PretrainedModel.post_init` gives every tensor its start."""
 

@@ -144,15 +144,12 @@ class PretrainedModel(nn.Module):
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         attn_implementation: str | None = None,
-        trust_remote_code: bool = False,
         use_safetensors: bool | None = None,
         low_cpu_mem_usage: bool = True,
         **overrides: Any,
     ) -> Any:
         """`from_pretrained` on an open repository."""
         del low_cpu_mem_usage  # always
-        if trust_remote_code:
-            raise ValueError("trust_remote_code=True: minitrans never runs code from a checkpoint; leave it out.")
         config = _config(cls.config_class, repository, config, overrides)
         checkpoint = weights.open_checkpoint(repository, variant)
         if use_safetensors and not isinstance(checkpoint, weights.SafetensorsCheckpoint):
@@ -160,9 +157,11 @@ class PretrainedModel(nn.Module):
         place = _device(device if device is not None else device_map)
         with torch.device("meta"):
             model = cls(config)
-        _allocate(model, place, _loading_dtype(dtype or torch_dtype, config, checkpoint, place))
+        report = model.load_report = weights.compare(model, checkpoint, model.naming, ignore_mismatched_sizes)
+        wanted = torch_dtype if dtype is None else dtype
+        _allocate(model, place, _loading_dtype(wanted, config, checkpoint, place))
         model.tie_weights()
-        report = model.load_report = weights.load(model, checkpoint, model.naming, ignore_mismatched_sizes)
+        weights.load(model, checkpoint, model.naming, report)
         config.tie_word_embeddings = config.tie_word_embeddings and not report.untied
         if strict and report.needs_attention:
             raise ValueError(f"strict=True, and the checkpoint is not exactly this model. {report}")
@@ -303,17 +302,10 @@ def _config(
 ) -> Config:
     if config is not None:
         return type(config).from_dict(config.to_dict(), **overrides)
-    unknown = sorted(name for name in overrides if not _is_field(kind, name))
-    if unknown:
-        raise TypeError(f"from_pretrained has no option {unknown[0]!r}, and {kind.__name__} has no such field.")
     values = repository.json("config.json")
     if values.get("model_type", kind.model_type) != kind.model_type:
         raise ValueError(f"{repository.name} is a {values['model_type']!r} checkpoint, not {kind.model_type!r}.")
     return kind.from_dict(values, **overrides)
-
-
-def _is_field(kind: type[Config], name: str) -> bool:
-    return name in kind.__dataclass_fields__ or name in kind.attribute_map or name == "num_labels"
 
 
 def _engine(name: str) -> str:
@@ -348,12 +340,10 @@ def _device(place: Any) -> torch.device:
     if place == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(place)
-    except (RuntimeError, TypeError):
-        raise ValueError(f'device is {place!r}; it must name one device, such as "cpu" or "cuda:0".') from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {str(device)!r}, but torch sees no CUDA device here.")
-    return device
+        return torch.empty(0, device=torch.device(place)).device
+    except (RuntimeError, TypeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f'device is {place!r}; it must be one that torch has here ("cpu"): {reason}') from None
 
 
 def _loading_dtype(

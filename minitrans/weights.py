@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,7 +144,7 @@ class Checkpoint:
 
     def read(self, name: str) -> Tensor:
         """The tensor, on the CPU in its own dtype."""
-        tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name])
+        tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name], device="cpu")
         self.read_into(name, tensor)
         return tensor
 
@@ -211,11 +212,13 @@ class PickleCheckpoint(Checkpoint):
         self._tensors: dict[str, Tensor] = {}
         for path in files:
             try:
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                # Mapped, where the format allows it, a file takes memory only as far as it is read.
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
             except Exception as error:
                 reason = str(error).split("\n")[0]
                 raise ValueError(f"{path} is not a readable PyTorch file of weights ({reason}).") from error
-            if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+            pairs = content.items() if isinstance(content, dict) else [("", None)]
+            if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in pairs):
                 raise ValueError(f"{path} holds something else than a dictionary of tensors.")
             self._tensors.update(content)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
@@ -248,16 +251,18 @@ def open_checkpoint(repository: Repository, variant: str | None = None) -> Check
 
 def _shards(repository: Repository, index: str) -> list[Path]:
     weight_map = repository.json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+    files = [*weight_map.values()] if isinstance(weight_map, dict) else []
+    if not files or not all(isinstance(name, str) for name in files):
         raise ValueError(f"{index} of {repository.name} has no weight_map from tensor names to file names.")
-    return [repository.file(name) for name in sorted(set(weight_map.values()))]
+    return [repository.file(name) for name in sorted(set(files))]
 
 
 @dataclass
 class LoadReport:
-    """What loading did, by the checkpoint's tensor names."""
+    """What loading did, by the checkpoint's tensor names; `sources` are those read, by the tables' names."""
 
     files: list[Path] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
@@ -342,75 +347,93 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-@torch.no_grad()
-def load(model: nn.Module, checkpoint: Checkpoint, naming: Naming, ignore_mismatched_sizes: bool) -> LoadReport:
-    """Fill the model's tensors, already on their device in their dtype.
+def compare(
+    model: nn.Module, checkpoint: Checkpoint, naming: Naming, ignore_mismatched_sizes: bool = False
+) -> LoadReport:
+    """Which of the checkpoint's tensors become the model's; nothing is read, and the model may be on the meta device.
 
-    What is missing, `model.initialise(path)` fills. Raises ValueError where a shape differs, unless
-    `ignore_mismatched_sizes`.
+    Raises ValueError where no tensor fits, or where a shape differs, unless `ignore_mismatched_sizes`.
     """
     report = LoadReport(files=checkpoint.files)
     names = [name for name in checkpoint.shapes if not DERIVED.search(name)]
     found = {naming.canonical(name): name for name in names}
     report.renamed = {name: key for key, name in found.items() if not name.endswith(key)}
-    used: set[str] = set()
+
+    def take(key: str, ours: tuple[int, ...]) -> None:
+        theirs = checkpoint.shapes[found[key]]
+        if theirs == ours:
+            report.sources[key] = found[key]
+        else:
+            report.mismatched.append((key, theirs, ours))
+
     for path, tensor in tensors_of(model).items():
         fold = naming.fold(path)
-        used.update(fold.names)
-        present = {name: found[name] for name in fold.names if name in found}
-        for name, shape in zip(fold.names, fold.shapes(tensor.shape), strict=True):
-            theirs = checkpoint.shapes[present[name]] if name in present else shape
-            if theirs != shape:
-                report.mismatched.append((name, theirs, shape))
-                del present[name]
-            elif name not in present:
-                report.missing.append(naming.published(path, name))
-        if len(present) < len(fold.names):
-            model.initialise(path)  # type: ignore[operator]
-        if len(fold.names) > 1 and present:
-            report.folded[path] = fold.names
-        stored = {name: checkpoint.dtypes[name] for name in present.values()}
-        report.cast.update({name: (dtype, tensor.dtype) for name, dtype in stored.items() if dtype != tensor.dtype})
-        fold.fill(tensor, checkpoint, present)
-    used.update(_load_tied(model, checkpoint, naming, found, report))
-    report.unexpected = sorted(set(names) - {found[key] for key in used if key in found})
+        for key, shape in zip(fold.names, fold.shapes(tensor.shape), strict=True):
+            if key in found:
+                take(key, shape)
+            else:
+                report.missing.append(naming.published(path, key))
+    for path, source in naming.ties.items():
+        (key,), (source_key,) = naming.fold(path).names, naming.fold(source).names
+        if key in found:
+            take(key, tuple(model.get_parameter(source).shape))
+            if source_key not in found:
+                report.missing.remove(naming.published(source, source_key))
+    used = {*report.sources.values(), *(found[key] for key, _, _ in report.mismatched)}
+    report.unexpected = sorted(set(names) - used)
+    if not used:
+        inside = ", ".join(names[:3]) or "nothing"
+        raise ValueError(
+            f"{checkpoint.files[0]} holds no tensor of a {type(model).__name__}; it begins with {inside}."
+        )
     if report.mismatched and not ignore_mismatched_sizes:
-        name, theirs, ours = report.mismatched[0]
+        key, theirs, ours = report.mismatched[0]
         raise ValueError(
             f"{len(report.mismatched)} tensors of {checkpoint.files[0]} have another shape than the configuration "
-            f"asks for, such as {name}: {theirs} in the file, {ours} in the model; correct the configuration "
+            f"asks for, such as {key}: {theirs} in the file, {ours} in the model; correct the configuration "
             "(num_labels?), or pass ignore_mismatched_sizes=True to initialise them anew."
         )
     return report
 
 
-def _load_tied(
-    model: nn.Module, checkpoint: Checkpoint, naming: Naming, found: Mapping[str, str], report: LoadReport
-) -> list[str]:
-    """Read what stands in the file for tied parameters, and return their names.
+@torch.no_grad()
+def load(model: nn.Module, checkpoint: Checkpoint, naming: Naming, report: LoadReport) -> None:
+    """Fill the model's tensors, already on their device in their dtype, as `compare` found, and complete its report.
+
+    What is missing, `model.initialise(path)` fills.
+    """
+    for path, tensor in tensors_of(model).items():
+        fold = naming.fold(path)
+        present = {key: report.sources[key] for key in fold.names if key in report.sources}
+        if len(present) < len(fold.names):
+            model.initialise(path)  # type: ignore[operator]
+        if len(fold.names) > 1 and present:
+            report.folded[path] = fold.names
+        stored = {key: checkpoint.dtypes[name] for key, name in present.items()}
+        report.cast.update({key: (dtype, tensor.dtype) for key, dtype in stored.items() if dtype != tensor.dtype})
+        fold.fill(tensor, checkpoint, present)
+    _load_tied(model, checkpoint, naming, report)
+
+
+def _load_tied(model: nn.Module, checkpoint: Checkpoint, naming: Naming, report: LoadReport) -> None:
+    """Read what stands in the file for tied parameters.
 
     Where it holds other numbers for one than for what it should share, none of them stays tied.
     """
-    keys = {path: naming.fold(path).names[0] for path in naming.ties}
-    for path, source in naming.ties.items():
-        key, (source_key,), shared = keys[path], naming.fold(source).names, model.get_parameter(source)
-        if key not in found:
-            continue
-        theirs = checkpoint.shapes[found[key]]
-        if theirs != tuple(shared.shape):
-            report.mismatched.append((key, theirs, tuple(shared.shape)))
-        elif source_key not in found:
-            checkpoint.read_into(found[key], shared)
-            report.missing.remove(naming.published(source, source_key))
-        elif not torch.equal(checkpoint.read(found[key]).to(shared.device, shared.dtype), shared):
+    keys = {path: naming.fold(path).names[0] for path in naming.ties if naming.fold(path).names[0] in report.sources}
+    for path, key in keys.items():
+        source = naming.ties[path]
+        shared = model.get_parameter(source)
+        if naming.fold(source).names[0] not in report.sources:
+            checkpoint.read_into(report.sources[key], shared)
+        elif not torch.equal(checkpoint.read(report.sources[key]).to(shared.device, shared.dtype), shared):
             report.untied.append(key)
     for path, source in naming.ties.items() if report.untied else ():
         owner, _, leaf = path.rpartition(".")
         own = model.get_parameter(source).clone()
-        if keys[path] in found:
-            checkpoint.read_into(found[keys[path]], own)
+        if path in keys:
+            checkpoint.read_into(report.sources[keys[path]], own)
         setattr(model.get_submodule(owner), leaf, nn.Parameter(own))
-    return list(keys.values())
 
 
 @torch.no_grad()
