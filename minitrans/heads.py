@@ -122,11 +122,12 @@ def _forward_with_signature(backbone: type[PretrainedModel], head: type[Head]) -
     def forward(self: Head, *inputs: Any, **options: Any) -> Any:
         return head.forward(self, *inputs, **options)
 
-    signature = inspect.signature(backbone.forward)
+    signature = inspect.signature(backbone.encode)  # type: ignore[attr-defined]
     parameters = list(signature.parameters.values())
+    types = {**dict.fromkeys(head.targets, "Tensor | None"), "return_dict": "bool | None"}
     labels = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Tensor | None")
-        for name in head.targets
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in types.items()
     ]
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     positional = [parameter for parameter in parameters if parameter.kind not in named]

@@ -77,17 +77,10 @@ class BertEmbeddings(nn.Module):
 
     def forward(self, words: Tensor, table: Tensor | None, positions: Tensor, types: Tensor) -> Tensor:
         """Indices (T,) -> rows (T, C); words are looked up in `table` where it is given."""
+        word, padding = (self.word.weight, self.word.padding_idx) if table is None else (table, None)
+        position, token_type, norm = self.position.weight, self.token_type.weight, self.norm
         rows = ops.embedding_layer_norm(
-            words,
-            positions,
-            types,
-            self.word.weight if table is None else table,
-            self.position.weight,
-            self.token_type.weight,
-            self.norm.weight,
-            self.norm.bias,
-            self.norm.eps,
-            self.word.padding_idx if table is None else None,
+            words, positions, types, word, position, token_type, norm.weight, norm.bias, norm.eps, padding
         )
         return self.dropout(rows)
 
@@ -154,14 +147,6 @@ class BertModel(PretrainedModel):
         self.pooler = Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The table of word vectors."""
-        return self.embeddings.word
-
-    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
-        """Put another table of word vectors in."""
-        self.embeddings.word = embeddings
-
     def encode(
         self,
         input_ids: Tensor | None = None,
@@ -182,10 +167,7 @@ class BertModel(PretrainedModel):
             types = pack_indices(
                 "token_type_ids", token_type_ids, sequences, self.config.type_vocab_size, "token-type table"
             )
-        trace = Trace(
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-            self.config.output_attentions if output_attentions is None else output_attentions,
-        )
+        trace = Trace(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions, types)
         rows = run_layers(self.layers, rows, sequences, trace, self.gradient_checkpointing and self.training)
         pooled = None if self.pooler is None else torch.tanh(self.pooler(sequences.first(rows)))

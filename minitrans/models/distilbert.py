@@ -20,8 +20,6 @@ from minitrans.outputs import BaseModelOutput, Encoded
 from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
 
-EPS = 1e-12  # of every layer norm; no configuration says otherwise
-
 
 @dataclass(init=False)
 class DistilBertConfig(Config):
@@ -35,6 +33,7 @@ class DistilBertConfig(Config):
         "intermediate_size": "hidden_dim",
         "hidden_act": "activation",
     }
+    layer_norm_eps: ClassVar[float] = 1e-12  # no published configuration says otherwise
     honoured: ClassVar[dict[str, tuple]] = {"activation": tuple(ops.ACTIVATIONS), "pruned_heads": ({},)}
 
     vocab_size: Size = 30522
@@ -52,11 +51,6 @@ class DistilBertConfig(Config):
     seq_classif_dropout: Rate = 0.2
     pad_token_id: int | None = 0
 
-    @property
-    def layer_norm_eps(self) -> float:
-        """The epsilon of every layer norm."""
-        return EPS
-
 
 class DistilBertEmbeddings(nn.Module):
     """Word and position vectors, summed and normalised."""
@@ -65,22 +59,15 @@ class DistilBertEmbeddings(nn.Module):
         super().__init__()
         self.word: nn.Embedding = Embedding(config.vocab_size, config.dim, padding_idx=config.pad_token_id)
         self.position = Embedding(config.max_position_embeddings, config.dim)
-        self.norm = nn.LayerNorm(config.dim, eps=EPS)
+        self.norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, words: Tensor, table: Tensor | None, positions: Tensor) -> Tensor:
         """Indices (T,) -> rows (T, C); words are looked up in `table` where it is given."""
+        word, padding = (self.word.weight, self.word.padding_idx) if table is None else (table, None)
+        position, norm = self.position.weight, self.norm
         rows = ops.embedding_layer_norm(
-            words,
-            positions,
-            None,
-            self.word.weight if table is None else table,
-            self.position.weight,
-            None,
-            self.norm.weight,
-            self.norm.bias,
-            self.norm.eps,
-            self.word.padding_idx if table is None else None,
+            words, positions, None, word, position, None, norm.weight, norm.bias, norm.eps, padding
         )
         return self.dropout(rows)
 
@@ -91,9 +78,9 @@ class DistilBertLayer(nn.Module):
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
         self.attention = SelfAttention(config.dim, config.n_heads, config.attention_dropout)
-        self.attention_norm = AddLayerNorm(config.dim, eps=EPS)
+        self.attention_norm = AddLayerNorm(config.dim, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config.dim, config.hidden_dim, config.activation)
-        self.norm = AddLayerNorm(config.dim, eps=EPS)
+        self.norm = AddLayerNorm(config.dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
@@ -150,14 +137,6 @@ class DistilBertModel(PretrainedModel):
             with torch.no_grad():
                 table[:, 0::2], table[:, 1::2] = angle.sin(), angle.cos()[:, : self.config.dim // 2]
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The table of word vectors."""
-        return self.embeddings.word
-
-    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
-        """Put another table of word vectors in."""
-        self.embeddings.word = embeddings
-
     def encode(
         self,
         input_ids: Tensor | None = None,
@@ -170,10 +149,7 @@ class DistilBertModel(PretrainedModel):
     ) -> Encoded:
         """What `forward` computes, as packed rows: the heads' input."""
         text = pack_text(self.config, self.device, input_ids, attention_mask, position_ids, inputs_embeds)
-        trace = Trace(
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-            self.config.output_attentions if output_attentions is None else output_attentions,
-        )
+        trace = Trace(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions)
         rows = run_layers(self.layers, rows, text.sequences, trace, self.gradient_checkpointing and self.training)
         return Encoded(rows, text.sequences, None, trace.hidden_states, trace.attentions)
@@ -185,19 +161,11 @@ class DistilBertModel(PretrainedModel):
         inputs_embeds: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **states: bool | None,
     ) -> Any:
         """Token indices (B, N) -> hidden states (B, N, C); the inputs are those of `BertModel`, without types."""
-        encoded = self.encode(
-            input_ids,
-            attention_mask,
-            inputs_embeds,
-            position_ids,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
+        encoded = self.encode(input_ids, attention_mask, inputs_embeds, position_ids, **states)
         output = BaseModelOutput(encoded.sequences.unpack(encoded.rows), encoded.hidden_states, encoded.attentions)
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 

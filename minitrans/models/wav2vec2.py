@@ -323,10 +323,7 @@ class Wav2Vec2Model(PretrainedModel):
                 f"Clip {short} has {len(clips[short])} samples; the first frame takes {self.features.samples(1)}."
             )
         frames = Sequences.from_lengths(lengths, self.features.frames(input_values.shape[1]), self.device)
-        trace = Trace(
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-            self.config.output_attentions if output_attentions is None else output_attentions,
-        )
+        trace = Trace(self.config, output_attentions, output_hidden_states)
         checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         if checkpointing:
             features = torch.cat([checkpoint(self.features, clip, use_reentrant=False) for clip in clips])
