@@ -22,6 +22,7 @@ Count = Annotated[int, (0, 10_000)]  # of layers and the like: an absurd one wou
 Rate = Annotated[float, (0.0, 1.0)]
 Positive = Annotated[float, (0.0, math.inf)]
 Labels = dict | None
+MOST_LABELS = 10**6
 
 C = TypeVar("C", bound="Config")
 B = TypeVar("B", bound="BackboneConfig")
@@ -61,24 +62,27 @@ class Config:
             default = spec.default if spec.default is not MISSING else None
             if spec.default_factory is not MISSING:
                 default = spec.default_factory()
-            setattr(self, spec.name, values.pop(spec.name, default))
-        self.extra = {**self.extra, **values}
+            setattr(self, spec.name, default if spec.name == "extra" else values.pop(spec.name, default))
+        self.extra = values
         self._set_labels(**labels)
         self.validate()
 
     def _set_labels(self, num_labels: int | None, id2label: Labels, label2id: Labels) -> None:
-        if id2label is None and label2id is not None and num_labels in (None, len(label2id)):
-            id2label = {index: label for label, index in label2id.items()}
-        if id2label is None or num_labels not in (None, len(id2label)):
-            count = 2 if num_labels is None else num_labels
-            if not isinstance(count, int) or count < 1:
-                raise ValueError(f"num_labels is {count!r}; it must be a whole number of at least 1.")
-            id2label, label2id = {index: f"LABEL_{index}" for index in range(count)}, None
+        count = 2 if num_labels is None else num_labels
+        if not isinstance(count, int) or not 1 <= count <= MOST_LABELS:
+            raise ValueError(f"num_labels is {count!r}; it must be a whole number from 1 to {MOST_LABELS}.")
         try:
+            if not id2label and label2id and num_labels in (None, len(label2id)):
+                id2label = {index: label for label, index in label2id.items()}
+            if not id2label or num_labels not in (None, len(id2label)):  # the number wins, as in transformers
+                id2label, label2id = {index: f"LABEL_{index}" for index in range(count)}, None
             self.id2label = {int(index): label for index, label in id2label.items()}
+            self.label2id = label2id or {label: index for index, label in self.id2label.items()}
         except (ValueError, TypeError, AttributeError):
-            raise ValueError(f"id2label must map whole numbers to names, but it is {id2label!r}.") from None
-        self.label2id = label2id or {label: index for index, label in self.id2label.items()}
+            raise ValueError(
+                "id2label and label2id must map whole numbers to names and names to numbers, but they are "
+                f"{id2label!r} and {label2id!r}."
+            ) from None
 
     def __getattr__(self, name: str) -> Any:
         extra = self.__dict__.get("extra", {})
@@ -89,10 +93,14 @@ class Config:
         raise AttributeError(f"{type(self).__name__} has no field {name!r}.")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        name = type(self).attribute_map.get(name, name)
         if name == "num_labels":
-            self._set_labels(value, None, None)
+            if value != self.num_labels:
+                self._set_labels(value, None, None)
+        elif name in type(self).__dataclass_fields__ or hasattr(type(self), name):
+            object.__setattr__(self, name, value)
         else:
-            object.__setattr__(self, type(self).attribute_map.get(name, name), value)
+            self.extra[name] = value
 
     @property
     def num_labels(self) -> int:

@@ -1,0 +1,227 @@
+"""Configurations: published defaults, transformers' reading of the same files, and values that cannot be."""
+
+import copy
+import json
+import pickle
+
+import pytest
+import torch
+import transformers
+from checkpoints import TINY
+
+import minitrans
+
+FAMILIES = {
+    "bert": ("BertConfig", transformers.BertConfig),
+    "distilbert": ("DistilBertConfig", transformers.DistilBertConfig),
+}
+
+
+def one_sentence(error: BaseException, *words: str) -> None:
+    assert "\n" not in str(error)
+    for word in words:
+        assert word in str(error)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defaults_are_the_published_ones(family):
+    name, published = FAMILIES[family]
+    ours, theirs = getattr(minitrans, name)(), published()
+    for key, value in ours.to_dict().items():
+        if hasattr(theirs, key) and key not in ("dtype", "extra"):
+            assert getattr(theirs, key) == value, key
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_there_and_back_through_transformers(family, tmp_path):
+    name, published = FAMILIES[family]
+    values = {"vocab_size": 17, "hidden_size": 12, "num_attention_heads": 3, "id2label": {0: "a", 1: "b", 2: "ç"}}
+    ours = getattr(minitrans, name)(
+        **values, problem_type="multi_label_classification", something_new=[1, {"a": None}]
+    )
+    ours.save_pretrained(tmp_path / "ours")
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path / "ours")
+    assert type(theirs) is published
+    for key, value in values.items():
+        assert getattr(theirs, key) == value
+    assert theirs.something_new == [1, {"a": None}]
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = minitrans.AutoConfig.from_pretrained(tmp_path / "theirs")
+    assert type(again) is type(ours)
+    assert again.to_dict().items() >= ours.to_dict().items()
+    assert minitrans.AutoConfig.from_pretrained(tmp_path / "ours") == ours
+
+
+def test_unknown_keys_are_kept_readable_and_changeable(tmp_path):
+    config = minitrans.BertConfig(gradient_checkpointing=False, extra={"a": 1}, _name_or_path="x")
+    assert config.gradient_checkpointing is False
+    config.gradient_checkpointing = True
+    config.brand_new = 3
+    config.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["gradient_checkpointing"] is True
+    assert written["brand_new"] == 3
+    assert written["extra"] == {"a": 1}
+    assert minitrans.BertConfig.from_pretrained(tmp_path) == config
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = config.no_such
+
+
+def test_other_names_of_fields(tmp_path):
+    config = minitrans.DistilBertConfig(hidden_size=24, n_heads=3, num_hidden_layers=1)
+    assert (config.dim, config.num_attention_heads, config.n_layers) == (24, 3, 1)
+    config.hidden_size = 48
+    assert config.dim == 48
+    assert "hidden_size" not in config.to_dict()
+    config.save_pretrained(tmp_path)
+    assert minitrans.AutoConfig.from_pretrained(tmp_path, hidden_size=36).dim == 36
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"num_labels": 5},
+        {"num_labels": 1},
+        {"id2label": {"0": "no", "1": "yes", "2": "?"}},
+        {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}},
+        {"id2label": {0: "no", 1: "yes", 2: "?"}, "num_labels": 3},
+        {"id2label": {0: "no", 1: "yes", 2: "?"}, "num_labels": 2},
+    ],
+)
+def test_labels_as_transformers_reads_them(family, values, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family, **values}))
+    ours, theirs = (package.AutoConfig.from_pretrained(tmp_path) for package in (minitrans, transformers))
+    assert ours.num_labels == theirs.num_labels
+    assert ours.id2label == theirs.id2label
+
+
+def test_label_overrides(tmp_path):
+    minitrans.BertConfig(id2label={0: "a", 1: "b"}).save_pretrained(tmp_path)
+
+    def read(**options):
+        return minitrans.AutoConfig.from_pretrained(tmp_path, **options)
+
+    assert read(num_labels=2).id2label == {0: "a", 1: "b"}
+    assert read(num_labels=3).id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+    assert read(id2label={0: "x"}).label2id == {"x": 0}
+    assert read(label2id={"x": 0, "y": 1}).label2id == {"x": 0, "y": 1}
+    config = read()
+    config.num_labels = 2
+    assert config.id2label == {0: "a", 1: "b"}
+    config.num_labels = 4
+    assert config.label2id["LABEL_3"] == 3
+
+
+def test_dtypes(tmp_path):
+    assert "dtype" not in minitrans.BertConfig().to_dict()
+    for value in (torch.bfloat16, "bfloat16", "torch.bfloat16"):
+        for key in ("dtype", "torch_dtype"):
+            config = minitrans.BertConfig(**{key: value})
+            assert config.dtype == "bfloat16"
+            config.save_pretrained(tmp_path)
+            assert str(transformers.AutoConfig.from_pretrained(tmp_path).dtype) == "torch.bfloat16"
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "torch_dtype": "float16"}')
+    assert minitrans.AutoConfig.from_pretrained(tmp_path, dtype="float32").dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"hidden_size": 0}, "whole number"),
+        ({"hidden_size": -768}, "-768"),
+        ({"hidden_size": 768.0}, "768.0 whole"),
+        ({"hidden_size": "768"}, "'768' whole"),
+        ({"hidden_size": True}, "True whole"),
+        ({"hidden_size": None}, "None whole"),
+        ({"hidden_size": [768]}, "[768]"),
+        ({"hidden_size": 10**40}, "hidden_size"),
+        ({"num_hidden_layers": -1}, "-1"),
+        ({"num_hidden_layers": 10**9}, "1000000000"),
+        ({"layer_norm_eps": float("nan")}, "nan number"),
+        ({"layer_norm_eps": float("inf")}, "inf"),
+        ({"layer_norm_eps": -1e-12}, "-1e-12"),
+        ({"layer_norm_eps": "1e-12"}, "'1e-12' number"),
+        ({"hidden_dropout_prob": 1.5}, "1.5 0 to 1"),
+        ({"hidden_dropout_prob": float("nan")}, "nan"),
+        ({"initializer_range": float("nan")}, "nan"),
+        ({"hidden_act": "gelu_11"}, "'gelu_11' 'relu'"),
+        ({"hidden_act": 3}, "3 text"),
+        ({"hidden_act": ["gelu"]}, "['gelu'] text"),
+        ({"position_embedding_type": "relative_key"}, "'relative_key' 'absolute'"),
+        ({"is_decoder": True}, "is_decoder True"),
+        ({"add_cross_attention": True}, "add_cross_attention"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder"),
+        ({"pruned_heads": {"1": [0]}}, "pruned_heads"),
+        ({"num_labels": 0}, "num_labels 0"),
+        ({"num_labels": -3}, "-3"),
+        ({"num_labels": 2.5}, "2.5"),
+        ({"num_labels": 10**12}, "num_labels"),
+        ({"id2label": ["a", "b"]}, "id2label"),
+        ({"id2label": {"a": "b"}}, "id2label"),
+        ({"id2label": {"0": ["a"]}}, "id2label"),
+        ({"id2label": 3}, "id2label"),
+        ({"label2id": ["a"]}, "label2id"),
+        ({"pad_token_id": "0"}, "pad_token_id '0'"),
+        ({"tie_word_embeddings": "yes"}, "'yes' true or false"),
+        ({"architectures": "BertModel"}, "architectures 'BertModel' list"),
+        ({"output_attentions": 1}, "output_attentions"),
+    ],
+)
+def test_values_that_cannot_be(values, words, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **values}))
+    for make in (lambda: minitrans.BertConfig(**values), lambda: minitrans.AutoConfig.from_pretrained(tmp_path)):
+        with pytest.raises(ValueError, match=next(iter(values))) as caught:
+            make()
+        one_sentence(caught.value, *(word for word in words.split(" ") if word not in ("0", "to", "1", "at")))
+
+
+def test_what_cannot_be_honoured_in_the_other_family():
+    for values in ({"activation": "elu"}, {"pruned_heads": {"0": [1]}}, {"dropout": 2}, {"n_layers": "six"}):
+        with pytest.raises(ValueError, match=next(iter(values))):
+            minitrans.DistilBertConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "act", sorted(set(transformers.activations.ACT2FN) & set(minitrans.BertConfig.honoured["hidden_act"]))
+)
+def test_activations_are_those_of_the_same_name(act):
+    from minitrans.ops import ACTIVATIONS
+
+    x = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+    torch.testing.assert_close(ACTIVATIONS[act](x), transformers.activations.ACT2FN[act](x), rtol=1e-12, atol=1e-12)
+
+
+def test_heads_that_do_not_divide_the_width():
+    for name in ("bert", "distilbert"):
+        config = minitrans.AutoConfig.for_model(name, hidden_size=30, num_attention_heads=4)
+        with pytest.raises(ValueError, match=r"30.*4"):
+            minitrans.AutoModel.from_config(config)
+
+
+def test_copies():
+    config = minitrans.BertConfig(num_labels=3, novelty={"a": [1]})
+    for twin in (copy.deepcopy(config), pickle.loads(pickle.dumps(config)), minitrans.BertConfig(**config.to_dict())):
+        assert twin == config
+        twin.novelty["a"].append(2)
+        twin.num_labels = 7
+    assert config.novelty == {"a": [1]}
+    assert config.num_labels == 3
+    assert "hidden_size=768" in repr(config)
+
+
+def test_saving_keeps_the_old_file_when_it_fails(tmp_path):
+    minitrans.BertConfig(hidden_size=24).save_pretrained(tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(TypeError):
+        minitrans.BertConfig(hidden_size=36, novelty=object()).save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_model_keeps_the_configuration_it_was_made_of():
+    config = minitrans.BertConfig(**{key: value for key, value in TINY.items() if key != "attn_implementation"})
+    assert minitrans.BertModel(config).config is config
+    with pytest.raises(TypeError, match="BertConfig"):
+        minitrans.BertModel(minitrans.DistilBertConfig())
