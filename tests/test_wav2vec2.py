@@ -84,6 +84,10 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     },
     "adapters of languages": {"do_stable_layer_norm": True, "adapter_attn_dim": 6},
 }
+QUIET = dict.fromkeys(
+    ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout", "layerdrop"),
+    0.0,
+)
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 HEADS = ["ForPreTraining", "ForCTC", "ForSequenceClassification", "ForAudioFrameClassification", "ForXVector"]
 
@@ -118,7 +122,7 @@ def sound(*lengths: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def relative(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference over the largest value."""
     assert ours.shape == theirs.shape
-    return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
+    return float((ours - theirs).detach().abs().max() / theirs.detach().abs().max().clamp_min(1e-30))
 
 
 def agree(ours: Any, theirs: Any, names: list[str], limit: float = 2e-5) -> None:
@@ -161,3 +165,473 @@ def test_masked_layer_norm_checkpoint_equals_transformers(tmp_path: Path) -> Non
     for clip, length in enumerate(mask.sum(1).tolist()):
         frames = ours.wav2vec2.features.frames(length)
         assert relative(found[clip, :frames], expected[clip, :frames]) < 2e-5
+
+
+@torch.no_grad()
+def test_masked_heads_of_a_layer_norm_checkpoint_equal_transformers(tmp_path: Path) -> None:
+    samples, mask = sound(900, 600)
+    for name, values in (
+        ("ForSequenceClassification", {}),
+        ("ForSequenceClassification", {"use_weighted_layer_sum": True}),
+        ("ForXVector", {"tdnn_dilation": (1, 1, 1)}),  # with dilation, transformers averages frames that are not there
+    ):
+        theirs, ours = pair(tmp_path / f"{name}{len(values)}", name, **LAYER_NORM, **values)
+        expected, found = theirs(samples, attention_mask=mask), ours(samples, attention_mask=mask)
+        agree(found, expected, list(expected))
+
+
+@pytest.mark.parametrize("shape", ["group norm", "layer norm, pre-norm, bias", "adapter"])
+@torch.no_grad()
+def test_a_clip_gives_the_same_numbers_alone_and_in_a_batch(shape: str, tmp_path: Path) -> None:
+    """And transformers does not, for group norm: it takes the padding into the statistics."""
+    theirs, ours = pair(tmp_path, **{**SHAPES, **ADAPTERS}[shape])
+    differences: dict[Any, list[float]] = {ours: [], theirs: []}
+    for seed in range(4):
+        lengths = torch.randint(60, 2000, (5,), generator=torch.Generator().manual_seed(seed)).tolist()
+        samples, mask = sound(*lengths, seed=seed)
+        for model, seen in differences.items():
+            batch = model(samples, attention_mask=mask).last_hidden_state
+            for clip, length in enumerate(lengths):
+                alone = model(samples[clip : clip + 1, :length]).last_hidden_state[0]
+                seen.append(relative(batch[clip, : len(alone)], alone))
+                if model is ours:
+                    assert batch[clip, len(alone) :].eq(0).all()
+    assert max(differences[ours]) < 1e-5
+    if shape != "layer norm, pre-norm, bias":
+        assert max(differences[theirs]) > 0.05
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@torch.no_grad()
+def test_every_head_gives_the_same_alone_and_in_a_batch(norm: str) -> None:
+    samples, mask = sound(900, 333, 512)
+    for name in HEADS:
+        ours = minitrans.AutoModelForCTC if name == "ForCTC" else getattr(minitrans, f"Wav2Vec2{name}")
+        ours = ours.from_config(minitrans.Wav2Vec2Config(**{**TINY, "feat_extract_norm": norm})).eval()
+        batch = ours(samples, attention_mask=mask)
+        output = "projected_states" if name == "ForPreTraining" else "logits"
+        for clip, length in enumerate(mask.sum(1).tolist()):
+            alone = ours(samples[clip : clip + 1, :length])[output][0]
+            here = batch[output][clip] if alone.dim() == 1 else batch[output][clip, : len(alone)]
+            assert relative(here, alone) < 1e-5, name
+
+
+@torch.no_grad()
+def test_without_a_mask_the_whole_row_counts(tmp_path: Path) -> None:
+    theirs, ours = pair(tmp_path)
+    samples, _ = sound(900, 400)
+    agree(ours(samples), theirs(samples), ["last_hidden_state"])
+
+
+@torch.no_grad()
+def test_frames_beyond_the_end_are_blank(tmp_path: Path) -> None:
+    _, ours = pair(tmp_path, "ForCTC", pad_token_id=4)
+    samples, mask = sound(900, 400)
+    logits = ours(samples, attention_mask=mask).logits
+    frames = ours.wav2vec2.features.frames(400)
+    assert (logits[1, frames:].argmax(-1) == 4).all()
+    assert logits[1, frames:].log_softmax(-1)[:, 4].eq(0).all()
+
+
+def test_blocks_give_what_the_whole_gives() -> None:
+    """A clip longer than a block of frames, with autograd (whole) and without (block by block)."""
+    torch.manual_seed(0)
+    for values in ({}, {"feat_extract_norm": "layer"}, {"conv_kernel": (10, 1, 2), "conv_stride": (5, 2, 3)}):
+        encoder = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**{**TINY, **values})).features
+        clip = torch.randn(128 * 30 * 3 + 17)
+        whole = encoder(clip)
+        with torch.no_grad():
+            assert relative(encoder(clip), whole) < 1e-5
+        assert encoder.frames(encoder.samples(len(whole))) == len(whole)
+
+
+def _difficult() -> dict[str, Tensor]:
+    time = torch.arange(8000) / 16000
+    speech = torch.sin(2 * torch.pi * 220 * time) * torch.sin(2 * torch.pi * 3 * time) + 0.01 * torch.randn(8000)
+    return {
+        "speech": speech,
+        "silence": torch.zeros(8000),
+        "constant": torch.full((8000,), 0.7),
+        "clipped": (5 * speech).clamp(-1, 1),
+        "offset of 100": speech + 100,
+        "offset of -1000, faint": 0.01 * speech - 1000,
+        "amplitude of 1e-6": 1e-6 * speech,
+        "amplitude of 1e4": 1e4 * speech,
+        "one click": torch.zeros(8000).index_fill(0, torch.tensor([4321]), 1.0),
+    }
+
+
+@torch.no_grad()
+def test_group_norm_from_the_covariance_is_as_exact_as_float32() -> None:
+    """Against the same layer computed straight in float64, whatever the sound."""
+    torch.manual_seed(0)
+    model = reference().feature_extractor.conv_layers[0]
+    ours = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).features.layers[0]
+    ours.weight.copy_(model.conv.weight.transpose(1, 2))
+    ours.norm.load_state_dict(model.layer_norm.state_dict())
+    exact = model.double()
+    for name, clip in _difficult().items():
+        samples = clip[:, None]
+        expected = exact(clip.double()[None, None])[0].T
+        found = ours.over(samples)(samples)
+        assert found.isfinite().all()
+        assert relative(found.double(), expected) < 5e-6, name
+
+
+def test_positions_follow_their_parameters() -> None:
+    """The filter is kept between calls, and made anew once a parameter is another, however it was changed."""
+    torch.manual_seed(0)
+    model = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).eval()
+    samples, _ = sound(900)
+    recorded = model(samples).last_hidden_state
+    for change in (
+        lambda: None,
+        lambda: model.positions.direction.data.neg_(),
+        lambda: model.positions.magnitude.data.mul_(2),
+        lambda: setattr(model.positions, "direction", torch.nn.Parameter(-model.positions.direction.detach())),
+        lambda: model.load_state_dict(minitrans.Wav2Vec2Model(model.config).state_dict()),
+    ):
+        change()
+        recorded = model(samples).last_hidden_state
+        for _ in range(2):
+            with torch.inference_mode():
+                assert relative(model(samples).last_hidden_state, recorded) < 1e-5
+    model.positions.requires_grad_(False)  # what inference kept may be trained through
+    model(samples).last_hidden_state.sum().backward()
+    assert model.features.layers[0].weight.grad is not None
+    double = model.double()(samples.double()).last_hidden_state
+    assert relative(double.float(), recorded) < 1e-4
+
+
+STEPS: dict[str, dict[str, Any]] = {
+    "group norm": {},
+    "layer norm": {**LAYER_NORM, "conv_bias": True},
+    "adapters": {"add_adapter": True, "output_hidden_size": 18, "adapter_attn_dim": 6, "do_stable_layer_norm": True},
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_one_step_of_training_is_saved_as_transformers_saves_it(step: str, tmp_path: Path) -> None:
+    theirs, ours = pair(tmp_path / "start", "ForCTC", **STEPS[step])
+    samples, mask = sound(900, 900)
+    labels = torch.tensor([[3, 5, 5, 7, -100], [1, 2, 0, 0, 0]])
+    saved = []
+    for model, folder in ((theirs, tmp_path / "theirs"), (ours, tmp_path / "ours")):
+        loss = model(samples, attention_mask=mask, labels=labels).loss
+        saved.append(loss.detach())
+        loss.backward()
+        torch.optim.SGD(model.parameters(), lr=1e-2).step()
+        model.save_pretrained(folder)
+    assert relative(saved[1], saved[0]) < 2e-5
+    start, expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("start", "theirs", "ours"))
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert relative(found[name], expected[name]) < 2e-5, name
+        moved = (expected[name] - start[name]).abs().max()
+        assert (found[name] - expected[name]).abs().max() <= 1e-3 * moved + 1e-6, name
+    again, info = transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    with torch.no_grad():
+        agree(ours.eval()(samples), again.eval()(samples), ["logits"])
+
+
+def _losses(name: str) -> dict[str, Any]:
+    """The inputs that give a head a loss, for two clips of 600 samples (28 frames)."""
+    generator = torch.Generator().manual_seed(0)
+    frames = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).features.frames(600)
+    if name == "ForPreTraining":
+        masked = torch.rand(2, frames, generator=generator) < 0.4
+        others = torch.randint(0, 2 * frames, (2, frames, 6), generator=generator)
+        return {"mask_time_indices": masked, "sampled_negative_indices": others}
+    if name == "ForCTC":
+        return {"labels": torch.randint(0, 19, (2, 7), generator=generator)}
+    if name == "ForAudioFrameClassification":
+        classes = torch.randint(0, 5, (2, frames), generator=generator)
+        return {"labels": torch.nn.functional.one_hot(classes, 5)}
+    return {"labels": torch.randint(0, 5, (2,), generator=generator)}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_losses_and_gradients_equal_transformers(name: str, tmp_path: Path) -> None:
+    given = 0.05 if name == "ForPreTraining" else 0.0  # its masked frames are given, others would be drawn
+    values = {**QUIET, "mask_time_prob": given, "use_weighted_layer_sum": True}
+    theirs, ours = pair(tmp_path, name, **values)
+    samples, _ = sound(600, 600)
+    for model in (theirs, ours):
+        model.train()
+        torch.manual_seed(5)  # pre-training draws codes
+        model.output = model(samples, **_losses(name))
+        model.output.loss.backward()
+    agree(ours.output, theirs.output, [key for key in theirs.output if key != "hidden_states"])
+    gradients = {path: tensor.grad for path, tensor in theirs.named_parameters()}
+    for path, tensor in ours.named_parameters():
+        fold = ours.naming.fold(path)
+        parts = {} if tensor.grad is None else fold.split(tensor.grad)
+        for key, part in parts.items():
+            expected = gradients[ours.naming.published(path, key)]
+            if not key.endswith("k_proj.bias"):  # it cannot change a softmax: what is left is rounding
+                scale = max(float(expected.abs().max()), 1e-4 * float(theirs.output.loss.detach()))
+                assert float((part - expected).abs().max()) < 1e-3 * scale, path
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+@torch.no_grad()
+def test_ctc_loss_of_a_padded_batch_is_that_of_its_clips(reduction: str) -> None:
+    config = minitrans.Wav2Vec2Config(**{**TINY, "ctc_loss_reduction": reduction, "ctc_zero_infinity": True})
+    model = minitrans.Wav2Vec2ForCTC(config).eval()
+    samples, mask = sound(900, 500)
+    labels = torch.tensor([[3, 5, 5, 7], [1, 2, -100, -100]])
+    loss = model(samples, attention_mask=mask, labels=labels).loss
+    alone = torch.stack([
+        model(samples[:1], labels=labels[:1]).loss.squeeze(),
+        model(samples[1:, :500], labels=labels[1:, :2]).loss.squeeze(),
+    ])  # fmt: skip
+    combined = {"sum": alone.sum(), "mean": alone.mean(), "none": alone}[reduction]
+    assert relative(loss, combined) < 1e-5
+
+
+def test_training_masks_frames_and_channels_and_drops_layers() -> None:
+    torch.manual_seed(0)
+    samples, mask = sound(4000, 2500)
+    config = minitrans.Wav2Vec2Config(**{**TINY, **QUIET, "layerdrop": 1.0, "mask_time_prob": 0.3})
+    model = minitrans.Wav2Vec2Model(config)
+    output = model(samples, attention_mask=mask, output_hidden_states=True)
+    assert all(torch.equal(output.hidden_states[0], state) for state in output.hidden_states)
+    model.masked_spec_embed.grad = None
+    output.last_hidden_state.sum().backward()
+    assert model.masked_spec_embed.grad is not None
+    assert not torch.equal(model.eval()(samples, attention_mask=mask).last_hidden_state, output.last_hidden_state)
+    config = minitrans.Wav2Vec2Config(**{**TINY, **QUIET, "mask_time_prob": 0.3,
+                                         "mask_feature_prob": 0.5, "apply_spec_augment": False})  # fmt: skip
+    model = minitrans.Wav2Vec2Model(config)
+    trained = model.train()(samples, attention_mask=mask).last_hidden_state
+    assert relative(model.eval()(samples, attention_mask=mask).last_hidden_state, trained) < 1e-5
+
+
+def test_given_frames_are_masked_as_in_transformers(tmp_path: Path) -> None:
+    theirs, ours = pair(tmp_path)
+    samples, _ = sound(600, 600)
+    masked = _losses("ForPreTraining")["mask_time_indices"]
+    with torch.no_grad():
+        agree(
+            ours(samples, mask_time_indices=masked),
+            theirs(samples, mask_time_indices=masked.bool()),
+            ["last_hidden_state"],
+        )
+
+
+def test_spans_are_drawn_as_in_transformers() -> None:
+    """Never beyond a clip's end, in spans, as many as transformers draws on average."""
+    from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
+
+    from minitrans.audio_layers import span_mask
+
+    torch.manual_seed(0)
+    np.random.seed(0)
+    lengths, width = [200, 60, 7, 3], 200
+    real = torch.arange(width) < torch.tensor(lengths)[:, None]
+    ours = [span_mask(lengths, width, 0.3, 5, 2) for _ in range(300)]
+    theirs = [torch.tensor(_compute_mask_indices((4, width), 0.3, 5, real.long(), 2)) for _ in range(300)]
+    assert not any((mask & ~real).any() for mask in ours)
+    share = torch.stack(ours).float().mean((0, 2)) * width
+    expected = torch.stack(theirs).float().mean((0, 2)) * width
+    assert ((share - expected).abs()[:3] < 0.05 * expected[:3]).all()
+    assert share[3] == 0  # three frames have no room for a span of five
+    runs = (ours[0][0].int().diff(prepend=torch.tensor([0])) == 1).sum()
+    assert ours[0][0].sum() >= 5 * runs
+
+
+def test_checkpointed_and_frozen_training_gives_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    config = minitrans.Wav2Vec2Config(**{**TINY, **QUIET, "apply_spec_augment": False})
+    model = minitrans.Wav2Vec2ForCTC(config)
+    samples, mask = sound(900, 700)
+    gradients = []
+    for prepare in (lambda: None, model.gradient_checkpointing_enable, model.freeze_feature_encoder):
+        prepare()
+        model.zero_grad()
+        model(samples, attention_mask=mask, labels=torch.tensor([[1, 2], [3, 3]])).loss.backward()
+        gradients.append({path: tensor.grad for path, tensor in model.named_parameters()})
+    plain, checkpointed, frozen = gradients
+    for path in plain:
+        if plain[path] is None:
+            assert path == "wav2vec2.masked_spec_embed"
+            continue
+        assert relative(checkpointed[path], plain[path]) < 1e-4, path
+        if path.startswith("wav2vec2.features."):
+            assert frozen[path] is None
+        else:
+            assert relative(frozen[path], plain[path]) < 1e-4, path
+    model.freeze_base_model()
+    assert [path for path, tensor in model.named_parameters() if tensor.requires_grad] == [
+        "lm_head.weight",
+        "lm_head.bias",
+    ]
+
+
+@torch.no_grad()
+def test_old_spelling_of_the_weight_norm_loads(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    theirs, ours = pair(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    old = {"original0": "weight_g", "original1": "weight_v"}
+    for new, name in old.items():
+        key = f"encoder.pos_conv_embed.conv.parametrizations.weight.{new}"
+        state[f"encoder.pos_conv_embed.conv.{name}"] = state.pop(key)
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    again = minitrans.AutoModel.from_pretrained(tmp_path, strict=True)
+    samples, _ = sound(600)
+    assert torch.equal(again(samples).last_hidden_state, ours(samples).last_hidden_state)
+    assert relative(again(samples).last_hidden_state, theirs(samples).last_hidden_state) < 2e-5
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@torch.no_grad()
+def test_languages_are_loaded_from_their_adapter_files(suffix: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    theirs, ours = pair(tmp_path, "ForCTC", **ADAPTERS["adapters of languages"])
+    samples, _ = sound(600)
+    before = ours(samples).logits
+    other = reference("ForCTC", seed=7, **ADAPTERS["adapters of languages"], vocab_size=23)
+    language = {key: tensor.contiguous() for key, tensor in other._get_adapters().items()}
+    language = {key: tensor.detach().clone() for key, tensor in language.items()}
+    if suffix == "bin":
+        torch.save(language, tmp_path / "adapter.kab.bin")
+    else:
+        save_file(language, tmp_path / "adapter.kab.safetensors")
+    theirs = transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path).eval()
+    theirs.load_adapter("kab")
+    ours.load_adapter("kab")
+    assert ours.target_lang == "kab"
+    assert ours.config.vocab_size == 23
+    agree(ours(samples), theirs(samples), ["logits"])
+    assert before.shape != ours(samples).logits.shape
+    direct = minitrans.AutoModelForCTC.from_pretrained(tmp_path, target_lang="kab")
+    assert torch.equal(direct(samples).logits, ours(samples).logits)
+    with pytest.raises(FileNotFoundError, match=r"adapter\.xyz\.safetensors"):
+        ours.load_adapter("xyz")
+    language.pop("lm_head.weight")
+    save_file(language, tmp_path / "adapter.bad.safetensors")
+    with pytest.raises(ValueError, match=r"lm_head\.weight"):
+        ours.load_adapter("bad")
+
+
+def test_random_starts_are_as_in_transformers() -> None:
+    """The spread of every new tensor, next to that of transformers' own."""
+    values = {**TINY, "hidden_size": 64, "conv_dim": (64, 64, 64), "conv_bias": True, "add_adapter": True,
+              "codevector_dim": 64, "num_conv_pos_embeddings": 64}  # fmt: skip
+    torch.manual_seed(0)
+    for name in ("ForPreTraining", "ForXVector"):
+        ours = getattr(minitrans, f"Wav2Vec2{name}")(minitrans.Wav2Vec2Config(**values))
+        theirs = getattr(transformers, f"Wav2Vec2{name}")(transformers.Wav2Vec2Config(**values)).state_dict()
+        for key, tensor in ours.published_state_dict().items():
+            # Statistics of few numbers say little; transformers' start of the weight norm does not reach its parts.
+            if tensor.numel() >= 60 and ".parametrizations." not in key:
+                expected = theirs[key]
+                assert abs(float(tensor.mean() - expected.mean())) < 0.5 * float(expected.std()) + 1e-6, key
+                assert float(tensor.std()) == pytest.approx(float(expected.std()), rel=0.5, abs=1e-6), key
+        direction = ours.wav2vec2.positions.direction.norm(dim=(0, 1), keepdim=True)
+        assert torch.allclose(ours.wav2vec2.positions.magnitude, direction)
+
+
+@pytest.mark.parametrize(
+    ("auto", "name"),
+    [
+        ("AutoModel", "Model"),
+        ("AutoModelForPreTraining", "ForPreTraining"),
+        ("AutoModelForCTC", "ForCTC"),
+        ("AutoModelForAudioClassification", "ForSequenceClassification"),
+        ("AutoModelForAudioFrameClassification", "ForAudioFrameClassification"),
+        ("AutoModelForAudioXVector", "ForXVector"),
+    ],
+)
+def test_auto_classes(auto: str, name: str) -> None:
+    model = getattr(minitrans, auto).from_config(minitrans.Wav2Vec2Config(**TINY))
+    assert type(model).__name__ == f"Wav2Vec2{name}"
+    assert type(model) is getattr(minitrans, f"Wav2Vec2{name}")
+
+
+BAD_INPUTS: dict[str, tuple[str, Any, str]] = {
+    "one clip without a batch": ("Model", lambda x, m: {"input_values": x[0]}, r"\(900,\).*input_values\[None\]"),
+    "integers": ("Model", lambda x, m: {"input_values": x.short()}, "torch.int16"),
+    "another dtype": ("Model", lambda x, m: {"input_values": x.double()}, "torch.float64"),
+    "NaN": ("Model", lambda x, m: {"input_values": x / 0}, "NaN"),
+    "nothing": ("Model", lambda x, m: {"input_values": x[:, :0]}, "not empty"),
+    "too short": ("Model", lambda x, m: {"input_values": x[:, :24]}, "Clip 0 has 24 samples.*30"),
+    "too short in a batch": (
+        "Model",
+        lambda x, m: {"input_values": x, "attention_mask": m * (torch.arange(900) < 20)},
+        "Clip 0 has 20 samples",
+    ),
+    "mask of another shape": ("Model", lambda x, m: {"input_values": x, "attention_mask": m[:, 1:]}, r"\(2, 899\)"),
+    "padding on the left": ("Model", lambda x, m: {"input_values": x, "attention_mask": m.flip(1)}, "clip 1"),
+    "a hole": ("Model", lambda x, m: {"input_values": x, "attention_mask": m * (torch.arange(900) != 7)}, "clip 0"),
+    "a soft mask": ("Model", lambda x, m: {"input_values": x, "attention_mask": m * 0.5}, "clip 0"),
+    "masked frames of another shape": (
+        "Model",
+        lambda x, m: {"input_values": x, "mask_time_indices": torch.ones(2, 3)},
+        r"\(2, 3\)",
+    ),
+    "tokens outside the vocabulary": (
+        "ForCTC",
+        lambda x, m: {"input_values": x, "labels": torch.tensor([[1], [19]])},
+        "19.*0 to 18",
+    ),
+    "negative tokens": ("ForCTC", lambda x, m: {"input_values": x, "labels": torch.tensor([[1], [-3]])}, "-3"),
+    "tokens without a batch": ("ForCTC", lambda x, m: {"input_values": x, "labels": torch.tensor([1])}, r"\(1,\)"),
+    "a class that is not": (
+        "ForSequenceClassification",
+        lambda x, m: {"input_values": x, "labels": torch.tensor([0, 5])},
+        "5",
+    ),
+    "a speaker that is not": ("ForXVector", lambda x, m: {"input_values": x, "labels": torch.tensor([0, 5])}, "5"),
+    "too short for a deviation": ("ForXVector", lambda x, m: {"input_values": x[:, :100]}, "at least 10"),
+    "frame labels of another shape": (
+        "ForAudioFrameClassification",
+        lambda x, m: {"input_values": x, "labels": torch.zeros(2, 3).long()},
+        r"\(2, 3\)",
+    ),
+    "one-hot for others": (
+        "ForAudioFrameClassification",
+        lambda x, m: {"input_values": x, "labels": torch.zeros(2, 43, 4)},
+        "4 classes, not 5",
+    ),
+    "a loss without masked frames": (
+        "ForPreTraining",
+        lambda x, m: {"input_values": x, "sampled_negative_indices": torch.zeros(2, 43, 3).long()},
+        "mask_time_indices",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_input_is_one_sentence(case: str) -> None:
+    name, make, message = BAD_INPUTS[case]
+    model = getattr(minitrans, f"Wav2Vec2{name}")(minitrans.Wav2Vec2Config(**TINY)).eval()
+    with pytest.raises(ValueError, match=message) as error:
+        model(**make(*sound(900, 600)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("Model", {"conv_dim": (8, 8)}, "conv_dim"),
+        ("Model", {"feat_extract_norm": "batch"}, "feat_extract_norm"),
+        ("Model", {"num_conv_pos_embedding_groups": 5}, "num_conv_pos_embedding_groups is 5"),
+        ("Model", {"num_attention_heads": 5}, "24"),
+        ("Model", {"feat_extract_activation": "snake"}, "snake"),
+        ("ForCTC", {"ctc_loss_reduction": "max"}, "max"),
+        ("ForCTC", {"vocab_size": None}, "vocab_size is None"),
+        ("ForPreTraining", {"codevector_dim": 13}, "num_codevector_groups is 2"),
+        ("ForSequenceClassification", {"add_adapter": True}, "add_adapter=False"),
+        ("ForAudioFrameClassification", {"add_adapter": True}, "add_adapter=False"),
+        ("ForXVector", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
+    ],
+)
+def test_what_is_not_computed_is_refused(name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(minitrans, f"Wav2Vec2{name}")(minitrans.Wav2Vec2Config(**{**TINY, **values}))
