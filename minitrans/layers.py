@@ -56,11 +56,13 @@ class AddLayerNorm(nn.LayerNorm):
 
 
 class Trace:
-    """Hidden states and attentions of the layers, kept where they were asked for."""
+    """Hidden states and attentions of the layers, kept where the configuration or the caller asks for them."""
 
-    def __init__(self, hidden_states: bool, attentions: bool) -> None:
-        self._hidden_states: list[Tensor] | None = [] if hidden_states else None
-        self._attentions: list[Tensor] | None = [] if attentions else None
+    def __init__(self, config: Config, output_attentions: bool | None, output_hidden_states: bool | None) -> None:
+        states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        weights = config.output_attentions if output_attentions is None else output_attentions
+        self._hidden_states: list[Tensor] | None = [] if states else None
+        self._attentions: list[Tensor] | None = [] if weights else None
 
     def keep_rows(self, rows: Tensor, sequences: Sequences) -> None:
         """Keep rows (T, C) as (B, N, C)."""

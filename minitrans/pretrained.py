@@ -244,13 +244,19 @@ class PretrainedModel(nn.Module):
             setattr(self.get_submodule(owner), leaf, self.get_parameter(source))
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The table of word vectors."""
-        return self.base_model.get_input_embeddings()  # type: ignore[operator]
+        """The table of word vectors; TypeError for a model without one."""
+        return self._text_embeddings().word  # type: ignore[return-value]
 
     def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
-        """Put another table of word vectors in."""
-        self.base_model.set_input_embeddings(embeddings)  # type: ignore[operator]
+        """Put another table of word vectors in; TypeError for a model without one."""
+        self._text_embeddings().word = embeddings
         self.tie_weights()
+
+    def _text_embeddings(self) -> nn.Module:
+        embeddings = getattr(self.base_model, "embeddings", None)
+        if not isinstance(getattr(embeddings, "word", None), nn.Embedding):
+            raise TypeError(f"{type(self).__name__} has no table of word vectors.")
+        return embeddings  # type: ignore[return-value]
 
     def get_output_embeddings(self) -> nn.Linear | None:
         """The layer that scores the vocabulary, None where there is none."""
