@@ -1,0 +1,289 @@
+"""Whole audio jobs: speech by espeak-ng from the file to the text, beside transformers' own processor and model."""
+
+import json
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+import transformers
+from transformers import pipeline
+
+from minitrans import AudioClassifier, Transcriber
+from minitrans.tasks import subtitles
+from minitrans.tasks.audio import read_blocks
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+RATE = 16000
+SENTENCES = (
+    "In a hole in the ground there lived a hobbit.",
+    "The ferry leaves at ten past seven, and the museum is closed on Mondays.",
+    "Ink dries faster on uncoated paper.",
+)
+SIZES: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+    "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "vocab_size": 32,
+    "classifier_proj_size": 24,
+}  # fmt: skip
+LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+
+
+def checkpoint(folder: Path, head: str = "Wav2Vec2ForCTC", local: bool = False, **values: Any) -> Path:
+    """A random tiny checkpoint of transformers', whose frames see only their neighbours where `local`."""
+    torch.manual_seed(0)
+    extractor = {name: values.pop(name) for name in ("do_normalize", "return_attention_mask") if name in values}
+    model = getattr(transformers, head)(transformers.Wav2Vec2Config(**{**SIZES, **values}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and parameter.dim() > 1:
+                parameter.mul_(16 if "lm_head" in name or "classifier" in name else 2)
+            if local and (".v_proj" in name or ".out_proj" in name):
+                parameter.zero_()
+            if name == "lm_head.bias":  # letters, blanks and spaces rather than special tokens
+                parameter.copy_(torch.tensor([1.0, -99.0, -99.0, -99.0, 1.5] + [0.0] * 27))
+    model.save_pretrained(folder)
+    vocabulary = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVKXJQZ'"]
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(vocabulary)}))
+    transformers.Wav2Vec2Processor(
+        transformers.Wav2Vec2FeatureExtractor(**extractor), transformers.Wav2Vec2CTCTokenizer(folder / "vocab.json")
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: Any) -> list[Path]:
+    """Three sentences as espeak-ng speaks them, mono at 22050 Hz."""
+    folder = tmp_path_factory.mktemp("speech")
+    paths = [folder / f"{index}.wav" for index in range(len(SENTENCES))]
+    for path, sentence in zip(paths, SENTENCES, strict=True):
+        subprocess.run(["espeak-ng", "-w", path, sentence], check=True)
+    return paths
+
+
+def samples(path: Path) -> np.ndarray:
+    sound, rate = soundfile.read(path, dtype="float32")
+    return soxr.resample(sound, rate, RATE)
+
+
+@pytest.fixture(scope="module")
+def clip(speech: list[Path]) -> np.ndarray:
+    """All sentences, several times, at the checkpoint's rate: 29 seconds."""
+    return np.concatenate([samples(path) for path in speech] * 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: Any) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("ctc"), **LAYER_NORM, return_attention_mask=True)
+
+
+def reference(folder: Path, sound: np.ndarray) -> tuple[str, list[tuple[str, float, float]]]:
+    """Text and timed words by transformers' processor, model and decoder."""
+    processor = transformers.Wav2Vec2Processor.from_pretrained(folder)
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        tokens = model(**processor(sound, sampling_rate=RATE, return_tensors="pt")).logits.argmax(-1)[0]
+    decoded = processor.tokenizer.decode(tokens, output_word_offsets=True)
+    step = model.config.inputs_to_logits_ratio / RATE
+    words = [(word["word"], word["start_offset"] * step, word["end_offset"] * step) for word in decoded.word_offsets]
+    return decoded.text, words
+
+
+def same_words(transcript: dict[str, Any], words: list[tuple[str, float, float]], tolerance: float = 1e-9) -> None:
+    """The words are equal, and their times to `tolerance` seconds."""
+    assert [word["word"] for word in transcript["words"]] == [word for word, _, _ in words]
+    ours = np.array([(word["start"], word["end"]) for word in transcript["words"]])
+    assert np.abs(ours - np.array([times for _, *times in words])).max() <= tolerance
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_speech_to_text(speech: list[Path], tmp_path: Path, norm: str, normalize: bool) -> None:
+    values = LAYER_NORM if norm == "layer" else {}
+    folder = checkpoint(tmp_path, **values, do_normalize=normalize, return_attention_mask=norm == "layer")
+    transcripts = Transcriber.from_pretrained(folder)(speech)
+    assert len({transcript["text"] for transcript in transcripts}) == 3
+    for path, transcript in zip(speech, transcripts, strict=True):
+        text, words = reference(folder, samples(path))
+        assert len(words) >= 3
+        assert transcript["text"] == text
+        same_words(transcript, words)
+
+
+def test_one_sound_of_any_kind(speech: list[Path], folder: Path, tmp_path: Path) -> None:
+    transcribe = Transcriber.from_pretrained(folder)
+    expected = transcribe(speech[0])
+    sound = samples(speech[0])
+    soundfile.write(tmp_path / "same.flac", np.stack([sound, sound], axis=1), RATE, subtype="PCM_24")
+    for one in (str(speech[0]), (sound, RATE), (torch.from_numpy(sound), RATE), tmp_path / "same.flac"):
+        assert transcribe(one)["text"] == expected["text"]
+    assert transcribe(iter(speech[:1]), budget=1) == [expected]
+    assert transcribe([]) == []
+
+
+def test_blocks_are_the_file(clip: np.ndarray, tmp_path: Path) -> None:
+    """Read and resampled block by block as in one piece."""
+    path = tmp_path / "clip.wav"
+    for rate in (RATE, 8000, 44100):
+        soundfile.write(path, soxr.resample(clip, RATE, rate), rate, subtype="FLOAT")
+        whole = soxr.resample(soundfile.read(path, dtype="float32")[0], rate, RATE)
+        blocks = list(read_blocks(path, RATE))
+        assert len(blocks) > 2
+        assert sum(map(len, blocks)) == len(whole)
+        assert np.abs(np.concatenate(blocks) - whole).max() <= 1e-5
+
+
+@pytest.mark.parametrize("seconds", [1.92, 3.84])
+def test_chunks_as_in_transformers_pipeline(clip: np.ndarray, tmp_path: Path, seconds: float) -> None:
+    folder = checkpoint(tmp_path, **LAYER_NORM, do_normalize=False, return_attention_mask=True)
+    theirs = pipeline("automatic-speech-recognition", str(folder), device="cpu")
+    options = {"chunk_length_s": seconds, "stride_length_s": seconds / 6, "return_timestamps": "word"}
+    expected = theirs({"raw": clip.copy(), "sampling_rate": RATE}, **options)
+    ours = Transcriber.from_pretrained(folder)
+    ours.chunk_seconds = seconds
+    transcript = ours((clip, RATE))
+    assert transcript["text"] == expected["text"]
+    same_words(transcript, [(chunk["text"], *chunk["timestamp"]) for chunk in expected["chunks"]], 0.0051)
+
+
+def test_chunked_and_whole_agree(clip: np.ndarray, tmp_path: Path) -> None:
+    """Where a frame sees its neighbours only, chunks give every frame of the whole, whatever the clip's length."""
+    folder = checkpoint(tmp_path, local=True, **LAYER_NORM)
+    whole, chunked = Transcriber.from_pretrained(folder), Transcriber.from_pretrained(folder)
+    whole.chunk_seconds, chunked.chunk_seconds = float("inf"), 2.0
+    for length in (len(clip), 400, 31680, 31681, 32000, 96 * 320, 96 * 320 + 1, 160 * 320, 160 * 320 + 399, 51600):
+        path = tmp_path / "clip.wav"
+        soundfile.write(path, clip[:length], RATE, subtype="FLOAT")
+        assert len(list(chunked.pieces([path]))) == max(1, -(-(length - 30720) // 20480) + 1)
+        assert chunked(path) == whole(path)
+
+
+def test_chunked_and_whole_agree_in_most_frames(clip: np.ndarray, folder: Path) -> None:
+    """With attention over the whole clip, chunks differ a little."""
+    whole, chunked = Transcriber.from_pretrained(folder), Transcriber.from_pretrained(folder)
+    whole.chunk_seconds = float("inf")
+    (everything,) = whole.run(list(whole.pieces([(clip, RATE)])))
+    parts = [chunked.run([piece])[0] for piece in chunked.pieces([(clip, RATE)])]
+    assert len(parts) == 2
+    assert len(torch.cat(parts)) == len(everything)
+    assert float((torch.cat(parts) == everything).float().mean()) > 0.9
+
+
+def test_adapters_shorten_the_frames(clip: np.ndarray, tmp_path: Path) -> None:
+    """Behind an adapter a frame stands for more samples."""
+    values = {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 32}
+    folder = checkpoint(tmp_path, **LAYER_NORM, **values, do_normalize=False, return_attention_mask=True)
+    ours = Transcriber.from_pretrained(folder)
+    ours.chunk_seconds = 1.92
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(folder).eval()
+    starts = range(0, len(clip), 16 * 4 * 320)
+    tokens = []
+    for index, start in enumerate(starts):
+        piece = clip[start : start + 24 * 4 * 320]
+        last = start + 24 * 4 * 320 >= len(clip)
+        with torch.inference_mode():
+            row = model(torch.from_numpy(piece)[None]).logits.argmax(-1)[0]
+        tokens.append(row[4 if index else 0 : None if last else 20])
+        if last:
+            break
+    processor = transformers.Wav2Vec2Processor.from_pretrained(folder)
+    decoded = processor.tokenizer.decode(torch.cat(tokens), output_word_offsets=True)
+    transcript = ours((clip, RATE))
+    assert transcript["text"] == decoded.text
+    assert [word["start"] for word in transcript["words"]] == pytest.approx(
+        [word["start_offset"] * 4 * 320 / RATE for word in decoded.word_offsets]
+    )
+
+
+MEMORY = """
+import resource, sys
+from minitrans import Transcriber
+transcribe = Transcriber.from_pretrained(sys.argv[1])
+peaks = []
+for path in sys.argv[2:]:
+    words = transcribe(path)["words"]
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peaks[1] - peaks[0], words[-1]["end"])
+"""
+
+
+def test_ten_minutes_in_bounded_memory(clip: np.ndarray, folder: Path, tmp_path: Path) -> None:
+    """Beyond the peak of three minutes, ten take less than their samples alone would, 37 MiB."""
+    speech = soxr.resample(clip, RATE, 22050)
+    paths = []
+    for seconds in (180, 600):
+        paths.append(tmp_path / f"{seconds}.wav")
+        soundfile.write(paths[-1], np.resize(speech, seconds * 22050), 22050, subtype="PCM_16")
+    command = [sys.executable, "-c", MEMORY, folder, *paths]
+    growth, end = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert growth < 16
+    assert 595 < end <= 600
+
+
+@pytest.mark.parametrize(
+    "values", [{"num_labels": 4}, {"num_labels": 3, "problem_type": "multi_label_classification"}]
+)
+def test_audio_classification(speech: list[Path], tmp_path: Path, values: dict[str, Any]) -> None:
+    folder = checkpoint(tmp_path, "Wav2Vec2ForSequenceClassification", **LAYER_NORM, **values)
+    theirs = pipeline("audio-classification", str(folder), device="cpu")
+    for path, answer in zip(speech, AudioClassifier.from_pretrained(folder)(speech), strict=True):
+        expected = theirs({"raw": samples(path), "sampling_rate": RATE}, top_k=values["num_labels"])
+        assert [item["label"] for item in answer] == [item["label"] for item in expected]
+        assert [item["score"] for item in answer] == pytest.approx([item["score"] for item in expected], rel=1e-3)
+
+
+def test_refused(folder: Path, clip: np.ndarray, tmp_path: Path) -> None:
+    transcribe = Transcriber.from_pretrained(folder)
+    path = tmp_path / "clip.wav"
+    for sound, message in (
+        (clip[:0], r"clip.wav is empty"),
+        (clip[:399], r"clip.wav has 399 samples at 16000 Hz; the model needs 400"),
+        (np.full(5000, np.nan, np.float32), r"clip.wav holds NaN"),
+    ):
+        soundfile.write(path, sound, RATE, subtype="FLOAT")
+        with pytest.raises(ValueError, match=message):
+            transcribe(path)
+    path.write_bytes(b"no sound" * 9)
+    with pytest.raises(ValueError, match=r"clip.wav could not be read as audio"):
+        transcribe(path)
+    with pytest.raises(FileNotFoundError, match=r"no audio file gone.wav"):
+        transcribe(["gone.wav"])
+    transcribe.chunk_seconds = 0.1
+    with pytest.raises(ValueError, match=r"chunk_seconds is 0.1; it must be at least 0.12"):
+        transcribe((clip, RATE))
+
+
+def timed(*words: tuple[str, float, float]) -> list[dict[str, Any]]:
+    return [{"word": word, "start": start, "end": end} for word, start, end in words]
+
+
+def test_subtitles() -> None:
+    words = timed(("a", 0.5, 0.75), ("<b> & c", 0.875, 1.0), ("late", 3601.9996, 3602.5))
+    assert list(subtitles.srt(words)) == [
+        "1", "00:00:00,500 --> 00:00:01,000", "a <b> & c", "", "2", "01:00:02,000 --> 01:00:02,500", "late", "",
+    ]  # fmt: skip
+    assert list(subtitles.vtt(words)) == [
+        "WEBVTT", "", "00:00:00.500 --> 00:00:01.000", "a &lt;b&gt; &amp; c", "",
+        "01:00:02.000 --> 01:00:02.500", "late", "",
+    ]  # fmt: skip
+    assert list(subtitles.srt([])) == []
+
+
+def test_cues_are_short_and_lose_no_word() -> None:
+    generator = np.random.default_rng(0)
+    starts = np.cumsum(generator.uniform(0.2, 1.2, 300))
+    words = timed(*(("x" * int(generator.integers(1, 15)), start, start + 0.15) for start in starts.tolist()))
+    made = list(subtitles.cues(words))
+    assert " ".join(text for _, _, text in made).split() == [word["word"] for word in words]
+    assert all(len(text) <= 80 and end - start <= 7 for start, end, text in made)
+    assert all(before[1] <= after[0] for before, after in pairwise(made))
+    assert all(re.search(r"\S", text) for _, _, text in made)
+    assert len(made) < 100
