@@ -110,7 +110,7 @@ def published(backbone: type[PretrainedModel], rows: Mapping[str, Row]) -> dict[
                 "backbone_class": backbone,
                 "backbone_options": row.backbone,
                 "dropout_fields": row.dropout,
-                "forward": _forward_with_signature(backbone, row.head),
+                **({"forward": _forward_with_signature(backbone, row.head)} if row.head.forward is Head.forward else {}),
             },
         )
     return classes
@@ -379,6 +379,19 @@ class ImageClassification(Head):
     def build(self, config: Config) -> None:
         """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
+
+    def forward(  # type: ignore[override]
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        *,
+        return_dict: bool | None = None,
+        **states: bool | None,
+    ) -> Any:
+        """Images and the classes' labels; masks are not taken, the rest is the backbone's."""
+        inputs = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
+        return super().forward(labels=labels, return_dict=return_dict, **inputs, **states)
 
     def answer(self, encoded: EncodedImages, labels: Tensor | None = None) -> ModelOutput:  # type: ignore[override]
         """See `Head`."""

@@ -247,48 +247,73 @@ def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Ten
 def window_attention(
     qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None, dropout: float
 ) -> Tensor:
-    batch, height, width = qkv.shape[:3]
-    q, k, v, bias = _windows(qkv, bias_table, window, shift, padding)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-    down, across = -(-height // window), -(-width // window)
-    tokens = out.transpose(1, 2).reshape(batch, down, across, window, window, -1).transpose(2, 3)
-    grid = tokens.reshape(batch, down * window, across * window, -1)
-    if shift:
-        grid = grid.roll((shift, shift), (1, 2))
-    return grid[:, :height, :width].contiguous()
+    batch, height, width, _, heads, size = qkv.shape
+    places = _window_places(height, width, window, shift, qkv.device)
+    bias, kinds = _window_bias(bias_table, window, shift, height, width)
+
+    def attend(which: slice) -> Tensor:
+        q, k, v = _windows(qkv, places[which], window, padding).flatten(0, 1).transpose(1, 3).unbind(2)
+        here = bias if kinds is None else bias.index_select(0, kinds[which].repeat(batch))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=here, dropout_p=dropout)
+        return out.transpose(1, 2).reshape(batch, -1, heads * size)
+
+    block = places.shape[0]
+    if qkv.device.type == "cpu" and not torch.compiler.is_compiling() and not _recorded(qkv, bias_table, padding):
+        block = max(1, _BLOCK_BYTES * block // (qkv.numel() * qkv.element_size()))
+    blocks = [attend(slice(first, first + block)) for first in range(0, places.shape[0], block)]
+    mixed = blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
+    order = torch.arange(places.numel(), device=qkv.device)
+    back = order.new_empty(height * width + 1).scatter_(0, places.flatten(), order)[:-1]
+    return mixed.index_select(1, back).view(batch, height, width, -1)
 
 
 def window_attention_probabilities(
     qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None
 ) -> Tensor:
-    q, k, _, bias = _windows(qkv, bias_table, window, shift, padding)
-    return (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias).softmax(-1)
+    height, width = qkv.shape[1:3]
+    places = _window_places(height, width, window, shift, qkv.device)
+    bias, kinds = _window_bias(bias_table, window, shift, height, width)
+    q, k, _ = _windows(qkv, places, window, padding).transpose(2, 4).unbind(3)
+    scores = q @ k.transpose(3, 4) * q.shape[-1] ** -0.5
+    return (scores + (bias if kinds is None else bias.index_select(0, kinds))).softmax(-1).flatten(0, 1)
 
 
-def _windows(
-    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """q, k, v (B · windows, heads, window², D) and what to add to the scores, (1 or B · windows, heads, ...)."""
-    batch, height, width, _, heads, size = qkv.shape
+def _window_places(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Where each token of each window lies on the map, y · width + x; in the padding height · width: (windows, T)."""
     down, across = -(-height // window), -(-width // window)
-    if (down * window, across * window) != (height, width):
-        inner, qkv = qkv, qkv.new_zeros(batch, down * window, across * window, 3, heads, size)
-        if padding is not None:
-            qkv = qkv + padding
-        qkv[:, :height, :width] = inner
-    if shift:
-        qkv = qkv.roll((-shift, -shift), (1, 2))
-    tokens = qkv.view(batch, down, window, across, window, 3, heads, size).transpose(2, 3)
-    q, k, v = tokens.reshape(-1, window * window, 3, heads, size).transpose(1, 3).unbind(2)
-    place = torch.arange(window, device=qkv.device)
+    y = ((torch.arange(down * window, device=device) + shift) % (down * window)).view(down, 1, window, 1)
+    x = ((torch.arange(across * window, device=device) + shift) % (across * window)).view(1, across, 1, window)
+    places = y * width + x
+    if places.numel() > height * width:
+        places = places.masked_fill((y >= height) | (x >= width), height * width)
+    return places.view(down * across, window * window)
+
+
+def _windows(qkv: Tensor, places: Tensor, window: int, padding: Tensor | None) -> Tensor:
+    """q, k and v of some windows: (B, windows, T, 3, heads, D)."""
+    count = qkv.shape[1] * qkv.shape[2]
+    tokens = qkv.flatten(1, 2).index_select(1, places.flatten().clamp(max=count - 1)).unflatten(1, places.shape)
+    if qkv.shape[1] % window == 0 and qkv.shape[2] % window == 0:
+        return tokens
+    fill = tokens.new_zeros(()) if padding is None else padding
+    return torch.where((places == count)[..., None, None, None], fill, tokens)
+
+
+def _window_bias(table: Tensor, window: int, shift: int, height: int, width: int) -> tuple[Tensor, Tensor | None]:
+    """What is added to the scores in each kind of window, (kinds, heads, T, T), and each window's kind (windows,).
+
+    A map that is not shifted has one kind; else they are inside, in the last column, in the last row, and in both.
+    """
+    place = torch.arange(window, device=table.device)
     way = place[:, None] - place + window - 1
     row = way[:, None, :, None] * (2 * window - 1) + way[None, :, None, :]
-    bias = bias_table.t().index_select(1, row.flatten()).view(1, heads, window**2, window**2)
-    if shift:
-        bias = bias + REGION_PENALTY * _apart(window, shift, qkv.device).to(bias.dtype)
-        last_row, last_column = (torch.arange(count, device=qkv.device) == count - 1 for count in (down, across))
-        bias = bias.index_select(0, (2 * last_row[:, None] + last_column).flatten().repeat(batch))
-    return q, k, v, bias
+    bias = table.t().index_select(1, row.flatten()).view(1, -1, window**2, window**2)
+    if not shift:
+        return bias, None
+    down, across = -(-height // window), -(-width // window)
+    last_row, last_column = (torch.arange(count, device=table.device) == count - 1 for count in (down, across))
+    kinds = (2 * last_row[:, None] + last_column).flatten()
+    return bias + REGION_PENALTY * _apart(window, shift, table.device).to(bias.dtype), kinds
 
 
 def _apart(window: int, shift: int, device: torch.device) -> Tensor:
