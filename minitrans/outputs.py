@@ -44,6 +44,8 @@ class ModelOutput(Mapping):
         return getattr(self, key)
 
     def __setitem__(self, key: str, value: Any) -> None:
+        if key not in self.__dataclass_fields__:
+            raise KeyError(f"{type(self).__name__} has no field {key!r}.")
         setattr(self, key, value)
 
     def __iter__(self) -> Iterator[str]:

@@ -59,6 +59,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
+        and x.shape[-1] == weight.shape[1]  # torch's own error says it more clearly
         and torch.backends.mkldnn.is_available()
         and not _recorded(x, weight, bias)
         and not torch.is_autocast_enabled("cpu")

@@ -1,0 +1,88 @@
+"""Outputs read by attribute, key and position, copied, pickled, and taken apart as pytrees."""
+
+import copy
+import pickle
+from dataclasses import MISSING, fields
+
+import pytest
+import torch
+from torch.utils import _pytree
+
+from minitrans import outputs
+
+CLASSES = outputs.ModelOutput.__subclasses__()
+
+
+def example() -> outputs.BaseModelOutputWithPooling:
+    return outputs.BaseModelOutputWithPooling(torch.ones(1, 2, 3), None, (torch.zeros(1), torch.ones(1)))
+
+
+def test_attribute_key_and_position():
+    output = example()
+    assert output.last_hidden_state is output["last_hidden_state"] is output[0]
+    assert output.hidden_states is output["hidden_states"] is output[1] is output[-1]
+    assert output[:1] == (output.last_hidden_state,)
+    assert output.to_tuple() == (output.last_hidden_state, output.hidden_states)
+    assert output.pooler_output is None
+    assert list(output) == list(output.keys()) == ["last_hidden_state", "hidden_states"]
+    assert len(output) == 2
+    assert "pooler_output" not in output
+    assert output.get("pooler_output", 3) == 3
+    assert dict(output) == {**output} == dict(output.items())
+
+
+def test_what_is_not_there():
+    output = example()
+    with pytest.raises(KeyError, match=r"pooler_output.*last_hidden_state, hidden_states"):
+        output["pooler_output"]
+    with pytest.raises(KeyError, match="nonsense"):
+        output["nonsense"]
+    with pytest.raises(IndexError):
+        output[2]
+    with pytest.raises(AttributeError):
+        _ = output.nonsense
+
+
+def test_fields_can_be_set_and_no_others():
+    output = example()
+    output.pooler_output = torch.ones(1, 3)
+    assert list(output) == ["last_hidden_state", "pooler_output", "hidden_states"]
+    output["pooler_output"] = None
+    assert "pooler_output" not in output
+    with pytest.raises(KeyError, match="nonsense"):
+        output["nonsense"] = 1
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_pytrees(kind):
+    required = [spec.name for spec in fields(kind) if spec.default is MISSING]
+    for chosen in ([spec.name for spec in fields(kind)], required):
+        output = kind(**{name: torch.full((2,), float(index)) for index, name in enumerate(chosen)})
+        leaves, structure = _pytree.tree_flatten(output)
+        assert len(leaves) == len(chosen)
+        doubled = _pytree.tree_unflatten([leaf * 2 for leaf in leaves], structure)
+        assert type(doubled) is kind
+        assert list(doubled) == list(output)
+        for name in chosen:
+            assert torch.equal(doubled[name], output[name] * 2)
+    nested = _pytree.tree_map(lambda x: x + 1, {"a": [example()]})
+    assert torch.equal(nested["a"][0].hidden_states[0], torch.ones(1))
+
+
+def test_copies():
+    output = example()
+    for twin in (copy.deepcopy(output), pickle.loads(pickle.dumps(output)), copy.copy(output)):
+        assert type(twin) is type(output)
+        assert list(twin) == list(output)
+        assert torch.equal(twin.last_hidden_state, output.last_hidden_state)
+    assert "last_hidden_state=tensor" in repr(output)
+
+
+def test_a_function_that_returns_one_can_be_compiled_and_mapped():
+    def double(x: torch.Tensor) -> outputs.LogitsOutput:
+        return outputs.LogitsOutput(None, x * 2)
+
+    x = torch.randn(3)
+    assert torch.equal(torch.compile(double, backend="eager", fullgraph=True)(x).logits, x * 2)
+    mapped = torch.func.vmap(double)(torch.randn(4, 3))
+    assert mapped.logits.shape == (4, 3)

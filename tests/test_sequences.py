@@ -1,0 +1,115 @@
+"""Packing against loops over the batch, for masks of every kind and in every layout."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from minitrans.sequences import Sequences
+
+CPU = torch.device("cpu")
+
+
+def random_mask(batch: int, length: int, seed: int, share: float) -> Tensor:
+    """Each sequence keeps one cell at least."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(batch, length, generator=generator) < share
+    mask[torch.arange(batch), torch.randint(0, length, (batch,), generator=generator)] = True
+    return mask
+
+
+def check(sequences: Sequences, mask: Tensor) -> None:
+    """Packing, unpacking, firsts, means and positions are those of loops over the kept cells."""
+    batch, length = mask.shape
+    grid = torch.randn(batch, length, 3)
+    kept = [mask[index].nonzero().squeeze(1) for index in range(batch)]
+    rows = sequences.pack(grid)
+    assert sequences.shape == (batch, length)
+    assert sequences.lengths.tolist() == [len(columns) for columns in kept]
+    assert int(sequences.lengths.max()) <= sequences.longest <= length
+    assert sequences.starts.dtype == sequences.lengths.dtype == torch.int32
+    positions = sequences.row_positions()
+    for index, (columns, start) in enumerate(zip(kept, sequences.starts.tolist(), strict=True)):
+        span = slice(start, start + len(columns))
+        assert torch.equal(rows[span], grid[index, columns])
+        assert torch.equal(positions[span], columns)
+        assert torch.equal(sequences.first(rows)[index], grid[index, columns[0]])
+        torch.testing.assert_close(sequences.mean(rows)[index], grid[index, columns].mean(0))
+    poisoned = rows if sequences.real() is None else rows.masked_fill(~sequences.real()[:, None], float("nan"))
+    expected = grid.masked_fill(~mask[..., None], 0)
+    assert torch.equal(sequences.unpack(poisoned), expected)
+    assert torch.equal(sequences.unpack(rows[:, 0]), expected[..., 0])
+
+
+@settings(max_examples=80, deadline=None, database=None)
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 0.8, 1.0]))
+def test_any_mask(batch, length, seed, share):
+    mask = random_mask(batch, length, seed, share)
+    sequences = Sequences.from_mask(mask, CPU)
+    check(sequences, mask)
+    assert sequences.pack(mask).shape == (int(mask.sum()),)  # packed: nothing but tokens
+    assert sequences.ragged == (not mask.all())
+    assert sequences.spans == tuple(zip(sequences.starts.tolist(), sequences.lengths.tolist(), strict=True))
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(0, 3))
+def test_lengths(lengths, spare):
+    width = max(lengths) + spare
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    check(Sequences.from_lengths(lengths, width, CPU), mask)
+    padded = Sequences.padded(torch.tensor(lengths, dtype=torch.int32), width)
+    check(padded, mask)
+    assert padded.spans is None
+    assert padded.pack(mask).shape == mask.flatten().shape
+
+
+def test_full():
+    sequences = Sequences.full(3, 4, CPU)
+    check(sequences, torch.ones(3, 4, dtype=torch.bool))
+    assert not sequences.ragged
+    assert sequences.cells is None
+
+
+def test_compiled_layout_keeps_its_shape():
+    """Inside torch.compile all cells stay rows, and one graph serves all masks."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    @torch.compile(backend=backend, fullgraph=True)
+    def through(mask: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        sequences = Sequences.from_mask(mask, CPU)
+        rows = sequences.pack(grid)
+        return sequences.unpack(rows), sequences.first(rows), sequences.mean(rows), sequences.lengths
+
+    for seed in range(4):
+        mask = random_mask(3, 6, seed, 0.5)
+        grid = torch.randn(3, 6, 2)
+        whole, first, mean, lengths = through(mask, grid)
+        expected = Sequences.from_mask(mask, CPU)
+        rows = expected.pack(grid)
+        assert torch.equal(whole, expected.unpack(rows))
+        assert torch.equal(first, expected.first(rows))
+        assert torch.equal(lengths, expected.lengths)
+        torch.testing.assert_close(mean, expected.mean(rows))
+    assert len(graphs) == 1
+
+
+def test_gradients_reach_tokens_only():
+    mask = random_mask(3, 5, 0, 0.5)
+    grid = torch.randn(3, 5, 2, dtype=torch.float64, requires_grad=True)
+    sequences = Sequences.from_mask(mask, CPU)
+    assert torch.autograd.gradcheck(lambda x: sequences.unpack(sequences.pack(x) ** 2), grid)
+    assert torch.autograd.gradcheck(lambda x: sequences.mean(sequences.pack(x)), grid)
+    sequences.unpack(sequences.pack(grid)).sum().backward()
+    assert torch.equal(grid.grad[..., 0] != 0, mask)
+
+
+def test_a_sequence_that_keeps_nothing():
+    mask = torch.tensor([[1, 1], [0, 0], [1, 0]])
+    with pytest.raises(ValueError, match=r"sequence 1 \(of 3\)"):
+        Sequences.from_mask(mask, CPU)
