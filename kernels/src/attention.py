@@ -187,7 +187,8 @@ def _forward(
         )  # fmt: skip
     # No key at all (a padding row, or a bias that hides them all): zeros, and L = ∞ so that backward has P = 0.
     empty = z == 0.0
-    acc = tl.where(real, acc / tl.where(empty, 1.0, z)[:, None], 0.0)
+    z = tl.where(empty, 1.0, z)
+    acc = tl.where(real, acc / z[:, None], 0.0)
     written = (queries < owned)[:, None] & (channels < HEAD_DIM)[None, :]
     tl.store(out + (row[:, None] * heads + head) * HEAD_DIM + channels[None, :], acc, mask=written)
     tl.store(lse + row * heads + head, tl.where(empty, float("inf"), m + tl.log2(z)), mask=queries < owned)

@@ -80,8 +80,8 @@ def test_large_and_tiny_magnitudes(size, check):
 
 @pytest.mark.parametrize("window", [5, 9])
 def test_a_program_that_serves_several_windows(window, check, monkeypatch):
-    monkeypatch.setattr(module, "ENOUGH_PROGRAMS", 8)
-    *arguments, padding = case(3, 10, 17, 2, 16, window)
+    monkeypatch.setattr(module, "ENOUGH_PROGRAMS", 2)
+    *arguments, padding = case(2, 10, 17, 1, 16, window)
     compare(check, arguments, window, window // 2, padding)
 
 
