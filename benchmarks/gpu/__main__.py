@@ -21,7 +21,7 @@ def run(dry: bool, minutes: float, output: Path) -> dict[str, Any]:
     from .cases import sections
     from .report import write
 
-    begin, parts = time.monotonic(), sections()
+    begin, parts = time.monotonic(), sections(dry)
     todo = [(section, name) for section, part in parts.items() for name in part.cases]
     results: dict[str, Any] = {"dry_run": dry, "sections": {section: {} for section in parts}}
     worker = None

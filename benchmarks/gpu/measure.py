@@ -21,6 +21,7 @@ PEAKS = {
     "A100-SXM4-40GB": (1.56e12, 312e12),
 }
 FLUSHED = 256 << 20  # bytes; several times the largest L2
+LEAD = 2_000_000  # cycles that the GPU waits, a millisecond, while the host launches what is timed
 ROUNDS = (5, 50)
 SMI = ("clocks.sm", "clocks.max.sm", "temperature.gpu", "power.draw", "clocks_throttle_reasons.active")
 
@@ -121,8 +122,8 @@ def in_turns(
 ) -> dict[str, dict[str, Any]]:
     """Time callables A B C A B C …: the median and the 10th and 90th percentile in ms, or the error of each.
 
-    With `flush` the L2 is overwritten before each run, which also gives the host a lead over the GPU, so that what is
-    timed is the GPU's work. Without, each run starts on an idle GPU: its time is what a caller waits.
+    With `flush` the L2 is overwritten before each run and the host gets a lead, so that what is timed is the GPU's
+    work. Without, each run starts on an idle GPU: its time is what a caller waits.
     """
     results: dict[str, dict[str, Any]] = {}
     running, once = {}, 0.0
@@ -156,6 +157,7 @@ def _run(arm: Callable[[], Any], setup: Setup, cache: Tensor | None) -> float:
     torch.cuda.synchronize()
     if cache is not None:
         cache.zero_()
+        torch.cuda._sleep(LEAD)
     start.record()
     arm()
     end.record()

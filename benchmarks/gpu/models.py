@@ -11,6 +11,7 @@ from torch import Tensor
 import minitrans
 
 from .measure import Make, Setup, clocks, floor_ms, in_turns, name_of, relative
+from .operations import HALF
 
 ALLOWED = 3.0  # times transformers' own error in the same dtype
 Inputs = dict[str, Tensor]
@@ -190,7 +191,6 @@ def _lengths(setup: Setup, lengths: list[int]) -> list[int]:
     return [min(length, 9) for length in lengths[:2]] if setup.dry else lengths
 
 
-HALF = [512, *(1 + (index * 509) % 511 for index in range(1, 64))]
 WORKS = {
     "BERT-base 32 × 128": Work("BERT-base", lambda setup: text(setup, _lengths(setup, [128] * 32)), text_cost, 1.2),
     "BERT-base 1 × 128": Work("BERT-base", lambda setup: text(setup, _lengths(setup, [128])), text_cost, 0.25),

@@ -4,6 +4,7 @@ import importlib.util
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def work(connection: Connection, todo: list[tuple[str, str]], dry: bool, folder:
     from .cases import sections
     from .measure import DeviceLostError, Setup, check_device, sentence
 
-    setup, parts = Setup(dry, Path(folder)), sections()
+    setup, parts = Setup(dry, Path(folder)), sections(dry)
     connection.send(None)
     for section, name in todo:
         begin = time.perf_counter()
@@ -57,10 +58,12 @@ def work(connection: Connection, todo: list[tuple[str, str]], dry: bool, folder:
 class Worker:
     """A process that runs cases in their order."""
 
-    def __init__(self, todo: list[tuple[str, str]], dry: bool, folder: str) -> None:
+    def __init__(
+        self, todo: list[tuple[str, str]], dry: bool, folder: str, target: Callable[..., None] = work
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, todo, dry, folder), daemon=False)
+        self.process = context.Process(target=target, args=(theirs, todo, dry, folder))
         self.process.start()
         theirs.close()
 
