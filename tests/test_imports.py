@@ -67,7 +67,7 @@ def part_of(path: Path) -> str:
 
 
 def imports(part: str, text: str) -> Iterator[Import]:
-    """Every import in a file, relative ones resolved, those for type checkers left out, those by a string included."""
+    """Every import in a file, those for type checkers left out, those by a string included."""
 
     def walk(node: ast.AST, late: bool) -> Iterator[Import]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -75,7 +75,7 @@ def imports(part: str, text: str) -> Iterator[Import]:
         if isinstance(node, ast.Import):
             yield from (Import(part, alias.name, late) for alias in node.names)
         if isinstance(node, ast.ImportFrom) and node.level:
-            yield Import(part, f"minitrans.{part}.{node.module or ''}", late)
+            yield Import(part, f"relative.{node.module or ''}", late)
         elif isinstance(node, ast.ImportFrom):
             yield from (Import(part, f"{node.module}.{alias.name}", late) for alias in node.names)
         text = node.value if isinstance(node, ast.Constant) else None
@@ -114,8 +114,9 @@ def test_only_the_arrows_of_the_design(path):
         assert target != "kernels" or part == "kernels" or found.late, "ops imports kernels inside functions"
         top = found.target.split(".")[0]
         if part == "kernels":
-            assert top in {"torch", "triton", "minitrans"} or top in sys.stdlib_module_names, found.target
+            assert top in {"torch", "triton", "relative"} or top in sys.stdlib_module_names, found.target
         else:
+            assert top != "relative", f"{path.name} imports {found.target}: write the whole name"
             assert found.late or top not in LATE, f"{path.name} imports {top} on top"
             assert found.late or top != "torch" or part not in {"hub", "config", "processing", "auto", "cli"}
 
@@ -138,11 +139,11 @@ def late():
 """,
         )
     )
-    early = {"torch", "minitrans.auto", "minitrans.heads", "minitrans.models.bert.BertModel", "minitrans.ops.plain"}
+    early = {"torch", "minitrans.auto", "minitrans.heads", "minitrans.models.bert.BertModel", "relative.plain"}
     expected = {Import("ops", target, False) for target in {*early, "typing.TYPE_CHECKING"}}
     expected |= {Import("ops", target, True) for target in ("triton", "minitrans.kernels.attention")}
     assert found == expected
-    assert {inner_target(item) for item in found} == {None, "auto", "heads", "models", "ops", "kernels"}
+    assert {inner_target(item) for item in found} == {None, "auto", "heads", "models", "kernels"}
 
 
 def fresh(code: str, *arguments: str, **environment: str) -> str:
