@@ -95,7 +95,7 @@ def published(backbone: type[PretrainedModel], rows: Mapping[str, Row]) -> dict[
     """The published classes of a family by name, such as "BertForMaskedLM", from its rows by task."""
     classes = {}
     for task, row in rows.items():
-        name = f"{backbone.__name__.removesuffix('Model')}For{task}"
+        name, own = f"{backbone.__name__.removesuffix('Model')}For{task}", row.head.forward
         classes[name] = type(
             name,
             (row.head,),
@@ -110,7 +110,7 @@ def published(backbone: type[PretrainedModel], rows: Mapping[str, Row]) -> dict[
                 "backbone_class": backbone,
                 "backbone_options": row.backbone,
                 "dropout_fields": row.dropout,
-                **({"forward": _forward_with_signature(backbone, row.head)} if row.head.forward is Head.forward else {}),
+                "forward": own if own is not Head.forward else _forward_with_signature(backbone, row.head),
             },
         )
     return classes
@@ -267,6 +267,14 @@ class TokenClassification(Head):
         return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
 
 
+def _place_loss(scores: Tensor, places: Tensor, inside: Tensor) -> Tensor:
+    """Cross entropy of scores (B, N) for a place each (B,); one outside the text, as after truncation, is ignored."""
+    length = scores.shape[1]
+    places = _whole(places).view(-1, 1).clamp(0, length)
+    places = places.masked_fill(~F.pad(inside, (0, 1)).gather(1, places), length).squeeze(1)
+    return F.cross_entropy(scores, places, ignore_index=length)
+
+
 class QuestionAnswering(Head):
     """scores (B, N) of each token as the first and the last of the answer (Devlin et al. 2019, 4.2).
 
@@ -288,20 +296,12 @@ class QuestionAnswering(Head):
     ) -> QuestionAnsweringOutput:
         """See `Head`."""
         rows, sequences = self.qa_outputs(self.dropout(encoded.rows)), encoded.sequences
-        grid = sequences.unpack(rows)
-        if sequences.ragged:
-            grid = grid.masked_fill(sequences.unpack(torch.ones_like(rows)) == 0, torch.finfo(rows.dtype).min)
+        inside = sequences.unpack(torch.ones_like(rows[:, 0])) != 0
+        grid = sequences.unpack(rows).masked_fill(~inside[..., None], torch.finfo(rows.dtype).min)
         start, end = grid.unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            # A position outside the text, as after truncation, does not count.
-            outside = sequences.shape[1]
-            pairs = ((start, start_positions), (end, end_positions))
-            both = [
-                F.cross_entropy(scores, target.view(-1).clamp(0, outside), ignore_index=outside)
-                for scores, target in pairs
-            ]
-            loss = (both[0] + both[1]) / 2
+            loss = (_place_loss(start, start_positions, inside) + _place_loss(end, end_positions, inside)) / 2
         return QuestionAnsweringOutput(loss, start, end, encoded.hidden_states, encoded.attentions)
 
 
@@ -389,7 +389,7 @@ class ImageClassification(Head):
         return_dict: bool | None = None,
         **states: bool | None,
     ) -> Any:
-        """Images and the classes' labels; masks are not taken, the rest is the backbone's."""
+        """Images and the labels of their classes; otherwise as the backbone, without masks."""
         inputs = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
         return super().forward(labels=labels, return_dict=return_dict, **inputs, **states)
 

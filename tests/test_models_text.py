@@ -346,6 +346,28 @@ def test_answers_out_of_the_text_do_not_count(name, tmp_path):
     assert "loss" not in ours(**given.inputs, start_positions=labels["start_positions"])
 
 
+def test_answers_in_the_padding_do_not_count(tmp_path):
+    _, ours = pair("BertForQuestionAnswering", tmp_path)
+    ids = torch.randint(0, 97, (2, 6))
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]])
+    one = ours(ids, mask, start_positions=torch.tensor([4, 2]), end_positions=torch.tensor([3, 0])).loss
+    output = ours(ids, mask)
+    start, end = -output.start_logits.log_softmax(-1), -output.end_logits.log_softmax(-1)
+    assert relative(one, (start[1, 2] + end[0, 3]) / 2) <= 1e-6
+    with pytest.raises(ValueError, match="float32"):
+        ours(ids, mask, start_positions=torch.ones(2), end_positions=torch.ones(2))
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_sinusoidal_positions(size):
+    """As transformers makes them, and trained as there."""
+    values = {"vocab_size": 9, "dim": size, "n_heads": 1, "n_layers": 0, "sinusoidal_pos_embds": True}
+    theirs = transformers.DistilBertModel(transformers.DistilBertConfig(**values)).embeddings.position_embeddings
+    ours = minitrans.DistilBertModel(minitrans.DistilBertConfig(**values)).embeddings.position
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=0, atol=1e-6)
+    assert ours.weight.requires_grad == theirs.weight.requires_grad
+
+
 def test_pretraining_needs_both_labels(tmp_path):
     theirs, ours = pair("BertForPreTraining", tmp_path)
     given = batch(theirs)
