@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,8 @@ def clips_of(input_values: Tensor, attention_mask: Tensor | None, like: Tensor) 
     """The clips (n_b,) of a batch of samples (B, n), of the dtype and device of `like`.
 
     `attention_mask` (B, n) says by ones where a clip has samples, and zeros may follow them; without it all are.
-    Raises ValueError, with the value, for anything else, and for NaN or infinite samples on the CPU.
+    Raises ValueError, with the value, for anything else, and for NaN or infinite samples on the CPU. Under
+    torch.compile, where no shape may depend on the mask, clips keep their padding and values are not checked.
     """
     if input_values.dim() != 2 or input_values.numel() == 0:
         raise ValueError(
@@ -41,6 +43,8 @@ def clips_of(input_values: Tensor, attention_mask: Tensor | None, like: Tensor) 
             f"attention_mask has the shape {tuple(attention_mask.shape)}; it must be {tuple(input_values.shape)}, 1 "
             "for a sample and 0 for padding."
         )
+    if torch.compiler.is_compiling():
+        return list(input_values)
     kept = attention_mask == 1
     lengths = kept.sum(1)
     ordered = torch.arange(kept.shape[1], device=kept.device) < lengths[:, None]
@@ -79,8 +83,11 @@ class Convolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(size[1], kernel, size[0]))
         self.bias = nn.Parameter(torch.empty(size[1])) if bias else None
 
-    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
-        """What to apply to blocks (N, C_in) of a clip with the samples (n, 1), giving (N', C_out)."""
+    def over(self, samples: Tensor, count: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """What to apply to blocks (N, C_in) of a clip with the samples (n, 1), giving (N', C_out).
+
+        `count` is how many of the samples are the clip's, None for all.
+        """
         return self
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -108,12 +115,12 @@ class GroupNormConvolution(Convolution):
         super().__init__(size, kernel, stride, bias, activation)
         self.norm = nn.GroupNorm(size[1], size[1])
 
-    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+    def over(self, samples: Tensor, count: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """See `Convolution`; the norm takes its statistics from all the samples and becomes part of the filter."""
         # What all samples have in common is normalised away; without it a large offset costs no accuracy.
         offset = samples.detach().double().mean().to(samples.dtype)
-        scale, shift = self.norm.weight, self.norm.bias
-        weight, bias = ops.group_norm_filter(samples - offset, self.weight, scale, shift, self.norm.eps, self.stride)
+        norm = self.norm.weight, self.norm.bias, self.norm.eps
+        weight, bias = ops.group_norm_filter(samples - offset, self.weight, *norm, self.stride, count)
 
         def normalised(rows: Tensor) -> Tensor:
             return ops.convolution(rows - offset, weight, bias, stride=self.stride, activation=self.activation)
@@ -150,8 +157,12 @@ class FeatureEncoder(nn.Module):
 
     def frames(self, samples: int) -> int:
         """How many frames a clip of so many samples has, 0 where it is too short."""
+        return max(0, self.unbounded_frames(samples))
+
+    def unbounded_frames(self, samples: Any) -> Any:
+        """`frames` of a number or of a tensor of them; 0 or less where a clip is too short."""
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            samples = max(0, (samples - kernel) // stride + 1)
+            samples = (samples - kernel) // stride + 1
         return samples
 
     def samples(self, frames: int) -> int:
@@ -160,13 +171,16 @@ class FeatureEncoder(nn.Module):
             frames = (frames - 1) * stride + kernel
         return frames
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Samples (n,) -> frames (N, C); block by block, as a frame depends on few samples."""
+    def forward(self, clip: Tensor, count: Tensor | None = None) -> Tensor:
+        """Samples (n,), of which `count` () or all are real, -> frames (N, C).
+
+        Block by block, as a frame depends on few samples.
+        """
         samples = clip[:, None]
-        layers = [layer.over(samples) for layer in self.layers]  # type: ignore[operator]
+        layers = [layer.over(samples, count) for layer in self.layers]  # type: ignore[operator]
         frames, step = self.frames(len(clip)), self.samples(2) - self.samples(1)
         recorded = torch.is_grad_enabled() and (clip.requires_grad or next(self.parameters()).requires_grad)
-        size = frames if recorded else FRAMES_AT_ONCE.get(clip.device.type, frames)
+        size = frames if recorded or torch.compiler.is_compiling() else FRAMES_AT_ONCE.get(clip.device.type, frames)
         blocks = []
         for start in range(0, frames, size):
             rows = samples[start * step :][: self.samples(min(size, frames - start))]
@@ -193,7 +207,8 @@ class PositionalConvolution(nn.Module):
     def filters(self) -> tuple[Tensor, Tensor | None]:
         """The weight (C, C/G, K) and its spectrum, kept as long as the parameters stay what they are."""
         parameters = self.direction, self.magnitude
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+        trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
+        if trained or torch.compiler.is_compiling():
             return torch._weight_norm(*parameters, 2), None
         if not (self._kept and all(map(_same, self._kept, parameters))):
             with torch.inference_mode(False), torch.no_grad():  # what is kept may be trained through later

@@ -153,7 +153,7 @@ def convolution(
 
 
 def group_norm_filter(
-    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int
+    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int, count: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The weight and bias of the `convolution` that gives a convolution of samples (n, 1) normalised over time.
 
@@ -161,8 +161,9 @@ def group_norm_filter(
     filter's mean is w · m and its variance wᵀ Σ w, with m and Σ the mean and the covariance of the windows x: the
     convolution need not be computed to know them. They are taken in float64 from centred windows. A bias of the
     convolution would drop out. weight and the first result are (C, kernel, 1), γ, β and the second result (C,).
+    Of the samples, the first `count` () matter, all by default.
     """
-    return plain.group_norm_filter(samples, weight, gamma, beta, eps, stride)
+    return plain.group_norm_filter(samples, weight, gamma, beta, eps, stride, count)
 
 
 def grouped_convolution(

@@ -114,12 +114,19 @@ def convolution(
 
 
 def group_norm_filter(
-    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int
+    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int, count: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     windows = samples[:, 0].double().unfold(0, weight.shape[1], stride)
-    mean = windows.mean(0)
-    centred = windows - mean
-    covariance = centred.T @ centred / windows.shape[0]
+    if count is None:
+        number: Tensor | int = windows.shape[0]
+        mean = windows.mean(0)
+        centred = windows - mean
+    else:
+        number = (count - weight.shape[1]) // stride + 1
+        real = torch.arange(windows.shape[0], device=windows.device)[:, None] < number
+        mean = torch.where(real, windows, 0).sum(0) / number
+        centred = torch.where(real, windows - mean, 0)
+    covariance = centred.T @ centred / number
     filters = weight[..., 0].double()
     gain = gamma.double() / (((filters @ covariance) * filters).sum(1) + eps).sqrt()
     shift = beta.double() - gain * (filters @ mean)

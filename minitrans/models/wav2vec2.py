@@ -322,14 +322,20 @@ class Wav2Vec2Model(PretrainedModel):
             raise ValueError(
                 f"Clip {short} has {len(clips[short])} samples; the first frame takes {self.features.samples(1)}."
             )
-        frames = Sequences.from_lengths(lengths, self.features.frames(input_values.shape[1]), self.device)
+        width = self.features.frames(input_values.shape[1])
+        counts: Tensor | list[None] = [None] * len(clips)
+        if attention_mask is not None and torch.compiler.is_compiling():
+            counts = attention_mask.to(self.device).sum(1)
+            frames = Sequences.padded(self.features.unbounded_frames(counts).clamp(min=0).int(), width)
+        else:
+            frames = Sequences.from_lengths(lengths, width, self.device)
         trace = Trace(self.config, output_attentions, output_hidden_states)
         checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         if checkpointing:
-            features = torch.cat([checkpoint(self.features, clip, use_reentrant=False) for clip in clips])
+            pieces = [checkpoint(self.features, *clip, use_reentrant=False) for clip in zip(clips, counts)]  # noqa: B905
         else:
-            features = torch.cat([self.features(clip) for clip in clips])
-        features = self.projection_norm(features)
+            pieces = [self.features(*clip) for clip in zip(clips, counts, strict=True)]
+        features = self.projection_norm(torch.cat(pieces))
         rows = self.projection_dropout(self.projection(features))
         rows, masked = self.augment(rows, frames, mask_time_indices)
         rows = rows + self.positions(rows, frames)
