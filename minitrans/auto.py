@@ -77,7 +77,9 @@ def architecture_class(config: Config) -> Any:
     """The class that config.json names as the checkpoint's architecture; the backbone where it names none known."""
     module, family = _family(config.model_type, type(config).__name__)
     name = (config.architectures or [""])[0]
-    return getattr(importlib.import_module(module), name, None) or published_class(f"{family}Model")
+    known = re.fullmatch(rf"{family}(For\w+|Model|Backbone)", name)
+    found = getattr(importlib.import_module(module), name, None) if known else None
+    return found or published_class(f"{family}Model")
 
 
 class AutoConfig:

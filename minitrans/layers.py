@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,11 @@ class FeedForward(nn.Module):
         return ops.feed_forward(rows, self.up.weight, self.up.bias, self.down.weight, self.down.bias, self.activation)
 
 
+def recompute(module: Callable[..., Tensor], *inputs: object) -> Tensor:
+    """`module(*inputs)`, of which nothing is kept but the inputs: the backward pass computes it again."""
+    return checkpoint(ops.on_this_engine(module), *inputs, use_reentrant=False)
+
+
 def run_layers(
     layers: Iterable[nn.Module], rows: Tensor, sequences: Sequences, trace: Trace, checkpointing: bool
 ) -> Tensor:
@@ -126,7 +131,7 @@ def run_layers(
     trace.keep_rows(rows, sequences)
     for layer in layers:
         if checkpointing and torch.is_grad_enabled():
-            rows = checkpoint(layer, rows, sequences, trace, use_reentrant=False)
+            rows = recompute(layer, rows, sequences, trace)
         else:
             rows = layer(rows, sequences, trace)
         trace.keep_rows(rows, sequences)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,8 @@ from minitrans.plain import ACTIVATIONS as ACTIVATIONS
 from minitrans.sequences import Sequences
 
 logger = logging.getLogger("minitrans")
+
+X = TypeVar("X")
 
 ENGINES = ("auto", "plain", "triton")
 _DROPOUT = "it drops no weights, and dropout is asked for"
@@ -46,6 +49,17 @@ def engine(name: str) -> Iterator[None]:
         yield
     finally:
         _chosen.name = outer
+
+
+def on_this_engine(function: Callable[..., X]) -> Callable[..., X]:
+    """`function` on the engine that is chosen now, whichever thread calls it: autograd has threads of its own."""
+    chosen = _chosen.name
+
+    def run(*arguments: object) -> X:
+        with engine(chosen or "auto"):
+            return function(*arguments)
+
+    return function if chosen is None else run
 
 
 def _known(name: str, source: str) -> str:

@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from minitrans import heads, ops
+from minitrans import heads, layers, ops
 from minitrans.config import BackboneConfig, Positive, Rate, Size, pair
 from minitrans.heads import Row
 from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, channels_first, check_images, drop_path
@@ -180,7 +179,7 @@ class SwinStage(nn.Module):
         for index, layer in enumerate(self.layers):
             inputs = x, shift if index % 2 else 0, trace if index + 1 == len(self.layers) else None
             recomputed = checkpointing and torch.is_grad_enabled()
-            x = checkpoint(layer, *inputs, use_reentrant=False) if recomputed else layer(*inputs)
+            x = layers.recompute(layer, *inputs) if recomputed else layer(*inputs)
         return x
 
 
