@@ -84,10 +84,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     },
     "adapters of languages": {"do_stable_layer_norm": True, "adapter_attn_dim": 6},
 }
-QUIET = dict.fromkeys(
-    ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout", "layerdrop"),
-    0.0,
-)
+DROPOUTS = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout")
+QUIET: dict[str, Any] = dict.fromkeys((*DROPOUTS, "layerdrop"), 0.0)
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 HEADS = ["ForPreTraining", "ForCTC", "ForSequenceClassification", "ForAudioFrameClassification", "ForXVector"]
 

@@ -1,0 +1,72 @@
+"""The operations of Wav2Vec2's convolutions against torch's own in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minitrans import ops
+from minitrans.sequences import Sequences
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected).detach().abs().max() / expected.detach().abs().max())
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 7, 8, 19, 128])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_grouped_convolution_stays_within_each_sequence(kernel: int, groups: int) -> None:
+    torch.manual_seed(kernel)
+    lengths, size = [5, 300, 1, 131], 8
+    weight, bias = torch.randn(size, size // groups, kernel), torch.randn(size)
+    rows = torch.randn(sum(lengths), size)
+    sequences = Sequences.from_lengths(lengths, 300, rows.device)
+    clips = [clip.double().T[None] for clip in rows.split(lengths)]
+    out = [F.conv1d(clip, weight.double(), bias.double(), padding=kernel // 2, groups=groups) for clip in clips]
+    expected = torch.cat([y[0, :, : clip.shape[2]].T for y, clip in zip(out, clips, strict=True)])
+    for spectrum in (None, ops.spectrum(weight)):
+        assert _error(ops.grouped_convolution(rows, sequences, weight, bias, spectrum), expected) < 3e-6
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (2, 2, 1), (3, 1, 3), (4, 3, 2), (1, 5, 1)]
+)
+@pytest.mark.parametrize("activation", ["linear", "gelu", "relu"])
+def test_convolution_and_its_gradients(kernel: int, stride: int, dilation: int, activation: str) -> None:
+    torch.manual_seed(0)
+    rows, weight, bias = torch.randn(50, 6), torch.randn(4, kernel, 6), torch.randn(4)
+    gradients = []
+    inputs = [tensor.double().requires_grad_() for tensor in (rows, weight, bias)]
+    exact = F.conv1d(inputs[0].T[None], inputs[1].transpose(1, 2), inputs[2], stride, dilation=dilation)[0].T
+    exact = ops.ACTIVATIONS[activation](exact)
+    gradients.append(torch.autograd.grad(exact.square().sum(), inputs))
+    given = [tensor.requires_grad_() for tensor in (rows, weight, bias)]
+    found = ops.convolution(*given, stride=stride, dilation=dilation, activation=activation)
+    gradients.append(torch.autograd.grad(found.square().sum(), given))
+    assert _error(found, exact) < 3e-6
+    for ours, expected in zip(gradients[1], gradients[0], strict=True):
+        assert _error(ours, expected) < 3e-6
+    with torch.no_grad():
+        assert _error(ops.convolution(*given, stride=stride, dilation=dilation, activation=activation), exact) < 3e-6
+
+
+def test_convolution_of_too_few_rows_says_how_many() -> None:
+    with pytest.raises(ValueError, match=r"at least 5 rows of 6, not \(4, 6\)"):
+        ops.convolution(torch.randn(4, 6), torch.randn(2, 3, 6), None, dilation=2)
+
+
+def test_group_norm_filter_and_its_gradients() -> None:
+    torch.manual_seed(0)
+    samples, weight = torch.randn(300, 1) + 2, torch.randn(7, 10, 1)
+    gamma, beta = torch.randn(7), torch.randn(7)
+    exact = [tensor.double().requires_grad_() for tensor in (samples, weight, gamma, beta)]
+    y = F.conv1d(exact[0].T[None], exact[1].transpose(1, 2), stride=5)
+    expected = F.group_norm(y, 7, exact[2], exact[3], 1e-5)[0].T
+    given = [tensor.requires_grad_() for tensor in (samples, weight, gamma, beta)]
+    found = ops.convolution(given[0], *ops.group_norm_filter(*given, 1e-5, 5), stride=5)
+    assert _error(found, expected) < 3e-6
+    direction = torch.randn_like(expected)
+    there = torch.autograd.grad((expected * direction).sum(), exact)
+    here = torch.autograd.grad((found * direction.float()).sum(), given)
+    for ours, theirs in zip(here, there, strict=True):
+        assert _error(ours, theirs) < 1e-5
