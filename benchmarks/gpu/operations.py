@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -29,22 +29,23 @@ class Operation:
     """An operation as our kernel and as torch compute it, and what it costs at least."""
 
     ours: Callable[..., Any]
-    torch: Callable[..., Any]
+    torch: Callable[..., Any]  # under the plain engine
     flops: Callable[..., float] = lambda *_: 0.0
     moved: Callable[..., float] | None = None  # bytes, where it is not all inputs and the output, once each
 
+    def in_torch(self, *inputs: Any) -> Any:
+        with ops.engine("plain"):
+            return self.torch(*inputs)
+
 
 def through_ops(call: Callable[..., Any], **cost: Any) -> Operation:
-    """An operation of `minitrans.ops`, run by the one engine and by the other."""
+    """An operation of `minitrans.ops`, which the one engine or the other runs."""
 
-    def on(engine: str) -> Callable[..., Any]:
-        def run(*inputs: Any) -> Any:
-            with ops.engine(engine):
-                return call(*inputs)
+    def ours(*inputs: Any) -> Any:
+        with ops.engine("triton"):
+            return call(*inputs)
 
-        return run
-
-    return Operation(on("triton"), on("plain"), **cost)
+    return Operation(ours, call, **cost)
 
 
 def kernel(module: str, name: str | None = None) -> Callable[..., Any]:
@@ -208,10 +209,10 @@ def check(label: str, setup: Setup) -> dict[str, Any]:
     for dtype in setup.dtypes:
         torch.manual_seed(0)
         given = tiny(inputs, setup)(Make(dtype, setup.device))
-        exact = operation.torch(*(_double(x) for x in given))
+        exact = operation.in_torch(*(_double(x) for x in given))
         with fresh_memory_is_nan():
             error = relative(operation.ours(*given), exact)
-        torch_error = relative(operation.torch(*given), exact)
+        torch_error = relative(operation.in_torch(*given), exact)
         allowed = ALLOWED * torch_error + torch.finfo(dtype).eps / 4
         found[name_of(dtype)] = {"error": error, "torch": torch_error, "allowed": allowed, "passed": error <= allowed}
         passed = passed and error <= allowed
@@ -282,13 +283,14 @@ def sdpa_arms(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> dict[str
 def time_operation(label: str, setup: Setup) -> dict[str, Any]:
     """Our kernel beside torch's operations, eager and compiled, and its floor."""
     operation, given = timed_inputs(label, setup)
-    arms = {"ours": partial(operation.ours, *given), "torch": partial(operation.torch, *given)}
+    arms = {"ours": partial(operation.ours, *given), "torch": partial(operation.in_torch, *given)}
     if TIMED[label][0] == "attention":
         arms |= sdpa_arms(*given)
     elif TIMED[label][0] != "attention, gradients":
         options = {"backend": "eager"} if setup.dry else {"mode": "max-autotune-no-cudagraphs"}
         torch._dynamo.reset()
-        arms["torch.compile"] = partial(torch.compile(operation.torch, dynamic=False, **options), *given)
+        compiled = replace(operation, torch=torch.compile(operation.torch, dynamic=False, **options))
+        arms["torch.compile"] = partial(compiled.in_torch, *given)
     times = in_turns(arms, setup, seconds=2.0, flush=True)
     moved = operation.moved(*given) if operation.moved else _bytes(*given, operation.ours(*given))
     floor = floor_ms(moved, operation.flops(*given))
