@@ -35,7 +35,8 @@ _DROPOUT = "it drops no weights, and dropout is asked for"
 
 
 class _Chosen(threading.local):  # not a ContextVar: torch.compile cannot read one
-    name: str | None = None
+    def __init__(self) -> None:  # once a thread; a class attribute would fail torch.compile's guards
+        self.name: str | None = None
 
 
 _chosen = _Chosen()

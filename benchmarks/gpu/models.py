@@ -89,7 +89,7 @@ def ours(name: str, setup: Setup, dtype: torch.dtype) -> Any:
 def text(setup: Setup, lengths: list[int]) -> Inputs:
     """Right-padded texts; the mask stays on the CPU, where a tokenizer makes it."""
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    words = torch.randint(TEXT["vocab_size"], mask.shape) * mask
+    words = torch.randint(TEXT["vocab_size"] if setup.dry else 30522, mask.shape) * mask
     return {"input_ids": words.to(setup.device), "attention_mask": mask}
 
 
