@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from minitrans import audio_heads, heads, ops
 from minitrans.audio_layers import (
@@ -26,7 +25,7 @@ from minitrans.audio_layers import (
 )
 from minitrans.config import Config, Count, Positive, Rate, Size
 from minitrans.heads import Row
-from minitrans.layers import AddLayerNorm, FeedForward, LayerNorm, Linear, SelfAttention, Trace, run_layers
+from minitrans.layers import AddLayerNorm, FeedForward, LayerNorm, Linear, SelfAttention, Trace, recompute, run_layers
 from minitrans.outputs import AudioModelOutput, EncodedAudio
 from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
@@ -332,7 +331,7 @@ class Wav2Vec2Model(PretrainedModel):
         trace = Trace(self.config, output_attentions, output_hidden_states)
         checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         if checkpointing:
-            pieces = [checkpoint(self.features, *clip, use_reentrant=False) for clip in zip(clips, counts)]  # noqa: B905
+            pieces = [recompute(self.features, *clip) for clip in zip(clips, counts, strict=True)]
         else:
             pieces = [self.features(*clip) for clip in zip(clips, counts, strict=True)]
         features = self.projection_norm(torch.cat(pieces))
