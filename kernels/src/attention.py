@@ -456,8 +456,6 @@ def why_not(
     reason = why_not_here((q, k, v), backward=True) or why_not_here((bias,))
     if reason:
         return reason
-    if not q.dtype == k.dtype == v.dtype:
-        return f"q, k and v have the dtypes {q.dtype}, {k.dtype} and {v.dtype}; the kernel multiplies equal ones"
     if q.shape[2] > 128:
         return f"the head size is {q.shape[2]}; the kernel holds heads of up to 128"
     if any(tensor.stride(-1) != 1 for tensor in (q, k, v, bias) if tensor is not None):

@@ -81,8 +81,6 @@ def why_not(
     reason = why_not_here((rows, weight, bias))
     if reason:
         return reason
-    if rows.dtype != weight.dtype:
-        return f"rows and weight have the dtypes {rows.dtype} and {weight.dtype}; the kernel multiplies equal ones"
     if weight.shape[2] != 1 or weight.shape[1] > TAPS or dilation != 1:
         return f"the kernel is for one channel in, at most {TAPS} taps and no dilation; others are matrix products"
     if activation not in ("gelu", "linear"):

@@ -1,4 +1,4 @@
-"""What every launcher asks: may a kernel run here, for which GPU, and how exact are its float32 products."""
+"""What every launcher asks: may a kernel run here, in which tile, and how exact are its float32 products."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -31,23 +31,29 @@ def dot_precision(dtype: torch.dtype) -> str:
     return "tf32" if relaxed else "ieee"
 
 
+@torch.compiler.assume_constant_result
+def _too_old(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0)
+
+
 def why_not_here(tensors: Iterable[Tensor | None], *, backward: bool = False) -> str | None:
     """The reason why no kernel of this package can take these tensors, or None; `backward`: it has gradients."""
-    for tensor in tensors:
-        if tensor is None:
-            continue
+    given = [tensor for tensor in tensors if tensor is not None]
+    for tensor in given:
         if tensor.device.type == "cpu" and not INTERPRETED:
             return "the tensors are on the CPU; Triton kernels need a GPU, or TRITON_INTERPRET=1 from the start"
         if tensor.device.type not in ("cpu", "cuda"):
             return f"the tensors are on {tensor.device.type!r}; Triton kernels run on NVIDIA and AMD GPUs"
         if tensor.dtype not in DTYPES:
             return f"the dtype is {tensor.dtype}; the kernels compute in float16, bfloat16 and float32"
+        if tensor.dtype != given[0].dtype:
+            return f"the dtypes are {given[0].dtype} and {tensor.dtype}; the kernels take one"
         if tensor.dtype is torch.bfloat16 and INTERPRETED:
             return "Triton's interpreter multiplies bfloat16 matrices as if they held integers"
         if tensor.requires_grad and torch.is_grad_enabled() and not backward:
             return "a gradient is wanted, and this kernel has no backward pass"
-        if tensor.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(tensor.device) < (8, 0):
-            return "the GPU is older than compute capability 8.0, which the kernels are compiled for"
+    if given and given[0].is_cuda and _too_old(given[0].device):
+        return "the GPU is older than compute capability 8.0, which the kernels are compiled for"
     return None
 
 

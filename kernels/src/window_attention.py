@@ -73,15 +73,31 @@ def _bias(table, head, heads, queries, keys, WINDOW: tl.constexpr):
 
 
 @triton.jit
-def _place(token, window, height, width, across, shift, WINDOW: tl.constexpr):
-    """Where a window's tokens lie on the map as (row, column), and which region of the rolled map they belong to."""
-    padded_height = tl.cdiv(height, WINDOW) * WINDOW
-    padded_width = across * WINDOW
-    y = window // across * WINDOW + token // WINDOW
-    x = window % across * WINDOW + token % WINDOW
-    region_y = (y >= padded_height - WINDOW).to(tl.int32) + (y >= padded_height - shift).to(tl.int32)
-    region_x = (x >= padded_width - WINDOW).to(tl.int32) + (x >= padded_width - shift).to(tl.int32)
-    return (y + shift) % padded_height, (x + shift) % padded_width, region_y * 3 + region_x
+def _place(token, window, down, across, shift, WINDOW: tl.constexpr):
+    """Where a window's tokens lie on the map before it was rolled, as row and column."""
+    y = window // across * WINDOW + token // WINDOW + shift
+    x = window % across * WINDOW + token % WINDOW + shift
+    # Both are less than twice the padded size, so one subtraction brings them back.
+    y = tl.where(y >= down * WINDOW, y - down * WINDOW, y)
+    return y, tl.where(x >= across * WINDOW, x - across * WINDOW, x)
+
+
+@triton.jit
+def _region(token, window, down, across, shift, WINDOW: tl.constexpr):
+    """Which region of the rolled map a token belongs to, as far as it differs within a window."""
+    behind_y = (window // across == down - 1) & (token // WINDOW >= WINDOW - shift)
+    behind_x = (window % across == across - 1) & (token % WINDOW >= WINDOW - shift)
+    return behind_y.to(tl.int32) * 2 + behind_x.to(tl.int32)
+
+
+@triton.jit
+def _keep_apart(s, queries, keys, window, down, across, shift, WINDOW: tl.constexpr):
+    """Add the penalty between regions; only the windows at the rolled map's far edges hold more than one."""
+    if (window // across == down - 1) | (window % across == across - 1):
+        query_region = _region(queries, window, down, across, shift, WINDOW)
+        key_region = _region(keys, window, down, across, shift, WINDOW)
+        s += tl.where(query_region[:, None] != key_region[None, :], REGION_PENALTY * LOG2E, 0.0)
+    return s
 
 
 @triton.jit
@@ -95,7 +111,7 @@ def _load(part, place, real, padding, channels, HEAD_DIM: tl.constexpr):
     return tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["windows", "windows_each", "height", "width", "down", "across", "shift", "heads"])
 def _forward(
     qkv, table, padding, out, windows, windows_each, height, width, down, across, shift, heads, scale,
     WINDOW: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -118,7 +134,7 @@ def _forward(
     for number in range(first, tl.minimum(first + windows_each, windows)):
         image = (number // (down * across)).to(tl.int64) * height * width
         window = number % (down * across)
-        y, x, region = _place(queries, window, height, width, across, shift, WINDOW)
+        y, x = _place(queries, window, down, across, shift, WINDOW)
         real = (queries < tokens) & (y < height) & (x < width)
         place = y * width + x
         source = qkv + image * 3 * width_qkv + head * HEAD_DIM
@@ -128,7 +144,7 @@ def _forward(
         acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
         for n in range(0, tokens, BLOCK_N):
             keys = n + tl.arange(0, BLOCK_N)
-            key_y, key_x, key_region = _place(keys, window, height, width, across, shift, WINDOW)
+            key_y, key_x = _place(keys, window, down, across, shift, WINDOW)
             key_real = (keys < tokens) & (key_y < height) & (key_x < width)
             key_place = (key_y * width + key_x) * 3 * width_qkv
             key_fill = padding
@@ -142,7 +158,7 @@ def _forward(
                 bias = _bias(table, head, heads, queries, keys, WINDOW)
             s = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale + bias
             if SHIFTED:
-                s += tl.where(region[:, None] != key_region[None, :], REGION_PENALTY * LOG2E, 0.0)
+                s = _keep_apart(s, queries, keys, window, down, across, shift, WINDOW)
             highest = tl.maximum(m, tl.max(s, 1))
             p = tl.exp2(s - highest[:, None])
             shrink = tl.exp2(m - highest)
