@@ -139,11 +139,10 @@ class Transcriber(AudioTask):
         tokens = self.logits(pieces).argmax(-1).cpu()
         return [row[piece.part] for row, piece in zip(tokens, pieces, strict=True)]
 
-    def answer(self, source: Sound, parts: list[tuple[Piece, Any]]) -> dict[str, Any]:
+    def answer(self, source: Sound, results: list[torch.Tensor]) -> dict[str, Any]:
         """See `Task`."""
-        tokens = torch.cat([tokens for _, tokens in parts])
         options = {"output_word_offsets": True, "time_per_frame": self.hop / self.rate}
-        decoded = self.processor.tokenizer.decode(tokens, **options)
+        decoded = self.processor.tokenizer.decode(torch.cat(results), **options)
         words = [
             {"word": word["word"], "start": word["start_time"], "end": word["end_time"]}
             for word in decoded.word_offsets

@@ -71,15 +71,15 @@ class Task:
         self, inputs: Iterable[Any], *, budget: int | None = None, show_progress: bool | None = None
     ) -> Iterator[tuple[Any, Any]]:
         """Pairs of an input and its answer, in order, while the inputs are read `window` pieces ahead."""
-        parts = []
+        said: list[Any] = []
         with progress(self.total(inputs), self.unit, show_progress) as bar:
             for window in windows(self.pieces(inputs), self.window):
                 results = self._results(window, self.budget if budget is None else budget, bar)
                 for piece, result in zip(window, results, strict=True):
-                    parts.append((piece, result))
+                    said.append(result)
                     if piece.last:
-                        yield piece.source, self.answer(piece.source, parts)
-                        parts = []
+                        yield piece.source, self.answer(piece.source, said)
+                        said = []
 
     @torch.inference_mode()
     def _results(self, pieces: list[Piece], budget: int, bar: tqdm) -> list[Any]:
@@ -107,9 +107,9 @@ class Task:
         """What the model says about each piece of one batch, small and on the CPU."""
         raise NotImplementedError
 
-    def answer(self, source: Any, parts: list[tuple[Piece, Any]]) -> Any:
-        """The answer for one input from its pieces and what the model said about each."""
-        return parts[0][1]
+    def answer(self, source: Any, results: list[Any]) -> Any:
+        """The answer for one input from what the model said about its pieces."""
+        return results[0]
 
 
 def windows(items: Iterable[X], size: int) -> Iterator[list[X]]:

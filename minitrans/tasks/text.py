@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -294,11 +294,11 @@ class EntityRecognizer(WindowedTask):
             for row, piece in enumerate(pieces)
         ]
 
-    def answer(self, source: str, parts: list[tuple[Piece, Any]]) -> list[dict[str, Any]]:
+    def answer(self, source: str, results: list[list[tuple]]) -> list[dict[str, Any]]:
         """See `Task`."""
         entities: list[dict[str, Any]] = []
         before = "O"
-        for index, score, (start, end) in (token for _, tokens in parts for token in tokens):
+        for index, score, (start, end) in chain.from_iterable(results):
             label = self.model.config.id2label[index]
             name = re.sub(r"^[BI]-", "", label)
             if name != "O" and (name != before or label.startswith("B-")):
@@ -341,9 +341,9 @@ class MaskFiller(WindowedTask):
             for token, score in zip(tokens, scores, strict=True)
         ]
 
-    def answer(self, source: str, parts: list[tuple[Piece, Any]]) -> list[list[dict[str, Any]]]:
+    def answer(self, source: str, results: list[list[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
         """See `Task`; ValueError for a text without a mask."""
-        words = [word for _, words in parts for word in words]
+        words = list(chain.from_iterable(results))
         if not words:
             raise ValueError(f"There is no {self.tokenizer.mask_token} in {source[:80]!r}.")
         return words
@@ -378,7 +378,7 @@ class QuestionAnswerer(WindowedTask):
         first, last = divmod(int(spans.argmax()), len(end))
         return float(spans[first, last]), window.offsets[first][0], window.offsets[last][1]
 
-    def answer(self, source: tuple[str, str], parts: list[tuple[Piece, Any]]) -> dict[str, Any]:
+    def answer(self, source: tuple[str, str], results: list[tuple[float, int, int]]) -> dict[str, Any]:
         """See `Task`."""
-        score, start, end = max(best for _, best in parts)
+        score, start, end = max(results)
         return {"answer": source[1][start:end], "score": score, "start": start, "end": end}
