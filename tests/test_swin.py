@@ -331,6 +331,17 @@ def test_a_backbone_over_all_choices_of_stages(tmp_path):
             assert named.config.out_indices == list(indices)
 
 
+@pytest.mark.parametrize("size", [(6, 6), (4, 4), (6, 22), (12, 12)])
+def test_a_backbone_shifts_on_maps_no_larger_than_a_window(size, tmp_path):
+    """Where the model does not; of an image of 6 × 6 already the first map is one window."""
+    theirs, ours = pair("SwinBackbone", tmp_path, out_features=["stage1", "stage2"])
+    pixels = images(theirs, size)
+    found = ours(pixels)
+    assert_same(found, theirs(pixels))
+    ours.config.window_size = 1  # which the shift is taken from; the layers keep their own
+    assert relative(ours(pixels).feature_maps[0], found.feature_maps[0]) > 0.01
+
+
 @pytest.mark.parametrize(("indices", "layers"), [((0,), 0), ((1,), 2), ((0, 2), 4), ((-1,), 5)])
 def test_stages_after_the_last_are_not_computed(indices, layers, tmp_path):
     _, ours = pair("SwinBackbone", tmp_path, depths=[2, 2, 1], num_heads=[1, 2, 4], out_indices=indices)
