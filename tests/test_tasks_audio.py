@@ -124,7 +124,13 @@ def test_one_sound_of_any_kind(speech: list[Path], folder: Path, tmp_path: Path)
     expected = transcribe(speech[0])
     sound = samples(speech[0])
     soundfile.write(tmp_path / "same.flac", np.stack([sound, sound], axis=1), RATE, subtype="PCM_24")
-    for one in (str(speech[0]), (sound, RATE), (torch.from_numpy(sound), RATE), tmp_path / "same.flac"):
+    for one in (
+        str(speech[0]),
+        (sound, RATE),
+        (torch.from_numpy(sound), RATE),
+        (np.stack([2 * sound, 0 * sound]), RATE),
+        tmp_path / "same.flac",
+    ):
         assert transcribe(one)["text"] == expected["text"]
     assert transcribe(iter(speech[:1]), budget=1) == [expected]
     assert transcribe([]) == []
@@ -140,6 +146,17 @@ def test_blocks_are_the_file(clip: np.ndarray, tmp_path: Path) -> None:
         assert len(blocks) > 2
         assert sum(map(len, blocks)) == len(whole)
         assert np.abs(np.concatenate(blocks) - whole).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (1e-3, 0.3), (1e-5, 0)])
+def test_normalised_as_in_one_piece(
+    clip: np.ndarray, folder: Path, tmp_path: Path, scale: float, offset: float
+) -> None:
+    soundfile.write(tmp_path / "clip.wav", clip * scale + offset, RATE, subtype="FLOAT")
+    sound = soundfile.read(tmp_path / "clip.wav")[0]
+    expected = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
+    blocks = list(Transcriber.from_pretrained(folder).blocks(tmp_path / "clip.wav"))
+    assert np.abs(np.concatenate(blocks) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("seconds", [1.92, 3.84])

@@ -102,7 +102,9 @@ def test_feature_maps(folder: Path, images: list[Path], stages: list[str], tmp_p
             assert np.abs(answer[stage] - their[index].numpy()).max() <= 1e-5 * float(their.abs().max())
 
 
-def test_maps_are_written_whole_or_not_at_all(folder: Path, images: list[Path], tmp_path: Path) -> None:
+def test_maps_are_written_whole_or_not_at_all(
+    folder: Path, images: list[Path], tmp_path: Path, monkeypatch: Any
+) -> None:
     task = FeatureMaps.from_pretrained(folder, out_features=["stage1", "stage3"])
     path, names = tmp_path / "maps.safetensors", [str(image) for image in images]
     shapes = save_maps(task.stream(names), path)
@@ -120,6 +122,14 @@ def test_maps_are_written_whole_or_not_at_all(folder: Path, images: list[Path], 
         save_maps(task.stream([names[0], "gone.png"]), tmp_path / "other.safetensors")
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         save_maps(task.stream(names), tmp_path / "nowhere" / "maps.safetensors")
+
+    def full_disk(maps: Any, unfinished: Path) -> None:
+        unfinished.write_bytes(b"half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_maps(task.stream(names), tmp_path / "other.safetensors")
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -340,6 +340,9 @@ def test_answers(minilm: Path, tmp_path: Path) -> None:
         score, start, end = brute_force(folder, question, text, ours.longest_answer)
         assert (answer["start"], answer["end"], answer["answer"]) == (start, end, text[start:end])
         assert answer["score"] == pytest.approx(score, rel=1e-4)
+    for ours.longest_answer in (1, 2, 3):
+        scores = [brute_force(folder, *pair, ours.longest_answer)[0] for pair in pairs]
+        assert [answer["score"] for answer in ours(pairs)] == pytest.approx(scores, rel=1e-4)
     assert ours(("Why?", "")) == {"answer": "", "score": 0.0, "start": 0, "end": 0}
     with pytest.raises(ValueError, match="leaves no room for its text: the model reads 64 tokens"):
         ours((LONG, TEXTS[0]))

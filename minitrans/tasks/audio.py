@@ -58,7 +58,8 @@ class AudioTask(Task):
             return
         mean, deviation = _statistics(read_blocks(sound, self.rate)) if self.extractor.do_normalize else (0.0, 1.0)
         for block in read_blocks(sound, self.rate):
-            yield (block - np.float32(mean)) / np.float32(deviation)
+            # In float64: beside a large offset the mean has too few digits in float32 for quiet sound.
+            yield ((block.astype(np.float64) - mean) / deviation).astype(np.float32)
 
     def piece(self, sound: Sound, samples: np.ndarray, start: int, end: int, **place: Any) -> Piece:
         """A piece of a clip; it answers for the clip's samples from `start` to `end`."""
