@@ -46,17 +46,17 @@ SMALL_WINDOWS = {
     (32, 128): Tiles(16, 16, 8, 1),
 }
 LARGE_WINDOWS = {
-    (16, 16): Tiles(64, 32, 4, 2),
-    (16, 32): Tiles(64, 32, 4, 2),
+    (16, 16): Tiles(64, 32, 4, 1),
+    (16, 32): Tiles(64, 32, 4, 1),
     (16, 64): Tiles(64, 32, 4, 2),
     (16, 128): Tiles(64, 32, 8, 2),
     (32, 16): Tiles(32, 32, 4, 1),
     (32, 32): Tiles(32, 32, 4, 1),
-    (32, 64): Tiles(32, 32, 8, 1),
-    (32, 128): Tiles(16, 16, 8, 1),
+    (32, 64): Tiles(32, 16, 8, 1),
+    (32, 128): Tiles(32, 16, 8, 1),
 }
 ENOUGH_PROGRAMS = 4096
-"""Several loads of an H100 (132 multiprocessors × 5 programs); beyond it, a program serves more windows."""
+"""About ten loads of an H100 (132 multiprocessors × 3 programs); beyond it, a program serves more windows."""
 MOST_WINDOWS = 8
 """Windows a program: past this, the gathered bias is a small part of the work."""
 
