@@ -83,6 +83,7 @@ class TestEmbedder:
     def test_one_text_is_one_vector(self, embedder: Embedder) -> None:
         one = embedder.encode(TEXTS[0])
         assert one.shape == (384,)
+        assert embedder.encode((TEXTS[0], TEXTS[1])).shape == (2, 384)
         assert np.abs(one - embedder.encode(TEXTS)[0]).max() <= 5e-6
 
     def test_no_texts(self, embedder: Embedder) -> None:
@@ -235,6 +236,8 @@ def test_entities(tagger: Path) -> None:
         same(one, theirs(text), **names)
         assert [text[item["start"] : item["end"]] for item in one] == [item["text"] for item in one]
     assert ours("") == []
+    with pytest.raises(TypeError, match=r"EntityRecognizer takes a str, not a tuple: \('one'"):
+        ours([("one", "two")])
 
 
 def token_logits(folder: Path, head: str, spans: list[tuple[list[int], int, int, int]]) -> torch.Tensor:
@@ -343,6 +346,8 @@ def test_answers(minilm: Path, tmp_path: Path) -> None:
     for ours.longest_answer in (1, 2, 3):
         scores = [brute_force(folder, *pair, ours.longest_answer)[0] for pair in pairs]
         assert [answer["score"] for answer in ours(pairs)] == pytest.approx(scores, rel=1e-4)
+    with pytest.raises(TypeError, match=r"takes a tuple, not a str: 'Who lives in the hole\?'"):
+        ours(list(pairs[0]))
     assert ours(("Why?", "")) == {"answer": "", "score": 0.0, "start": 0, "end": 0}
     with pytest.raises(ValueError, match="leaves no room for its text: the model reads 64 tokens"):
         ours((LONG, TEXTS[0]))

@@ -34,15 +34,12 @@ class AudioTask(Task):
     unit = "s"
     budget = 60 * 16000
     window = 8
+    single = (str, os.PathLike, tuple)
 
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__(model, processor)
         self.extractor = getattr(processor, "feature_extractor", processor)
         self.rate: int = self.extractor.sampling_rate
-
-    def is_one(self, inputs: Any) -> bool:
-        """See `Task`."""
-        return isinstance(inputs, (str, os.PathLike, tuple))
 
     def total(self, inputs: Iterable[Sound]) -> int | None:
         """See `Task`: whole seconds. All files are opened, so that one that is missing is told before the work."""

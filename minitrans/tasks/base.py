@@ -47,6 +47,7 @@ class Task:
     processing: ClassVar[type[AutoProcessing]]
     unit: ClassVar[str]  # of the progress bar
     budget: ClassVar[int]
+    single: ClassVar[tuple[type, ...]] = (str,)  # what is one input rather than several
     window = 2048  # pieces that are read ahead and sorted by size
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -93,7 +94,7 @@ class Task:
 
     def is_one(self, inputs: Any) -> bool:
         """Whether this is one input rather than several."""
-        return isinstance(inputs, str)
+        return isinstance(inputs, self.single)
 
     def total(self, inputs: Iterable[Any]) -> int | None:
         """What the progress bar will have counted at the end, None where that is not known."""

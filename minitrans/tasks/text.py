@@ -32,10 +32,7 @@ logger = logging.getLogger("minitrans")
 
 
 class TextTask(Task):
-    """A task on texts; sizes and the budget are in tokens. A text over `max_tokens` is cut, and the log says so.
-
-    A tuple is a pair of texts.
-    """
+    """A task on texts; sizes and the budget are in tokens. A text over `max_tokens` is cut, and the log says so."""
 
     processing = AutoTokenizer
     unit = "text"
@@ -46,10 +43,6 @@ class TextTask(Task):
         limit = model.config.max_position_embeddings
         self.tokenizer = tokenizer
         self.max_tokens = min(limit, tokenizer.model_max_length, max_tokens or limit)
-
-    def is_one(self, inputs: Any) -> bool:
-        """See `Task`."""
-        return isinstance(inputs, (str, tuple))
 
     def pieces(self, texts: Iterable[Any]) -> Iterator[Piece]:
         """See `Task`."""
@@ -218,9 +211,10 @@ def _sentence_transformers_settings(
 
 
 class TextClassifier(TextTask):
-    """Texts, or pairs of them, -> [{"label", "score"}], best first; see `ranked`."""
+    """Texts, or tuples of two, -> [{"label", "score"}], best first; see `ranked`."""
 
     auto = AutoModelForSequenceClassification
+    single = (str, tuple)
 
     def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
         """See `TextTask`."""
@@ -241,18 +235,25 @@ class WindowedTask(TextTask):
     Of a pair, the second text is the one in question, and every window holds the first.
     """
 
+    asked = 0  # which text of an input is in question
+
     def pieces(self, texts: Iterable[Any]) -> Iterator[Piece]:
         """See `Task`."""
         for window in windows(texts, self.window):
+            for text in window:
+                if not isinstance(text, self.single):
+                    kind = self.single[0].__name__
+                    raise TypeError(
+                        f"{type(self).__name__} takes a {kind}, not a {type(text).__name__}: {text!r:.80}."
+                    )
             encoding = self.tokenizer(window, return_offsets_mapping=True, verbose=False)
             for index, text in enumerate(window):
                 row = {name: values[index] for name, values in encoding.items()}
                 yield from self._windows(text, row, encoding.sequence_ids(index))
 
     def _windows(self, text: Any, row: dict[str, list], owners: list[int | None]) -> Iterator[Piece]:
-        offsets, own = row.pop("offset_mapping"), int(isinstance(text, tuple))
-        length = owners.count(own)
-        first = owners.index(own) if length else len(owners) - 1
+        offsets, length = row.pop("offset_mapping"), owners.count(self.asked)
+        first = owners.index(self.asked) if length else len(owners) - 1
         room = self.max_tokens - (len(owners) - length)
         if room < 1:
             raise ValueError(
@@ -357,6 +358,8 @@ class QuestionAnswerer(WindowedTask):
     """
 
     auto = AutoModelForQuestionAnswering
+    single = (tuple,)
+    asked = 1
     longest_answer = 30  # tokens
 
     def answered(self, spans: list[range]) -> list[range]:
