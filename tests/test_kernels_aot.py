@@ -1,6 +1,7 @@
 """Compiles every shipped configuration for sm_80 and sm_90, in a process that does not interpret."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 def configurations(table):
     """Kernel, case and tile of each row of a Markdown table that benchmarks/aot.py wrote."""
-    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| ") and " × " in line]
+    rows = [line.split("|")[1:4] for line in table.splitlines() if re.match(r"\| \w+ \| \w+, [CD] ", line)]
     return {tuple(cell.strip() for cell in row) for row in rows}
 
 
