@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -174,14 +175,25 @@ def _write_features(arguments: argparse.Namespace) -> None:
         print(*(f"{name}\t{' '.join(map(str, shape))}" for name, shape in shapes), sep="\n")
 
 
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    logger = logging.getLogger("minitrans")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _info(arguments: argparse.Namespace) -> None:
     from minitrans import AutoConfig, hub
     from minitrans.auto import architecture_class
 
     repository = hub.open_repository(arguments.model)
     config = AutoConfig.from_pretrained(repository)
-    logging.getLogger("minitrans").setLevel(logging.ERROR)  # the report is printed below
-    model = architecture_class(config).from_pretrained(repository, dtype="auto")
+    with _no_warnings():  # the report is printed below
+        model = architecture_class(config).from_pretrained(repository, dtype="auto")
     report = model.load_report
     shapes = {path: list(tensor.shape) for path, tensor in model.state_dict().items()}
     tensors = {path: {"shape": shapes[path], "names": names} for path, names in model.provenance().items()}
