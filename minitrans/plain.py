@@ -51,7 +51,7 @@ def _recorded(*tensors: Tensor | None) -> bool:
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether oneDNN's linear, which torch's compiler uses, may stand in for F.linear: same sums, other blocking.
 
-    It has a fused activation, and it is faster than the BLAS that F.linear calls, on short inputs most of all
+    It has a fused activation, and it is faster than the BLAS that F.linear calls
     (`python -m pytest benchmarks/test_linear.py`).
     """
     return (
