@@ -79,7 +79,7 @@ class Head(PretrainedModel):
         """The backbone's inputs and the head's labels -> the head's output, a tuple where `return_dict=False`."""
         targets = {name: options.pop(name, None) for name in self.targets}
         output = self.answer(self.encode(*inputs, **options), **targets)
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return self.returned(output, return_dict)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,10 @@ class PretrainedModel(nn.Module):
         with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
             return super().__call__(*args, **kwargs)
 
+    def returned(self, output: Any, return_dict: bool | None) -> Any:
+        """The output, or its fields as a tuple where the caller or else the configuration wants that."""
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
     @property
     def base_model(self) -> nn.Module:
         """The backbone; the model itself where it has no head."""

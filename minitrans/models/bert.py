@@ -203,7 +203,7 @@ class BertModel(PretrainedModel):
         output = BaseModelOutputWithPooling(
             encoded.sequences.unpack(encoded.rows), encoded.pooled, encoded.hidden_states, encoded.attentions
         )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return self.returned(output, return_dict)
 
 
 NO_POOLER = {"add_pooling_layer": False}

@@ -167,7 +167,7 @@ class DistilBertModel(PretrainedModel):
         """Token indices (B, N) -> hidden states (B, N, C); the inputs are those of `BertModel`, without types."""
         encoded = self.encode(input_ids, attention_mask, inputs_embeds, position_ids, **states)
         output = BaseModelOutput(encoded.sequences.unpack(encoded.rows), encoded.hidden_states, encoded.attentions)
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return self.returned(output, return_dict)
 
 
 class FirstToken(heads.SequenceClassification):

@@ -273,7 +273,7 @@ class SwinModel(SwinEncoder):
         """
         encoded = self.encode(pixel_values, bool_masked_pos, interpolate_pos_encoding, **states)
         output = ImageModelOutput(encoded.grid.flatten(1, 2), encoded.pooled, **encoded.kept)
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return self.returned(output, return_dict)
 
 
 MASKED = {"add_pooling_layer": False, "use_mask_token": True}
@@ -344,4 +344,4 @@ class SwinBackbone(SwinEncoder):
             None if trace.maps is None else tuple(map(channels_first, maps)),
             trace.kept["attentions"],
         )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return self.returned(output, return_dict)

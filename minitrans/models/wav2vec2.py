@@ -413,7 +413,7 @@ class Wav2Vec2Model(PretrainedModel):
             encoded.hidden_states,
             encoded.attentions,
         )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return self.returned(output, return_dict)
 
 
 HEADS = {
