@@ -119,6 +119,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return plain.linear(x, weight, bias)
 
 
+def prepacked(weight: Tensor) -> Tensor:
+    """A copy of a weight (C_out, C_in) for `linear` and `feed_forward`, in the order in which oneDNN reads it.
+
+    Without it, every call brings the weight into that order first, which matters where the rows are few. For float32
+    on a CPU; raises ValueError otherwise.
+    """
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        dtype = str(weight.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"Weights are prepacked in float32, on a CPU, by oneDNN; these are {dtype} on {str(weight.device)!r}, and "
+            f"oneDNN is {'here' if torch.backends.mkldnn.is_available() else 'not in this build of torch'}."
+        )
+    return plain.prepacked(weight)
+
+
 def feed_forward(
     rows: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None, activation: str
 ) -> Tensor:

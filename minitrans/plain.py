@@ -73,7 +73,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "li
         fused = "gelu" if activation == "gelu" else "none"
         y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], "none")
         return y if fused == "gelu" else ACTIVATIONS[activation](y)
-    return ACTIVATIONS[activation](F.linear(x, weight, bias))
+    dense = weight.to_dense() if weight.is_mkldnn else weight  # prepacked, but not for these arguments
+    return ACTIVATIONS[activation](F.linear(x, dense, bias))
+
+
+def prepacked(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
 
 def in_row_blocks(
@@ -255,60 +260,64 @@ def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Ten
 def window_attention(
     qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None, dropout: float
 ) -> Tensor:
-    batch, height, width, _, heads, size = qkv.shape
-    places = _window_places(height, width, window, shift, qkv.device)
-    bias, kinds = _window_bias(bias_table, window, shift, height, width)
+    windows = _windows(qkv, window, shift, padding)
+    bias, kinds = _window_bias(bias_table, window, shift, *windows.shape[2:4])
 
-    def attend(which: slice) -> Tensor:
-        q, k, v = _windows(qkv, places[which], window, padding).flatten(0, 1).transpose(1, 3).unbind(2)
-        here = bias if kinds is None else bias.index_select(0, kinds[which].repeat(batch))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=here, dropout_p=dropout)
-        return out.transpose(1, 2).reshape(batch, -1, heads * size)
+    def attend(bands: slice) -> Tensor:
+        weights, v = _window_weights(windows[:, :, bands], bias if kinds is None else bias[kinds[bands]])
+        mixed = F.dropout(weights, dropout) @ v if dropout else weights @ v
+        # (B, bands, across, heads, window², D) -> (B, bands · window, across · window, heads · D)
+        rows = mixed.unflatten(4, (window, window)).permute(0, 1, 4, 2, 5, 3, 6)
+        return rows.flatten(5).flatten(3, 4).flatten(1, 2)
 
-    block = places.shape[0]
+    step = windows.shape[2]
     if qkv.device.type == "cpu" and not torch.compiler.is_compiling() and not _recorded(qkv, bias_table, padding):
-        block = max(1, _BLOCK_BYTES * block // (qkv.numel() * qkv.element_size()))
-    blocks = [attend(slice(first, first + block)) for first in range(0, places.shape[0], block)]
-    mixed = blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
-    order = torch.arange(places.numel(), device=qkv.device)
-    back = order.new_empty(height * width + 1).scatter_(0, places.flatten(), order)[:-1]
-    return mixed.index_select(1, back).view(batch, height, width, -1)
+        # A block's scores and weights are some twice its queries, keys and values.
+        step = max(1, _BLOCK_BYTES * step // (3 * qkv.numel() * qkv.element_size()))
+    mixed = [attend(slice(first, first + step)) for first in range(0, windows.shape[2], step)]
+    grid = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
+    if shift:
+        grid = grid.roll((shift, shift), (1, 2))
+    return grid[:, : qkv.shape[1], : qkv.shape[2]]
 
 
 def window_attention_probabilities(
     qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None
 ) -> Tensor:
-    height, width = qkv.shape[1:3]
-    places = _window_places(height, width, window, shift, qkv.device)
-    bias, kinds = _window_bias(bias_table, window, shift, height, width)
-    q, k, _ = _windows(qkv, places, window, padding).transpose(2, 4).unbind(3)
-    scores = q @ k.transpose(3, 4) * q.shape[-1] ** -0.5
-    return (scores + (bias if kinds is None else bias.index_select(0, kinds))).softmax(-1).flatten(0, 1)
+    windows = _windows(qkv, window, shift, padding)
+    bias, kinds = _window_bias(bias_table, window, shift, *windows.shape[2:4])
+    weights, _ = _window_weights(windows, bias if kinds is None else bias[kinds])
+    return weights.flatten(0, 2)
 
 
-def _window_places(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """Where each token of each window lies on the map, y · width + x; in the padding height · width: (windows, T)."""
+def _windows(qkv: Tensor, window: int, shift: int, padding: Tensor | None) -> Tensor:
+    """The windows of the filled and rolled map: (3, B, down, across, heads, window, window, D)."""
+    batch, height, width = qkv.shape[:3]
     down, across = -(-height // window), -(-width // window)
-    y = ((torch.arange(down * window, device=device) + shift) % (down * window)).view(down, 1, window, 1)
-    x = ((torch.arange(across * window, device=device) + shift) % (across * window)).view(1, across, 1, window)
-    places = y * width + x
-    if places.numel() > height * width:
-        places = places.masked_fill((y >= height) | (x >= width), height * width)
-    return places.view(down * across, window * window)
+    if (height, width) != (down * window, across * window):
+        fill = torch.zeros_like(qkv[0, 0, 0]) if padding is None else padding
+        filled = fill.expand(batch, down * window, across * window, *fill.shape).clone()
+        filled[:, :height, :width] = qkv
+        qkv = filled
+    if shift:
+        qkv = qkv.roll((-shift, -shift), (1, 2))
+    return qkv.unflatten(2, (across, window)).unflatten(1, (down, window)).permute(5, 0, 1, 3, 6, 2, 4, 7)
 
 
-def _windows(qkv: Tensor, places: Tensor, window: int, padding: Tensor | None) -> Tensor:
-    """q, k and v of some windows: (B, windows, T, 3, heads, D)."""
-    count = qkv.shape[1] * qkv.shape[2]
-    tokens = qkv.flatten(1, 2).index_select(1, places.flatten().clamp(max=count - 1)).unflatten(1, places.shape)
-    if qkv.shape[1] % window == 0 and qkv.shape[2] % window == 0:
-        return tokens
-    fill = tokens.new_zeros(()) if padding is None else padding
-    return torch.where((places == count)[..., None, None, None], fill, tokens)
+def _window_weights(windows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights (B, down, across, heads, T, T) of the values, and these (B, down, across, heads, T, D).
+
+    Explicit products: on a CPU, scaled_dot_product_attention of so few tokens takes longer (its threads wait for a
+    lock inside the BLAS, a thousand times a call).
+    """
+    q, k, v = windows.flatten(5, 6).unbind(0)
+    # In place: these maps leave the cache, and each copy of them is a pass through memory.
+    scores = (q @ k.transpose(4, 5)).mul_(q.shape[-1] ** -0.5).add_(bias)
+    return scores.softmax(-1), v
 
 
-def _window_bias(table: Tensor, window: int, shift: int, height: int, width: int) -> tuple[Tensor, Tensor | None]:
-    """What is added to the scores in each kind of window, (kinds, heads, T, T), and each window's kind (windows,).
+def _window_bias(table: Tensor, window: int, shift: int, down: int, across: int) -> tuple[Tensor, Tensor | None]:
+    """What is added to the scores in each kind of window, (kinds, heads, T, T), and the kind of each (down, across).
 
     A map that is not shifted has one kind; else they are inside, in the last column, in the last row, and in both.
     """
@@ -318,9 +327,8 @@ def _window_bias(table: Tensor, window: int, shift: int, height: int, width: int
     bias = table.t().index_select(1, row.flatten()).view(1, -1, window**2, window**2)
     if not shift:
         return bias, None
-    down, across = -(-height // window), -(-width // window)
     last_row, last_column = (torch.arange(count, device=table.device) == count - 1 for count in (down, across))
-    kinds = (2 * last_row[:, None] + last_column).flatten()
+    kinds = 2 * last_row[:, None] + last_column
     return bias + REGION_PENALTY * _apart(window, shift, table.device).to(bias.dtype), kinds
 
 

@@ -17,7 +17,7 @@ from minitrans.config import Config
 from minitrans.weights import LoadReport, Naming, Table
 
 if TYPE_CHECKING:
-    from minitrans.frozen import FrozenModel
+    from minitrans.frozen import FrozenModel, PrepackedModel
 
 logger = logging.getLogger("minitrans")
 
@@ -203,20 +203,25 @@ class PretrainedModel(nn.Module):
         """Upload what `save_pretrained` writes; options as in `minitrans.hub.push_folder`. Returns the address."""
         return hub.push_folder(repo_id, self.save_pretrained, **options)
 
-    def freeze(self, batch_sizes: Iterable[int] = (1,), lengths: Iterable[int] | None = None) -> FrozenModel:
-        """A callable that replays a CUDA graph for each size of input: for small batches, where launching dominates.
+    def freeze(
+        self, batch_sizes: Iterable[int] = (1,), lengths: Iterable[int] | None = None
+    ) -> FrozenModel | PrepackedModel:
+        """A callable that computes what the model does in evaluation mode, sooner, above all for small batches.
 
-        A graph is recorded for each of `batch_sizes` texts of up to each of `lengths` tokens (the powers of two from
-        16 to what the model takes, by default). For text models without a head, on a GPU, in evaluation mode; raises
-        ValueError or RuntimeError otherwise. What it gives and takes: `minitrans.frozen.FrozenModel`.
+        On a CPU any float32 model, as a copy with prepacked weights: `minitrans.frozen.PrepackedModel`. On a GPU a
+        text model without a head, as CUDA graphs for each of `batch_sizes` texts of up to each of `lengths` tokens
+        (the powers of two from 16 to what the model takes, by default): `minitrans.frozen.FrozenModel`. Raises
+        ValueError or RuntimeError for models that it is not for.
         """
         from minitrans import frozen
 
+        if self.device.type == "cpu":
+            return frozen.PrepackedModel(self)
         limit = getattr(self.config, "max_position_embeddings", 0)
+        if self.device.type != "cuda":
+            raise ValueError(f"A model on {str(self.device)!r} cannot be frozen; move it to a CPU or a CUDA GPU.")
         if self.main_input_name != "input_ids" or self.base_model is not self:
             raise ValueError(f"{type(self).__name__} is no text model without a head; freeze one, or its .base_model.")
-        if self.device.type != "cuda":
-            raise ValueError(f"CUDA graphs need a GPU, and the model is on {str(self.device)!r}; move it with .to().")
         if lengths is None:
             lengths = {min(2**power, limit) for power in range(4, limit.bit_length() + 1)}
         shapes = set(product(batch_sizes, lengths))

@@ -1,20 +1,87 @@
-"""Everything of `freeze()` but the recording itself: buckets, filling, the static forward pass, what comes out.
+"""`freeze()`: prepacked weights on a CPU; of CUDA graphs everything but the recording itself.
 
-In place of the GPU's recorder stands one that runs the same computation; the forward pass is shown to be free of
-anything that depends on data by running it where data cannot be read.
+That is buckets, filling, the static forward pass, what comes out. In place of the GPU's recorder stands one that runs
+the same computation; the forward pass is shown to be free of anything that depends on data by running it where data
+cannot be read.
 """
 
 import pytest
 import torch
-from checkpoints import batch, pair, relative
+import transformers
+from checkpoints import CLASSES, batch, pair, relative
 from torch.testing import assert_close
 
 import minitrans
-from minitrans.frozen import Bucket, FrozenModel, right_padded
+from minitrans.frozen import Bucket, FrozenModel, PrepackedModel, right_padded
 from minitrans.sequences import Sequences
 
+SWIN = {"image_size": 32, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 4], "window_size": 3}
+WAV2VEC2 = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20, "conv_dim": (8, 8),
+    "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2,
+    "tdnn_dim": (8, 8), "tdnn_kernel": (3, 2), "tdnn_dilation": (1, 2), "xvector_output_dim": 6, "vocab_size": 12,
+    "mask_time_prob": 0.0,
+}  # fmt: skip
+OTHERS = [("SwinForImageClassification", SWIN), ("SwinForMaskedImageModeling", {**SWIN, "encoder_stride": 8}),
+          ("Wav2Vec2Model", WAV2VEC2), ("Wav2Vec2ForCTC", WAV2VEC2), ("Wav2Vec2ForXVector", WAV2VEC2)]  # fmt: skip
 NAMES = ["BertModel", "DistilBertModel"]
 SHAPES = [(1, 4), (1, 24), (4, 8), (4, 24)]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_prepacked_text_models_give_the_numbers_of_transformers(name, tmp_path):
+    theirs, ours = pair(name, tmp_path)
+    given = batch(theirs, (3, 4, 9) if name.endswith("MultipleChoice") else (3, 9), padded=False)
+    subject = ours.freeze()
+    assert isinstance(subject, PrepackedModel)
+    expected, found = theirs(**given.inputs), subject(**given.inputs)
+    assert type(found) is type(ours(**given.inputs))
+    for key, value in found.items():
+        assert relative(value, expected[key]) < 1e-5
+        assert not value.requires_grad
+
+
+@pytest.mark.parametrize(("name", "values"), OTHERS, ids=[name for name, _ in OTHERS])
+def test_prepacked_models_of_images_and_sound(name, values, tmp_path):
+    torch.manual_seed(0)
+    family = name.split("For")[0].removesuffix("Model")
+    theirs = getattr(transformers, name)(getattr(transformers, f"{family}Config")(**values)).eval()
+    theirs.save_pretrained(tmp_path)
+    x = torch.randn(2, 3, 32, 32) if family == "Swin" else torch.randn(2, 400)
+    with torch.no_grad():
+        expected = theirs(x)
+    found = getattr(minitrans, name).from_pretrained(tmp_path).freeze()(x)
+    for key in found:
+        assert relative(found[key], expected[key]) < 2e-5
+
+
+def test_a_prepacked_backbone(tmp_path):
+    torch.manual_seed(0)
+    transformers.SwinModel(transformers.SwinConfig(**SWIN)).save_pretrained(tmp_path)
+    ours = minitrans.AutoBackbone.from_pretrained(tmp_path, out_indices=(0, 2))
+    x = torch.randn(1, 3, 30, 41)
+    assert_close(ours.freeze()(x).feature_maps, ours(x).feature_maps)
+
+
+def test_a_prepacked_model_is_a_copy_that_any_caller_can_use(tmp_path):
+    _, ours = pair("BertForMaskedLM", tmp_path)
+    given = batch(ours, (2, 7))
+    state = {path: x.clone() for path, x in ours.state_dict().items()}
+    subject = ours.freeze()
+    before = subject(**given.inputs).logits
+    assert_close(ours.state_dict(), state)
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(subject(**given.inputs).logits, before)
+    with minitrans.engine("triton"):  # there is no kernel for prepacked weights
+        assert torch.equal(subject(**given.inputs).logits, before)
+    with torch.autocast("cpu", torch.bfloat16):  # no prepacked product either
+        assert relative(subject(**given.inputs).logits, before) < 3e-2
+    vectors = torch.randn(2, 7, 32, requires_grad=True)
+    assert not subject(inputs_embeds=vectors).logits.requires_grad
+    with pytest.raises(ValueError, match="input_ids holds 97"):
+        subject(torch.tensor([[5, 97]]))
 
 
 def frozen(model, shapes=SHAPES):
@@ -120,10 +187,12 @@ def test_weights_that_change_in_place_are_seen(name, tmp_path):
 def test_what_is_refused(tmp_path):
     _, ours = pair("BertModel", tmp_path)
     subject = frozen(ours)
-    with pytest.raises(ValueError, match=r"need a GPU, and the model is on 'cpu'"):
-        ours.freeze()
-    with pytest.raises(ValueError, match="no text model without a head"):
-        minitrans.BertForMaskedLM(ours.config).freeze()
+    with pytest.raises(ValueError, match=r"on 'meta' cannot be frozen"):
+        minitrans.BertModel(ours.config).to("meta").freeze()
+    with pytest.raises(ValueError, match=r"prepacked in float32.* these are bfloat16 on 'cpu', and oneDNN is here"):
+        minitrans.BertModel(ours.config).to(torch.bfloat16).eval().freeze()
+    with pytest.raises(RuntimeError, match="training mode"):
+        minitrans.BertModel(ours.config).train().freeze()
     with pytest.raises(ValueError, match="input_ids holds 97"):
         subject(torch.tensor([[5, 97]]))
     with pytest.raises(ValueError, match="token_type_ids holds 2"):

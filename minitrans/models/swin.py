@@ -7,6 +7,7 @@ but the first starts by halving H and W and doubling C.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -129,13 +130,9 @@ class SwinLayer(nn.Module):
         """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; a `trace` may keep the attention weights."""
         if trace is not None and trace.attentions is not None:
             trace.attentions.append(ops.window_attention_probabilities(*self.windows(shift, x)))
-        x = ops.in_row_blocks(partial(self.attend, shift), x, 3 * x[0].numel(), smallest=1)
-        return ops.in_row_blocks(self.feed, x.flatten(0, 2), self.feed_forward.up.out_features).view_as(x)
-
-    def attend(self, shift: int, x: Tensor) -> Tensor:
-        """The map and what its windows attend to, summed."""
         mixed = ops.window_attention(*self.windows(shift, x), dropout=self.attention_dropout if self.training else 0.0)
-        return x + drop_path(self.dropout(self.out(mixed)), self.drop_path_rate if self.training else 0.0)
+        x = x + drop_path(self.dropout(self.out(mixed)), self.drop_path_rate if self.training else 0.0)
+        return ops.in_row_blocks(self.feed, x.flatten(0, 2), self.feed_forward.up.out_features).view_as(x)
 
     def feed(self, rows: Tensor) -> Tensor:
         """Rows (T, C) and their feed-forward block, summed."""
@@ -158,10 +155,6 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 2C)."""
-        return ops.in_row_blocks(self.merge, x, x[0].numel(), smallest=1)
-
-    def merge(self, x: Tensor) -> Tensor:
-        """`forward` for one block of images."""
         return self.reduction(ops.merge_layer_norm(x, self.norm.weight, self.norm.bias, self.norm.eps))
 
 
@@ -218,6 +211,12 @@ class SwinEncoder(PretrainedModel):
         self.stages = nn.ModuleList(SwinStage(config, index) for index in range(len(config.depths)))
         self.mergings = nn.ModuleList(PatchMerging(size) for size in config.stage_sizes[:-1])
 
+    @staticmethod
+    def by_images(x: Tensor, trace: MapTrace, first: Callable[[Tensor], Tensor], then: Callable) -> Tensor:
+        """`then(first(x))` of a few images at a time, for the cache's sake; of all where attentions are kept."""
+        whole = trace.attentions is not None
+        return then(first(x)) if whole else ops.in_row_blocks(lambda x: then(first(x)), x, 4 * x[0].numel(), 1)
+
     def initialise(self, path: str) -> None:
         """As every model's, but mask token and positions start at zero."""
         super().initialise(path)
@@ -246,11 +245,12 @@ class SwinModel(SwinEncoder):
     ) -> EncodedImages:
         """What `forward` computes, as a map: the heads' input."""
         trace, window = MapTrace(self.config, **states), self.config.window_size
+        checkpointing = self.gradient_checkpointing and self.training
         x = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
         trace.keep(x)
         for stage, merge in zip(self.stages, [*self.mergings, nn.Identity()], strict=True):
             shift = 0 if min(x.shape[1:3]) <= window else window // 2  # a map no larger than a window stays
-            x = merge(stage(x, shift, trace, self.gradient_checkpointing and self.training))
+            x = self.by_images(x, trace, partial(stage, shift=shift, trace=trace, checkpointing=checkpointing), merge)
             trace.keep(x)
         x = self.norm(x)
         pooled = x.mean((1, 2)) if self.add_pooling_layer else None
@@ -332,12 +332,13 @@ class SwinBackbone(SwinEncoder):
         Hidden states, as maps without the norm, and attentions are those of all stages. Otherwise as `SwinModel`.
         """
         trace, names = MapTrace(self.config, **states), self.config.stage_names
+        shift, checkpointing = self.config.window_size // 2, self.gradient_checkpointing and self.training
         whole = trace.maps is not None or trace.attentions is not None
         last = len(self.stages) if whole else names.index(list(self.norms)[-1])
         x = self.embeddings(pixel_values, None, interpolate_pos_encoding)
         maps = [x]
         for stage, merge in zip(self.stages[:last], [nn.Identity(), *self.mergings], strict=False):
-            x = stage(merge(x), self.config.window_size // 2, trace, self.gradient_checkpointing and self.training)
+            x = self.by_images(x, trace, merge, partial(stage, shift=shift, trace=trace, checkpointing=checkpointing))
             maps.append(x)
         output = BackboneOutput(
             tuple(channels_first(norm(maps[names.index(name)])) for name, norm in self.norms.items()),
