@@ -12,6 +12,8 @@ import pytest
 import torch
 
 THREADS = 2
+# What is added to a row's name -> what is done to our model first.
+FORMS: dict[str, Callable[[Any], Any]] = {"": lambda model: model, ", frozen": lambda model: model.freeze()}
 
 
 @dataclass(frozen=True)

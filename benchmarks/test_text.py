@@ -16,6 +16,7 @@ import torch
 import transformers
 
 import minitrans
+from benchmarks.paired import FORMS
 
 ATTENTIONS = ("eager", "sdpa")
 
@@ -37,20 +38,23 @@ def models(folder: Path) -> tuple[Any, dict[str, Any]]:
     return ours, theirs
 
 
-def run_all(models: tuple[Any, dict[str, Any]], **inputs: torch.Tensor) -> tuple[Callable, dict[str, Callable]]:
+def run_all(
+    models: tuple[Any, dict[str, Any]], form: str = "", **inputs: torch.Tensor
+) -> tuple[Callable, dict[str, Callable]]:
     ours, theirs = models
 
     def of(model: Any) -> Callable[[], Any]:
         return lambda: model(**inputs)
 
-    return of(ours), {name: of(model) for name, model in theirs.items()}
+    return of(FORMS[form](ours)), {name: of(model) for name, model in theirs.items()}
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("batch", "length", "goal"), [(1, 16, 1.03), (8, 128, 1.03)])
-def test_full_batch(models: Any, compare: Callable, batch: int, length: int, goal: float) -> None:
+def test_full_batch(models: Any, compare: Callable, batch: int, length: int, goal: float, form: str) -> None:
     ids = torch.randint(1000, 30000, (batch, length))
-    both = run_all(models, input_ids=ids, attention_mask=torch.ones_like(ids))
-    compare(f"BERT-base, {batch} × {length} tokens", *both, goal=goal)
+    both = run_all(models, form, input_ids=ids, attention_mask=torch.ones_like(ids))
+    compare(f"BERT-base, {batch} × {length} tokens{form}", *both, goal=goal, rounds=31 if batch == 1 else 7)
 
 
 def test_ragged_batch(models: Any, compare: Callable) -> None:

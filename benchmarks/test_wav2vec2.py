@@ -16,6 +16,7 @@ import torch
 import transformers
 
 import minitrans
+from benchmarks.paired import FORMS
 
 ATTENTIONS = ("eager", "sdpa")
 SECOND = 16000
@@ -48,12 +49,12 @@ def run_all(ours: Any, theirs: dict[str, Any], *inputs: torch.Tensor) -> tuple[C
 
 
 @pytest.mark.parametrize("models", CHECKPOINTS, indirect=True)
-@pytest.mark.parametrize(("batch", "goal"), [(1, 1.35), (4, 1.4)])
-def test_full_batch(models: Any, compare: Callable, batch: int, goal: float) -> None:
+@pytest.mark.parametrize(("batch", "goal", "form"), [(1, 1.35, ""), (1, 1.35, ", frozen"), (4, 1.4, "")])
+def test_full_batch(models: Any, compare: Callable, batch: int, goal: float, form: str) -> None:
     norm, ours, theirs = models
     samples = torch.randn(batch, 10 * SECOND)
-    both = run_all(ours, theirs, samples)
-    compare(f"Wav2Vec2-base, {norm} norm, {batch} × 10 s", *both, goal=goal, rounds=11 if batch == 1 else 3)
+    both = run_all(FORMS[form](ours), theirs, samples)
+    compare(f"Wav2Vec2-base, {norm} norm, {batch} × 10 s{form}", *both, goal=goal, rounds=11 if batch == 1 else 3)
 
 
 @pytest.mark.parametrize("models", ["layer"], indirect=True)
