@@ -46,6 +46,7 @@ class PrepackedModel:
         _check_mode(model)
         matrices = [module.weight for module in model.base_model.modules() if type(module) is Linear]
         self.model = copy.deepcopy(model, {id(matrix): matrix for matrix in matrices})
+        self.model.engine = "plain"  # no kernel takes prepacked weights
         for module in self.model.base_model.modules():
             if type(module) is Linear:
                 matrix = ops.prepacked(module.weight)
@@ -55,8 +56,7 @@ class PrepackedModel:
     @torch.no_grad()
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """The model's output for its own arguments."""
-        with ops.engine("plain"):
-            return self.model(*inputs, **options)
+        return self.model(*inputs, **options)
 
 
 class Bucket:

@@ -55,6 +55,14 @@ class AddLayerNorm(nn.LayerNorm):
         return ops.add_layer_norm(x, residual, self.weight, self.bias, self.eps)
 
 
+class ResidualLayerNorm(nn.LayerNorm):
+    """`ops.residual_layer_norm` with the parameters of torch's module."""
+
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Both (..., C) -> their sum and its normalisation, both (..., C)."""
+        return ops.residual_layer_norm(x, residual, self.weight, self.bias, self.eps)
+
+
 class Trace:
     """Hidden states and attentions of the layers, kept where the configuration or the caller asks for them."""
 

@@ -226,6 +226,14 @@ def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, ep
     return (kernel or plain).add_layer_norm(x, residual, weight, bias, eps)
 
 
+def residual_layer_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """x + residual, and `layer_norm` of it: both (..., C) -> both (..., C)."""
+    kernel = _kernel("layer_norm", x, residual, weight, bias, eps)
+    return (kernel or plain).residual_layer_norm(x, residual, weight, bias, eps)
+
+
 def embedding_layer_norm(
     ids: Tensor,
     positions: Tensor,

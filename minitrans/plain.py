@@ -187,6 +187,13 @@ def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, ep
     return F.layer_norm(x + residual, weight.shape, weight, bias, eps)
 
 
+def residual_layer_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    total = x + residual
+    return total, F.layer_norm(total, weight.shape, weight, bias, eps)
+
+
 def embedding_layer_norm(
     ids: Tensor,
     positions: Tensor,

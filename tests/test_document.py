@@ -147,6 +147,18 @@ def test_labels_that_transformers_loses(tokenizers):
     assert expected["labels"] == [-100, 3, 4, -100, 3, 4, -100]
 
 
+@pytest.mark.parametrize("options", [{}, {"padding": "max_length", "max_length": 20}, {"pad_to_multiple_of": 8}])
+def test_pages_that_were_encoded_one_by_one_are_padded_as_a_batch(tokenizers, options):
+    ours, theirs = tokenizers
+    pages = [(WORDS[:count], BOXES[:count], list(range(count))) for count in (1, 4, 2)]
+    rows = [ours(page, boxes=boxes, word_labels=labels) for page, boxes, labels in pages]
+    found = ours.pad([dict(row) for row in rows], return_tensors="pt", **options)
+    expected = theirs.pad([dict(row) for row in rows], return_tensors="pt", **options)
+    assert found.keys() == expected.keys() == {"input_ids", "token_type_ids", "attention_mask", "bbox", "labels"}
+    for name in found:
+        assert torch.equal(found[name], expected[name]), name
+
+
 def test_settings_of_the_tokenizer_are_saved(folder, tmp_path):
     options = {"sep_token_box": [1, 2, 3, 4], "only_label_first_subword": False, "pad_token_label": -1}
     LayoutLMv2Tokenizer.from_pretrained(folder, **options).save_pretrained(tmp_path)

@@ -76,6 +76,10 @@ def test_a_prepacked_model_is_a_copy_that_any_caller_can_use(tmp_path):
     assert torch.equal(subject(**given.inputs).logits, before)
     with minitrans.engine("triton"):  # there is no kernel for prepacked weights
         assert torch.equal(subject(**given.inputs).logits, before)
+    ours.engine = "triton"
+    with pytest.raises(RuntimeError, match="The triton engine was asked for"):
+        ours(**given.inputs)
+    assert torch.isfinite(ours.freeze()(**given.inputs).logits).all()
     with torch.autocast("cpu", torch.bfloat16):  # no prepacked product either
         assert relative(subject(**given.inputs).logits, before) < 3e-2
     vectors = torch.randn(2, 7, 32, requires_grad=True)

@@ -50,7 +50,7 @@ def test_the_script_runs_from_end_to_end_on_the_cpu(tmp_path):
         assert case["best"] in case["times"]
         assert len(case["times"]) == 2
         assert all("ms" in time for time in case["times"].values())
-    assert "need a GPU" in parts["timed"]["BERT-base 1 × 128"]["times"]["ours, frozen"]["error"]
+    assert parts["timed"]["BERT-base 1 × 128"]["times"]["ours, frozen"]["ms"] > 0
     assert "no time means anything" in page
 
 

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "outputs": {"sequences"},
     "layers": {"ops", "config", "outputs", "sequences"},
     "audio_layers": {"ops", "layers", "sequences"},
-    "frozen": {"ops", "sequences"},
+    "frozen": {"ops", "layers", "sequences"},
     "pretrained": {"ops", "weights", "config", "hub", "frozen"},
     "heads": BELOW_MODELS - {"heads"},
     "audio_heads": BELOW_MODELS,

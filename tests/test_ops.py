@@ -158,6 +158,8 @@ def test_norms():
 
     torch.testing.assert_close(ops.layer_norm(x, weight, bias, 1e-3), exactly(x))
     torch.testing.assert_close(ops.add_layer_norm(x, residual, weight, bias, 1e-3), exactly(x + residual))
+    both = x + residual, exactly(x + residual)
+    torch.testing.assert_close(ops.residual_layer_norm(x, residual, weight, bias, 1e-3), both)
     ids, positions, types = torch.randint(0, 4, (3, 5))
     word, position, type_ = torch.randn(3, 4, 7, dtype=torch.float64)
     summed = word[ids] + position[positions]

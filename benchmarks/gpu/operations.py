@@ -90,12 +90,7 @@ OPERATIONS = {
     "window_attention": through_ops(ops.window_attention, flops=window_flops),
     "layer_norm": through_ops(ops.layer_norm),
     "add_layer_norm": through_ops(ops.add_layer_norm),
-    "residual_layer_norm": Operation(
-        lambda *inputs: torch.cat(kernel("layer_norm", "residual_layer_norm")(*inputs)),
-        lambda x, residual, weight, bias, eps: torch.cat(
-            (x + residual, F.layer_norm(x + residual, weight.shape, weight, bias, eps))
-        ),
-    ),
+    "residual_layer_norm": through_ops(lambda *inputs: torch.cat(ops.residual_layer_norm(*inputs))),
     "bias_gelu": Operation(lambda x, bias: kernel("bias_gelu")(x, bias), lambda x, bias: F.gelu(x + bias)),
     "embedding_layer_norm": through_ops(ops.embedding_layer_norm, moved=gathered),
     "merge_layer_norm": through_ops(ops.merge_layer_norm),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from minitrans import heads, layers, ops
 from minitrans.config import BackboneConfig, Positive, Rate, Size, pair
 from minitrans.heads import Row
-from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, channels_first, check_images, drop_path
+from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, ResidualLayerNorm, channels_first
 from minitrans.outputs import BackboneOutput, EncodedImages, Feature, ImageModelOutput
 from minitrans.pretrained import PretrainedModel
 from minitrans.weights import Naming
@@ -79,7 +79,7 @@ class SwinEmbeddings(nn.Module):
 
     def forward(self, pixels: Tensor, masked: Tensor | None, interpolate: bool) -> Tensor:
         """Images (B, channels, height, width) and which patches are masked (B, H·W) -> (B, H, W, C)."""
-        pixels = check_images(pixels, self.projection.in_channels, self.patch, self.projection.weight)
+        pixels = layers.check_images(pixels, self.projection.in_channels, self.patch, self.projection.weight)
         x = ops.in_row_blocks(self.project, pixels, pixels[0].numel(), smallest=1)
         if masked is not None:
             if self.mask_token is None:
@@ -122,7 +122,7 @@ class SwinLayer(nn.Module):
         self.qkv = Linear(size, 3 * size, bias=config.qkv_bias)
         self.bias_table = nn.Parameter(torch.zeros((2 * self.window - 1) ** 2, self.num_heads))
         self.out = Linear(size, size)
-        self.norm = LayerNorm(size, eps=eps)
+        self.norm = ResidualLayerNorm(size, eps=eps)
         self.feed_forward = FeedForward(size, int(config.mlp_ratio * size), config.hidden_act)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -130,13 +130,13 @@ class SwinLayer(nn.Module):
         """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; a `trace` may keep the attention weights."""
         if trace is not None and trace.attentions is not None:
             trace.attentions.append(ops.window_attention_probabilities(*self.windows(shift, x)))
-        mixed = ops.window_attention(*self.windows(shift, x), dropout=self.attention_dropout if self.training else 0.0)
-        x = x + drop_path(self.dropout(self.out(mixed)), self.drop_path_rate if self.training else 0.0)
-        return ops.in_row_blocks(self.feed, x.flatten(0, 2), self.feed_forward.up.out_features).view_as(x)
+        x, normed = self.norm(x, self.attend(shift, x))
+        return x + self.dropout(self.feed_forward(normed.flatten(0, 2))).view_as(x)
 
-    def feed(self, rows: Tensor) -> Tensor:
-        """Rows (T, C) and their feed-forward block, summed."""
-        return rows + self.dropout(self.feed_forward(self.norm(rows)))
+    def attend(self, shift: int, x: Tensor) -> Tensor:
+        """What the map's windows attend to."""
+        mixed = ops.window_attention(*self.windows(shift, x), dropout=self.attention_dropout if self.training else 0.0)
+        return layers.drop_path(self.dropout(self.out(mixed)), self.drop_path_rate if self.training else 0.0)
 
     def windows(self, shift: int, x: Tensor) -> tuple[Tensor, Tensor, int, int, Tensor | None]:
         """The arguments of `ops.window_attention`. Padding comes after the norm, so it has the projection's bias."""

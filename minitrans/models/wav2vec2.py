@@ -25,7 +25,17 @@ from minitrans.audio_layers import (
 )
 from minitrans.config import Config, Count, Positive, Rate, Size
 from minitrans.heads import Row
-from minitrans.layers import AddLayerNorm, FeedForward, LayerNorm, Linear, SelfAttention, Trace, recompute, run_layers
+from minitrans.layers import (
+    AddLayerNorm,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    ResidualLayerNorm,
+    SelfAttention,
+    Trace,
+    recompute,
+    run_layers,
+)
 from minitrans.outputs import AudioModelOutput, EncodedAudio
 from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
@@ -139,15 +149,15 @@ class EncoderLayer(nn.Module):
     In training a layer may be left out (layer drop, Fan et al. 2019).
     """
 
-    norm_class: type[nn.LayerNorm] = AddLayerNorm
+    norms: tuple[type[nn.LayerNorm], type[nn.LayerNorm]] = (AddLayerNorm, AddLayerNorm)
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
         size, eps = config.hidden_size, config.layer_norm_eps
         self.attention = SelfAttention(size, config.num_attention_heads, config.attention_dropout)
-        self.attention_norm = self.norm_class(size, eps=eps)
+        self.attention_norm = self.norms[0](size, eps=eps)
         self.feed_forward = DroppedFeedForward(config)
-        self.norm = self.norm_class(size, eps=eps)
+        self.norm = self.norms[1](size, eps=eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layerdrop = config.layerdrop
 
@@ -166,7 +176,7 @@ class EncoderLayer(nn.Module):
 class StableEncoderLayer(EncoderLayer):
     """As `EncoderLayer`, but normalised before each part; last comes the adapter of a language, where there is one."""
 
-    norm_class = LayerNorm
+    norms = (LayerNorm, ResidualLayerNorm)
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
@@ -175,8 +185,9 @@ class StableEncoderLayer(EncoderLayer):
 
     def compute(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """See `EncoderLayer`."""
-        rows = rows + self.dropout(self.attention(self.attention_norm(rows), sequences, trace))
-        rows = rows + self.dropout(self.feed_forward(self.norm(rows)))
+        mixed = self.attention(self.attention_norm(rows), sequences, trace)
+        rows, normed = self.norm(rows, self.dropout(mixed))
+        rows = rows + self.dropout(self.feed_forward(normed))
         return rows if self.adapter is None else rows + self.adapter(rows)
 
 

@@ -223,6 +223,9 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         """Return the tokens of a text, which needs no boxes."""
         return super().__call__(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
 
+    def _padding_values(self) -> dict[str, Any]:
+        return {**super()._padding_values(), "bbox": self.pad_token_box, "labels": self.pad_token_label}
+
 
 LayoutLMv2TokenizerFast = LayoutLMv2Tokenizer
 

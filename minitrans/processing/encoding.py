@@ -290,8 +290,8 @@ class TokenizerBase:
     ) -> BatchEncoding:  # fmt: skip
         """Pad what was encoded before: a dict of one row or of many, or a list of dicts, as a data loader collects.
 
-        Values are lists, arrays or tensors; arrays and tensors come back as such. Only ids, the attention mask, type
-        ids and the special-tokens mask are padded. Raises ValueError where there are no ids, rows of different
+        Values are lists, arrays or tensors; arrays and tensors come back as such. What the tokenizer makes itself is
+        padded (ids, masks, type ids), nothing else. Raises ValueError where there are no ids, rows of different
         number, no padding token, or rows of different length in what becomes a tensor.
         """
         choose("return_tensors", return_tensors, TENSORS)
@@ -321,15 +321,19 @@ class TokenizerBase:
             side = choose("padding_side", padding_side or self.padding_side, SIDES)
             longest = max(map(len, rows), default=0)
             length = rounded(longest if how == "longest" else max_length, pad_to_multiple_of)
-            fill = {
-                main: self.pad_token_id, "attention_mask": 0, "token_type_ids": self.pad_token_type_id,
-                "special_tokens_mask": 1,
-            }  # fmt: skip
+            fill = self._padding_values()
             for name in columns.keys() & fill.keys():
                 columns[name] = [_filled(row, length, fill[name], side) for row in columns[name]]
         if single:
             columns = {name: rows[0] for name, rows in columns.items()}
         return BatchEncoding(columns).convert_to_tensors(return_tensors)
+
+    def _padding_values(self) -> dict[str, Any]:
+        """Return what `pad` fills with, by the name of the value."""
+        return {
+            self.model_input_names[0]: self.pad_token_id, "attention_mask": 0,
+            "token_type_ids": self.pad_token_type_id, "special_tokens_mask": 1,
+        }  # fmt: skip
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **push: Any) -> None:
         """Write the tokenizer's files to a folder, from which this library and transformers load it again.
