@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
 from transformers import AutoTokenizer, pipeline
 
 from minitrans import Embedder, EntityRecognizer, MaskFiller, QuestionAnswerer, TextClassifier
@@ -138,17 +139,30 @@ class TestEmbedder:
             {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True},
             {"pooling_mode": ["mean", "max"]},
             {"pooling_mode": "cls"},
+            {"pooling_mode": "lasttoken"},
+            {"pooling_mode_mean_tokens": False, "pooling_mode_weightedmean_tokens": True},
+            {"pooling_mode": ["weightedmean", "lasttoken", "max"]},
         ],
     )
     def test_poolings(self, minilm: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
         folder = changed(minilm, tmp_path / "m", "1_Pooling/config.json", **settings)
-        modules = [module for module in json.loads((minilm / "modules.json").read_text()) if module["idx"] < 2]
-        (folder / "modules.json").write_text(json.dumps(modules))
+        listed = [module for module in json.loads((minilm / "modules.json").read_text()) if module["idx"] < 2]
+        (folder / "modules.json").write_text(json.dumps(listed))
         ours, theirs = Embedder.from_pretrained(folder), SentenceTransformer(str(folder), device="cpu")
         assert not ours.normalize
         vectors = theirs.encode(TEXTS)
         assert ours.dim == vectors.shape[1]
         assert np.abs(ours.encode(TEXTS) - vectors).max() <= 1e-5 * np.abs(vectors).max()
+
+    @pytest.mark.parametrize("safe", [True, False])
+    def test_dense_layers(self, reference: Any, tmp_path: Path, safe: bool) -> None:
+        torch.manual_seed(0)
+        layers = [modules.Dense(384, 20), modules.Dense(20, 7, bias=False, activation_function=torch.nn.ReLU())]
+        theirs = SentenceTransformer(modules=[reference[0], reference[1], *layers, modules.Normalize()], device="cpu")
+        theirs.save(str(tmp_path), safe_serialization=safe)
+        ours = Embedder.from_pretrained(tmp_path)
+        assert ours.dim == 7
+        assert np.abs(ours.encode(TEXTS) - theirs.encode(TEXTS)).max() <= 1e-5
 
     def test_lower_case_and_length_from_the_folder(self, minilm: Path, tmp_path: Path) -> None:
         folder = changed(minilm, tmp_path / "m", "sentence_bert_config.json", do_lower_case=True, max_seq_length=9)
@@ -172,13 +186,13 @@ class TestEmbedder:
         assert np.abs(embedder.encode(TEXTS, normalize=True) - theirs).max() <= 1e-5
 
     def test_refused(self, minilm: Path, tmp_path: Path, embedder: Embedder) -> None:
-        modules = [*json.loads((minilm / "modules.json").read_text()), {"type": "sentence_transformers.models.Dense"}]
+        listed = [*json.loads((minilm / "modules.json").read_text()), {"type": "sentence_transformers.models.Dense"}]
         folder = changed(minilm, tmp_path / "dense", "config.json")
-        (folder / "modules.json").write_text(json.dumps(modules))
-        with pytest.raises(ValueError, match=r"lists Dense, Normalize, Pooling, Transformer"):
+        (folder / "modules.json").write_text(json.dumps(listed))
+        with pytest.raises(ValueError, match=r"lists Transformer, Pooling, Normalize, Dense; .* in this order"):
             Embedder.from_pretrained(folder)
-        folder = changed(minilm, tmp_path / "last", "1_Pooling/config.json", pooling_mode="lasttoken")
-        with pytest.raises(ValueError, match=r"pooling is \['lasttoken'\]; known are cls, max, mean"):
+        folder = changed(minilm, tmp_path / "last", "1_Pooling/config.json", pooling_mode="middle")
+        with pytest.raises(ValueError, match=r"pooling is \['middle'\]; known are cls, max, mean"):
             Embedder.from_pretrained(folder)
         folder = changed(minilm, tmp_path / "prompt", "1_Pooling/config.json", include_prompt=False)
         with pytest.raises(ValueError, match="include_prompt"):

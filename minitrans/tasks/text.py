@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minitrans import hub
+from minitrans import hub, ops
 from minitrans.auto import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -27,6 +27,7 @@ from minitrans.auto import (
 from minitrans.outputs import Encoded
 from minitrans.sequences import Sequences
 from minitrans.tasks.base import Piece, Task, ranked, windows
+from minitrans.weights import open_checkpoint
 
 logger = logging.getLogger("minitrans")
 
@@ -89,11 +90,24 @@ def _pool_root_mean(encoded: Encoded) -> Tensor:
     return _pool_mean(encoded) * encoded.sequences.lengths[:, None].to(encoded.rows.dtype).sqrt()
 
 
+def _pool_weighted_mean(encoded: Encoded) -> Tensor:
+    """The n-th token of a text weighs n (Muennighoff 2022, "SGPT")."""
+    weights = [torch.arange(1, length + 1).to(encoded.rows) for _, length in encoded.sequences.spans or ()]
+    parts = encoded.rows.split([len(weight) for weight in weights])
+    return torch.stack([weight @ part / weight.sum() for weight, part in zip(weights, parts, strict=True)])
+
+
+def _pool_last(encoded: Encoded) -> Tensor:
+    return encoded.rows[encoded.sequences.starts + encoded.sequences.lengths - 1]
+
+
 POOLINGS: dict[str, Callable[[Encoded], Tensor]] = {
     "cls": _pool_first,
     "max": _pool_max,
     "mean": _pool_mean,
     "mean_sqrt_len_tokens": _pool_root_mean,
+    "weightedmean": _pool_weighted_mean,
+    "lasttoken": _pool_last,
 }
 # Older sentence-transformers folders hold one switch a pooling; vectors of several are concatenated in this order.
 SWITCHES = {
@@ -104,14 +118,37 @@ SWITCHES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+# How sentence-transformers names the activation of its Dense module -> our name.
+DENSE_ACTIVATIONS = {
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.SiLU": "silu",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.linear.Identity": "linear",
+}
+
+
+@dataclass(frozen=True)
+class Dense:
+    """activation(W x + b) of pooled vectors (B, C_in) -> (B, C_out); W (C_out, C_in), b (C_out,) or None, float32."""
+
+    weight: Tensor
+    bias: Tensor | None
+    activation: str
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """(B, C_in) -> (B, C_out)."""
+        bias = None if self.bias is None else self.bias.to(vectors.device)
+        return ops.ACTIVATIONS[self.activation](ops.linear(vectors, self.weight.to(vectors.device), bias))
 
 
 class Embedder(TextTask):
     """Texts -> vectors, as a sentence-transformers folder describes, or by the mean over a BERT-like model's tokens.
 
     `dim` is the vectors' length, `max_tokens` where texts are cut, `pooling` the names of what is concatenated,
-    `normalize` whether vectors have length 1, `prompt` what is put before every text, `lower` whether texts are
-    brought to lower case first.
+    `dense` the layers that follow, `normalize` whether vectors have length 1, `prompt` what is put before every text,
+    `lower` whether texts are brought to lower case first.
     """
 
     auto = AutoModel
@@ -122,6 +159,7 @@ class Embedder(TextTask):
         tokenizer: Any,
         *,
         pooling: Sequence[str] = ("mean",),
+        dense: Sequence[Dense] = (),
         normalize: bool = False,
         max_tokens: int | None = None,
         prompt: str = "",
@@ -132,7 +170,13 @@ class Embedder(TextTask):
         if unknown or not pooling:
             raise ValueError(f"The pooling is {list(pooling)}; known are {', '.join(POOLINGS)}.")
         self.pooling, self.normalize, self.prompt, self.lower = tuple(pooling), normalize, prompt, lower
-        self.dim = model.config.hidden_size * len(self.pooling)
+        self.dense, self.dim = tuple(dense), model.config.hidden_size * len(self.pooling)
+        for layer in self.dense:
+            if layer.weight.shape[1] != self.dim:
+                raise ValueError(
+                    f"A dense layer takes vectors of {layer.weight.shape[1]}, and these are of {self.dim}."
+                )
+            self.dim = layer.weight.shape[0]
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Embedder:
@@ -177,6 +221,8 @@ class Embedder(TextTask):
         """See `TextTask`."""
         encoded = self.model.encode(**batch)
         vectors = torch.cat([POOLINGS[name](encoded) for name in self.pooling], dim=1).float()
+        for layer in self.dense:
+            vectors = layer(vectors)
         return list((torch.nn.functional.normalize(vectors) if self.normalize else vectors).cpu().numpy())
 
 
@@ -187,13 +233,18 @@ def _sentence_transformers_settings(
     if repository.find("modules.json") is None:
         return None, repository
     modules = repository.json("modules.json", list)
-    kinds = {str(module.get("type")).rpartition(".")[2]: module.get("path", "") for module in modules}
-    if not {"Transformer"} <= set(kinds) <= {"Transformer", "Pooling", "Normalize"}:
+    order = [str(module.get("type")).rpartition(".")[2] for module in modules]
+    if not re.fullmatch("Transformer( Pooling)?( Dense)*( Normalize)?", " ".join(order)):
         raise ValueError(
-            f"modules.json of {repository.name} lists {', '.join(sorted(kinds))}; computed here are Transformer, "
-            "Pooling and Normalize."
+            f"modules.json of {repository.name} lists {', '.join(order)}; computed here are Transformer, Pooling, any "
+            "number of Dense and Normalize, in this order."
         )
-    settings: dict[str, Any] = {"normalize": "Normalize" in kinds}
+    paths = [module.get("path", "") for module in modules]
+    kinds = dict(zip(order, paths, strict=True))
+    settings: dict[str, Any] = {
+        "normalize": "Normalize" in kinds,
+        "dense": [_dense(repository.inside(path)) for kind, path in zip(order, paths, strict=True) if kind == "Dense"],
+    }
     if "Pooling" in kinds:
         pooling = repository.json(f"{kinds['Pooling']}/config.json")
         if not pooling.get("include_prompt", True):
@@ -208,6 +259,22 @@ def _sentence_transformers_settings(
         extra = repository.json("config_sentence_transformers.json")
         settings["prompt"] = (extra.get("prompts") or {}).get(extra.get("default_prompt_name")) or ""
     return settings, transformer
+
+
+def _dense(repository: hub.Repository) -> Dense:
+    """The layer in the folder of a Dense module."""
+    config, checkpoint = repository.json("config.json"), open_checkpoint(repository)
+    activation = DENSE_ACTIVATIONS.get(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    names = ["linear.weight", "linear.bias"] if config.get("bias", True) else ["linear.weight"]
+    source = config.get("module_input_name", "sentence_embedding")
+    if activation is None or source != "sentence_embedding" or {*checkpoint.shapes} != {*names}:
+        raise ValueError(
+            f"The Dense module of {repository.name} holds {', '.join(checkpoint.shapes)} and has the settings "
+            f"{config}; computed here are {' and '.join(names)} of pooled vectors, then one of "
+            f"{', '.join(name.rpartition('.')[2] for name in DENSE_ACTIVATIONS)}."
+        )
+    tensors = [checkpoint.read(name).float() for name in names]
+    return Dense(tensors[0], tensors[1] if len(tensors) > 1 else None, activation)
 
 
 class TextClassifier(TextTask):
