@@ -201,6 +201,19 @@ def test_a_delimiter_that_is_the_space_itself(folder):
     assert ours.decode(ids) == reference.decode(ids) == "AA A"
 
 
+def test_the_delimiter_has_its_id_before_special_tokens_without_a_name(folder):
+    ours, reference = pair(folder, word_delimiter_token="_", additional_special_tokens=["<q>"])
+    assert_same_answers(ours, reference, "A B<q>")
+    assert ours.special_tokens_map == reference.special_tokens_map
+    assert ours.extra_special_tokens == reference.extra_special_tokens == ["<q>"]
+    assert ours.word_delimiter_token_id == reference.word_delimiter_token_id == len(VOCAB)
+    for place in ("1", "2", "3"):
+        ours.save_pretrained(folder / place)
+        ours = Wav2Vec2CTCTokenizer.from_pretrained(folder / place)
+    assert ours.extra_special_tokens == ["<q>"]
+    assert_same_answers(ours, reference, "A B<q>")
+
+
 def test_languages(folder):
     ours, reference = pair(folder, NESTED, target_lang="eng")
     assert_same_answers(ours, reference)

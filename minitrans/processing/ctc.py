@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tokenizers import AddedToken
 
 from minitrans import hub
-from minitrans.processing.encoding import SETTINGS, BatchEncoding, TokenizerBase, clean_up, read_settings, token_text
+from minitrans.processing.encoding import (
+    SETTINGS,
+    BatchEncoding,
+    TokenizerBase,
+    clean_up,
+    read_settings,
+    special_id,
+    special_token,
+)
 from minitrans.processing.features import BatchFeature
 
 if TYPE_CHECKING:
@@ -49,6 +57,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    word_delimiter_token = special_token("word_delimiter_token")  # stands for the space
+    word_delimiter_token_id = special_id("word_delimiter_token")
 
     def __init__(
         self, vocab_file: str | os.PathLike[str] | Mapping[str, Any], settings: Mapping[str, Any] | None = None,
@@ -58,9 +68,6 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
             raise TypeError(f"{type(self).__name__} has no option {unknown[0]!r}.")
         settings = {**DEFAULTS, **(settings or {}), **options}
         super().__init__(settings, name_or_path)
-        self._extra = list(dict.fromkeys(self._extra))
-        delimiter = settings["word_delimiter_token"]
-        self.word_delimiter_token = None if delimiter is None else token_text(delimiter)
         self.replace_word_delimiter_char: str = settings["replace_word_delimiter_char"]
         self.do_lower_case = bool(settings["do_lower_case"])
         if not isinstance(vocab_file, Mapping):
@@ -113,11 +120,6 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
     def vocab_size(self) -> int:
         """The number of ids without those of added tokens."""
         return len(self.decoder)
-
-    @property
-    def word_delimiter_token_id(self) -> int | None:
-        """The id that stands for the space."""
-        return None if self.word_delimiter_token is None else self.convert_tokens_to_ids(self.word_delimiter_token)
 
     def get_vocab(self) -> dict[str, int]:
         """Return every token, added ones included, with its id."""
@@ -269,7 +271,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         )
 
     def _current_settings(self) -> dict[str, Any]:
-        now = ("word_delimiter_token", "replace_word_delimiter_char", "do_lower_case", "target_lang")
+        now = ("replace_word_delimiter_char", "do_lower_case", "target_lang")
         added = {str(index): token.__getstate__() for index, token in sorted(self._added.items())}
         settings = {**super()._current_settings(), "added_tokens_decoder": added}
         return {**settings, **{name: getattr(self, name) for name in now}}
