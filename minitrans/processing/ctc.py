@@ -57,6 +57,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    is_fast = False  # its text has no offsets
     word_delimiter_token = special_token("word_delimiter_token")  # stands for the space
     word_delimiter_token_id = special_id("word_delimiter_token")
 
@@ -125,6 +126,11 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         """Return every token, added ones included, with its id."""
         return {**self.encoder, **self._added_ids}
 
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The tokens that are found whole in a text, special ones among them, by id."""
+        return dict(sorted(self._added.items()))
+
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
         """Let tokens (text or AddedToken) be found whole in a text; return how many got a new id, after the others."""
         tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else new_tokens
@@ -163,6 +169,10 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         if isinstance(text, str) and return_tensors is None:
             return BatchEncoding({name: value[0] for name, value in batch.items()})
         return batch
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Return 0: CTC puts no tokens around a text."""
+        return 0
 
     def encode(self, text: str, **options: Any) -> Any:
         """Return the ids of one text; options as in a call."""
@@ -272,7 +282,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
 
     def _current_settings(self) -> dict[str, Any]:
         now = ("replace_word_delimiter_char", "do_lower_case", "target_lang")
-        added = {str(index): token.__getstate__() for index, token in sorted(self._added.items())}
+        added = {str(index): token.__getstate__() for index, token in self.added_tokens_decoder.items()}
         settings = {**super()._current_settings(), "added_tokens_decoder": added}
         return {**settings, **{name: getattr(self, name) for name in now}}
 

@@ -17,7 +17,7 @@ from minitrans import hub
 from minitrans.processing.features import BatchFeature
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from tokenizers import AddedToken, Encoding
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,8 @@ class TokenizerBase:
     """Special tokens, ids, padding and files of a tokenizer; subclasses add the way from text to ids and back.
 
     `settings` are the keys of tokenizer_config.json. A subclass gives `_token_to_id`, `_id_to_token`, `get_vocab`,
-    `decode` and `_write` (its vocabulary files), and calls `_check_special_tokens` when its vocabulary stands.
+    `added_tokens_decoder`, `add_tokens`, `decode` and `_write` (its vocabulary files), and calls
+    `_check_special_tokens` when its vocabulary stands.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
@@ -241,6 +242,34 @@ class TokenizerBase:
             f"model_max_length={self.model_max_length}, padding_side={self.padding_side!r}, "
             f"truncation_side={self.truncation_side!r}, {self.special_tokens_map})"
         )
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The added tokens and special tokens by id."""
+        raise NotImplementedError
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return the added tokens and special tokens with their ids."""
+        return {token.content: index for index, token in self.added_tokens_decoder.items()}
+
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        """Add tokens (text or AddedToken) and return how many."""
+        raise NotImplementedError
+
+    def add_special_tokens(
+        self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
+    ) -> int:
+        """Add special tokens, by name or as a list under `extra_special_tokens`; return how many."""
+        named = dict(special_tokens_dict)
+        extra = [*named.pop("extra_special_tokens", ()), *named.pop("additional_special_tokens", ())]
+        known = dict.fromkeys((*ROLES, *self._special))
+        if unknown := named.keys() - known.keys():
+            raise ValueError(f"{min(unknown)!r} is no role of a special token; there are {', '.join(known)}.")
+        kept = [] if extra and replace_extra_special_tokens else self.extra_special_tokens
+        added = self.add_tokens([*named.values(), *extra], special_tokens=True)
+        self._assign(named)
+        self._extra = list(dict.fromkeys([*kept, *map(token_text, extra)]))
+        return added
 
     @property
     def special_tokens_map(self) -> dict[str, str]:

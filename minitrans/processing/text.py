@@ -194,10 +194,6 @@ class Tokenizer(TokenizerBase):
         """The added tokens and special tokens by id."""
         return dict(sorted(self._state[0].get_added_tokens_decoder().items()))
 
-    def get_added_vocab(self) -> dict[str, int]:
-        """Return the added tokens and special tokens with their ids."""
-        return {token.content: index for index, token in self.added_tokens_decoder.items()}
-
     def __len__(self) -> int:
         return self._state[0].get_vocab_size(with_added_tokens=True)
 
@@ -216,22 +212,6 @@ class Tokenizer(TokenizerBase):
         tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else new_tokens
         with _ADDING:
             return self._replace_backend(self._state[0], [_as_added(token, special_tokens) for token in tokens])
-
-    def add_special_tokens(
-        self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
-    ) -> int:
-        """Add special tokens, by name or as a list under `extra_special_tokens`; return how many."""
-        roles = dict(special_tokens_dict)
-        extra = [*roles.pop("extra_special_tokens", ()), *roles.pop("additional_special_tokens", ())]
-        known = dict.fromkeys((*shared.ROLES, *self._special))
-        if unknown := roles.keys() - known.keys():
-            raise ValueError(f"{min(unknown)!r} is no role of a special token; there are {', '.join(known)}.")
-        added = self.add_tokens([*roles.values(), *extra], special_tokens=True)
-        self._assign({role: shared.token_text(token) for role, token in roles.items()})
-        if extra:
-            kept = [] if replace_extra_special_tokens else self._extra
-            self._extra = list(dict.fromkeys([*kept, *map(shared.token_text, extra)]))
-        return added
 
     @classmethod
     def _refuse_unknown(cls, options: Mapping[str, Any]) -> None:
