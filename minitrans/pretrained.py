@@ -188,10 +188,12 @@ class PretrainedModel(nn.Module):
         """The tensors under the names of the published checkpoints, as `save_pretrained` writes them."""
         return weights.published_state(self, self.naming)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, safe_serialization: bool = True) -> None:
         """Write config.json and model.safetensors, as transformers reads them; an interrupted save changes nothing."""
         from safetensors.torch import save_file
 
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False: minitrans writes safetensors only, and reads both.")
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         state = {name: tensor.contiguous() for name, tensor in self.published_state_dict().items()}
