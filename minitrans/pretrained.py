@@ -274,8 +274,16 @@ class PretrainedModel(nn.Module):
         return None
 
     @torch.no_grad()
-    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
-        """Make the vocabulary `new_num_tokens` long: the first rows stay, new ones are initialised."""
+    def resize_token_embeddings(
+        self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = False
+    ) -> nn.Embedding:
+        """Make the vocabulary `new_num_tokens` long, rounded up to a multiple of `pad_to_multiple_of`.
+
+        The first rows stay, new ones are initialised as in a new model, which is what `mean_resizing=False` asks for.
+        """
+        if mean_resizing:
+            raise ValueError("mean_resizing=True is not computed here: new rows are initialised as in a new model.")
+        new_num_tokens += -new_num_tokens % (pad_to_multiple_of or 1)
         old = self.get_input_embeddings()
         if new_num_tokens < 1:
             raise ValueError(f"A vocabulary of {new_num_tokens} tokens was asked for; it needs at least 1.")
