@@ -102,6 +102,17 @@ class Config:
         else:
             self.extra[name] = value
 
+    def update(self, values: dict[str, Any]) -> None:
+        """Set several fields and check them; ValueError, and nothing changed, where one cannot be."""
+        before = copy.deepcopy(self.__dict__)
+        try:
+            for name, value in values.items():
+                setattr(self, name, value)
+            self.validate()
+        except ValueError:
+            self.__dict__ = before
+            raise
+
     @property
     def num_labels(self) -> int:
         """How many classes a classification head has."""

@@ -333,14 +333,14 @@ class MaskedLM(Head):
         """The layer that scores the vocabulary."""
         return self.predictions.decoder
 
-    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+    def resize_token_embeddings(self, new_num_tokens: int, *args: Any, **options: Any) -> nn.Embedding:
         """As every model's; the scores of new words start at 0 where they are not tied to the word vectors."""
-        table = super().resize_token_embeddings(new_num_tokens)
+        table = super().resize_token_embeddings(new_num_tokens, *args, **options)
         for module in (self.predictions, self.predictions.decoder):
             for name, parameter in list(module.named_parameters(recurse=False)):
-                rows = with_first_rows(parameter, parameter.new_zeros(new_num_tokens, *parameter.shape[1:]))
+                rows = with_first_rows(parameter, parameter.new_zeros(table.num_embeddings, *parameter.shape[1:]))
                 setattr(module, name, rows)
-        self.predictions.decoder.out_features = new_num_tokens
+        self.predictions.decoder.out_features = table.num_embeddings
         self.tie_weights()
         return table
 

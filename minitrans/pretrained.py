@@ -188,10 +188,12 @@ class PretrainedModel(nn.Module):
         """The tensors under the names of the published checkpoints, as `save_pretrained` writes them."""
         return weights.published_state(self, self.naming)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, safe_serialization: bool = True) -> None:
         """Write config.json and model.safetensors, as transformers reads them; an interrupted save changes nothing."""
         from safetensors.torch import save_file
 
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False: minitrans writes safetensors only, and reads both.")
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         state = {name: tensor.contiguous() for name, tensor in self.published_state_dict().items()}
@@ -272,8 +274,16 @@ class PretrainedModel(nn.Module):
         return None
 
     @torch.no_grad()
-    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
-        """Make the vocabulary `new_num_tokens` long: the first rows stay, new ones are initialised."""
+    def resize_token_embeddings(
+        self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = False
+    ) -> nn.Embedding:
+        """Make the vocabulary `new_num_tokens` long, rounded up to a multiple of `pad_to_multiple_of`.
+
+        The first rows stay, new ones are initialised as in a new model, which is what `mean_resizing=False` asks for.
+        """
+        if mean_resizing:
+            raise ValueError("mean_resizing=True is not computed here: new rows are initialised as in a new model.")
+        new_num_tokens += -new_num_tokens % (pad_to_multiple_of or 1)
         old = self.get_input_embeddings()
         if new_num_tokens < 1:
             raise ValueError(f"A vocabulary of {new_num_tokens} tokens was asked for; it needs at least 1.")

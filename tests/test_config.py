@@ -211,6 +211,18 @@ def test_copies():
     assert "hidden_size=768" in repr(config)
 
 
+def test_update():
+    ours, theirs = minitrans.DistilBertConfig(), transformers.DistilBertConfig()
+    for config in (ours, theirs):
+        config.update({"hidden_size": 48, "num_labels": 3, "vocab_size": 7, "of_mine": 1})
+        assert (config.dim, config.vocab_size, config.of_mine) == (48, 7, 1)
+    assert ours.id2label == theirs.id2label
+    before = ours.to_dict()
+    with pytest.raises(ValueError, match="vocab_size"):
+        ours.update({"dim": 36, "vocab_size": -1})
+    assert ours.to_dict() == before
+
+
 def test_saving_keeps_the_old_file_when_it_fails(tmp_path):
     minitrans.BertConfig(hidden_size=24).save_pretrained(tmp_path)
     before = (tmp_path / "config.json").read_bytes()

@@ -201,6 +201,40 @@ def test_a_delimiter_that_is_the_space_itself(folder):
     assert ours.decode(ids) == reference.decode(ids) == "AA A"
 
 
+def test_the_delimiter_has_its_id_before_special_tokens_without_a_name(folder):
+    ours, reference = pair(folder, word_delimiter_token="_", additional_special_tokens=["<q>"])
+    assert_same_answers(ours, reference, "A B<q>")
+    assert ours.special_tokens_map == reference.special_tokens_map
+    assert ours.extra_special_tokens == reference.extra_special_tokens == ["<q>"]
+    assert ours.word_delimiter_token_id == reference.word_delimiter_token_id == len(VOCAB)
+    for place in ("1", "2", "3"):
+        ours.save_pretrained(folder / place)
+        ours = Wav2Vec2CTCTokenizer.from_pretrained(folder / place)
+    assert ours.extra_special_tokens == ["<q>"]
+    assert_same_answers(ours, reference, "A B<q>")
+
+
+def test_special_tokens_are_added_by_name(folder):
+    ours, reference = pair(folder)
+    for tokenizer in (ours, reference):
+        assert tokenizer.add_special_tokens({"eos_token": "<E>", "cls_token": "B"}) == 1
+        assert tokenizer.add_special_tokens({"additional_special_tokens": ["<y>", "<E>"]}) == 1
+        assert tokenizer.add_special_tokens({"extra_special_tokens": ["<z>"]}, replace_extra_special_tokens=False) == 1
+    assert_same_answers(ours, reference, "A<E>B <y><z>")
+    assert ours.special_tokens_map["eos_token"] == "<E>"
+    assert ours.extra_special_tokens == reference.extra_special_tokens
+    assert ours.get_added_vocab() == reference.get_added_vocab()
+    assert {index: str(token) for index, token in ours.added_tokens_decoder.items()} == {
+        index: str(token) for index, token in reference.added_tokens_decoder.items()
+    }
+    assert ours.num_special_tokens_to_add() == reference.num_special_tokens_to_add() == 0
+    assert ours.is_fast is reference.is_fast is False
+    ours.save_pretrained(folder / "named")
+    assert_same_answers(Wav2Vec2CTCTokenizer.from_pretrained(folder / "named"), reference, "A<E>B <y><z>")
+    with pytest.raises(ValueError, match=r"'sound_token' is no role.*word_delimiter_token"):
+        ours.add_special_tokens({"sound_token": "A"})
+
+
 def test_languages(folder):
     ours, reference = pair(folder, NESTED, target_lang="eng")
     assert_same_answers(ours, reference)

@@ -278,6 +278,16 @@ def test_bad_input_gets_a_sentence(image, options, error, words):
         ViTImageProcessor()(image, **options)
 
 
+def test_names_that_training_scripts_use(tmp_path, monkeypatch):
+    ours, theirs = ViTImageProcessor(size=20), ViTImageProcessorPil(size={"height": 20, "width": 20})
+    got, expected = (p.preprocess(CHINA, return_tensors="np", do_rescale=True) for p in (ours, theirs))
+    np.testing.assert_allclose(got.pixel_values, expected.pixel_values, atol=1e-6)
+    assert list(ours.model_input_names) == list(theirs.model_input_names) == list(got)
+    monkeypatch.setattr("minitrans.hub.push_folder", lambda repo_id, write, **options: (repo_id, write(tmp_path)))
+    assert ours.push_to_hub("me/tiny")[0] == "me/tiny"
+    assert ViTImageProcessor.from_pretrained(tmp_path) == ours
+
+
 def test_damaged_files_and_bombs(tmp_path, monkeypatch):
     path = tmp_path / "image.png"
     Image.fromarray(CHINA).save(path)

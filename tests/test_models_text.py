@@ -523,6 +523,19 @@ def test_resizing_the_vocabulary(name, tied, count, tmp_path):
         assert relative(after[scores][real], again.eval()(**given.inputs)[scores][real]) <= 1e-5
 
 
+@pytest.mark.parametrize("name", ["BertModel", "BertForMaskedLM"])
+@pytest.mark.parametrize("count", [60, 96, 97])
+def test_resizing_to_a_multiple(name, count, tmp_path):
+    for model in pair(name, tmp_path):
+        table = model.resize_token_embeddings(count, pad_to_multiple_of=32, mean_resizing=False)
+        assert table.num_embeddings == model.config.vocab_size == -(-count // 32) * 32
+        if name == "BertForMaskedLM":
+            assert model.get_output_embeddings().weight is table.weight
+            assert model(torch.tensor([[1, 2]])).logits.shape[-1] == table.num_embeddings
+    with pytest.raises(ValueError, match="mean_resizing=True"):
+        model.resize_token_embeddings(count, mean_resizing=True)
+
+
 def test_resizing_keeps_frozen_tables_frozen_and_refuses_none(tmp_path):
     _, ours = pair("BertForMaskedLM", tmp_path)
     with pytest.raises(ValueError, match="0 tokens"):

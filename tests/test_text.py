@@ -222,6 +222,8 @@ FILES = {
     },
     "decoder": {"tokenizer_config": {"added_tokens_decoder": DECODER, "extra_special_tokens": {}}},
     "extra": {"tokenizer_config": {"extra_special_tokens": ["<a>", "[unused]"], "sep_token": "[SEP]"}},
+    "named": {"tokenizer_config": {"image_token": "<img>", "additional_special_tokens": ["<a>"]}},
+    "named in a dict": {"tokenizer_config": {"extra_special_tokens": {"image_token": "<img>"}}},
     "flags": {"tokenizer_config": {"mask_token": {"__type": "AddedToken", "content": "[MASK]", "lstrip": True}}},
     "no mask": {"tokenizer_config": {"mask_token": None, "padding_side": "left", "truncation_side": "left"}},
     "split": {"tokenizer_config": {"split_special_tokens": True, "clean_up_tokenization_spaces": True}},
@@ -276,6 +278,30 @@ def test_adding_tokens(ours, tmp_path):
     for again in (BertTokenizer, transformers.AutoTokenizer, transformers.BertTokenizerFast):
         same(again.from_pretrained(tmp_path)(texts, padding=True), ours(texts, padding=True))
     assert (tmp_path / "vocab.txt").read_bytes() == (MINILM / "vocab.txt").read_bytes()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_saving_again_and_again_changes_nothing(tmp_path, name):
+    tokenizer = BertTokenizer.from_pretrained(folder(tmp_path / "0", **FILES[name]))
+    saved = []
+    for place in ("1", "2", "3"):
+        tokenizer.save_pretrained(tmp_path / place)
+        saved.append({path.name: path.read_bytes() for path in (tmp_path / place).iterdir()})
+        tokenizer = BertTokenizer.from_pretrained(tmp_path / place)
+    assert saved[0] == saved[1] == saved[2]
+
+
+def test_special_tokens_that_a_checkpoint_names_itself(tmp_path):
+    path = folder(tmp_path, **FILES["named"])
+    ours, theirs = BertTokenizer.from_pretrained(path), transformers.AutoTokenizer.from_pretrained(path)
+    for tokenizer in (ours, theirs):
+        assert tokenizer.add_special_tokens({"image_token": "<picture>"}) == 1
+    assert (ours.image_token, ours.image_token_id) == (theirs.image_token, theirs.image_token_id)
+    assert ours.special_tokens_map == theirs.special_tokens_map
+    assert ours.extra_special_tokens == theirs.extra_special_tokens == ["<a>"]
+    assert pickle.loads(pickle.dumps(ours)).image_token_id == len(SMALL) + 2
+    with pytest.raises(AttributeError, match="sound_token"):
+        _ = ours.sound_token
 
 
 def test_tokenizer_json_as_it_is(tmp_path):

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tokenizers import AddedToken
 
 from minitrans import hub
-from minitrans.processing.encoding import SETTINGS, BatchEncoding, TokenizerBase, clean_up, read_settings, token_text
+from minitrans.processing.encoding import (
+    SETTINGS,
+    BatchEncoding,
+    TokenizerBase,
+    clean_up,
+    read_settings,
+    special_id,
+    special_token,
+)
 from minitrans.processing.features import BatchFeature
 
 if TYPE_CHECKING:
@@ -49,6 +57,9 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    is_fast = False  # its text has no offsets
+    word_delimiter_token = special_token("word_delimiter_token")  # stands for the space
+    word_delimiter_token_id = special_id("word_delimiter_token")
 
     def __init__(
         self, vocab_file: str | os.PathLike[str] | Mapping[str, Any], settings: Mapping[str, Any] | None = None,
@@ -58,9 +69,6 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
             raise TypeError(f"{type(self).__name__} has no option {unknown[0]!r}.")
         settings = {**DEFAULTS, **(settings or {}), **options}
         super().__init__(settings, name_or_path)
-        self._extra = list(dict.fromkeys(self._extra))
-        delimiter = settings["word_delimiter_token"]
-        self.word_delimiter_token = None if delimiter is None else token_text(delimiter)
         self.replace_word_delimiter_char: str = settings["replace_word_delimiter_char"]
         self.do_lower_case = bool(settings["do_lower_case"])
         if not isinstance(vocab_file, Mapping):
@@ -114,14 +122,14 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         """The number of ids without those of added tokens."""
         return len(self.decoder)
 
-    @property
-    def word_delimiter_token_id(self) -> int | None:
-        """The id that stands for the space."""
-        return None if self.word_delimiter_token is None else self.convert_tokens_to_ids(self.word_delimiter_token)
-
     def get_vocab(self) -> dict[str, int]:
         """Return every token, added ones included, with its id."""
         return {**self.encoder, **self._added_ids}
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The tokens that are found whole in a text, special ones among them, by id."""
+        return dict(sorted(self._added.items()))
 
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
         """Let tokens (text or AddedToken) be found whole in a text; return how many got a new id, after the others."""
@@ -161,6 +169,10 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         if isinstance(text, str) and return_tensors is None:
             return BatchEncoding({name: value[0] for name, value in batch.items()})
         return batch
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Return 0: CTC puts no tokens around a text."""
+        return 0
 
     def encode(self, text: str, **options: Any) -> Any:
         """Return the ids of one text; options as in a call."""
@@ -269,8 +281,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         )
 
     def _current_settings(self) -> dict[str, Any]:
-        now = ("word_delimiter_token", "replace_word_delimiter_char", "do_lower_case", "target_lang")
-        added = {str(index): token.__getstate__() for index, token in sorted(self._added.items())}
+        now = ("replace_word_delimiter_char", "do_lower_case", "target_lang")
+        added = {str(index): token.__getstate__() for index, token in self.added_tokens_decoder.items()}
         settings = {**super()._current_settings(), "added_tokens_decoder": added}
         return {**settings, **{name: getattr(self, name) for name in now}}
 

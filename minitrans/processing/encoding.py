@@ -17,7 +17,7 @@ from minitrans import hub
 from minitrans.processing.features import BatchFeature
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from tokenizers import AddedToken, Encoding
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
@@ -150,12 +150,12 @@ class BatchEncoding(BatchFeature):
         return self.encodings
 
 
-def _special_token(role: str) -> property:
+def special_token(role: str) -> property:
     """Return the attribute `cls_token` of a tokenizer: its text, or None; set it to a token of the vocabulary."""
     return property(lambda self: self._special.get(role), lambda self, token: self._assign({role: token}))
 
 
-def _special_id(role: str) -> property:
+def special_id(role: str) -> property:
     """Return the attribute `cls_token_id` of a tokenizer: its id, or None; set it to an id of the vocabulary."""
 
     def read(self: TokenizerBase) -> int | None:
@@ -174,19 +174,20 @@ class TokenizerBase:
     """Special tokens, ids, padding and files of a tokenizer; subclasses add the way from text to ids and back.
 
     `settings` are the keys of tokenizer_config.json. A subclass gives `_token_to_id`, `_id_to_token`, `get_vocab`,
-    `decode` and `_write` (its vocabulary files), and calls `_check_special_tokens` when its vocabulary stands.
+    `added_tokens_decoder`, `add_tokens`, `decode` and `_write` (its vocabulary files), and calls
+    `_check_special_tokens` when its vocabulary stands.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
     pad_token_type_id = 0
 
-    bos_token, bos_token_id = _special_token("bos_token"), _special_id("bos_token")
-    eos_token, eos_token_id = _special_token("eos_token"), _special_id("eos_token")
-    unk_token, unk_token_id = _special_token("unk_token"), _special_id("unk_token")
-    sep_token, sep_token_id = _special_token("sep_token"), _special_id("sep_token")
-    pad_token, pad_token_id = _special_token("pad_token"), _special_id("pad_token")
-    cls_token, cls_token_id = _special_token("cls_token"), _special_id("cls_token")
-    mask_token, mask_token_id = _special_token("mask_token"), _special_id("mask_token")
+    bos_token, bos_token_id = special_token("bos_token"), special_id("bos_token")
+    eos_token, eos_token_id = special_token("eos_token"), special_id("eos_token")
+    unk_token, unk_token_id = special_token("unk_token"), special_id("unk_token")
+    sep_token, sep_token_id = special_token("sep_token"), special_id("sep_token")
+    pad_token, pad_token_id = special_token("pad_token"), special_id("pad_token")
+    cls_token, cls_token_id = special_token("cls_token"), special_id("cls_token")
+    mask_token, mask_token_id = special_token("mask_token"), special_id("mask_token")
 
     def __init__(self, settings: Mapping[str, Any], name_or_path: str = "") -> None:
         for key, kind in KINDS.items():
@@ -194,7 +195,7 @@ class TokenizerBase:
                 raise TypeError(f"{key}={settings[key]!r} of {name_or_path or 'the tokenizer'} is not of type {kind}.")
         self.name_or_path = name_or_path
         self._settings = dict(settings)
-        self._special = {role: token_text(settings[role]) for role in ROLES if settings.get(role) is not None}
+        self._special = {name: token_text(token) for name, token in named_tokens(settings).items()}
         self._extra = [token_text(token) for token in extra_tokens(settings)]
         self._warned: set[str] = set()
         limit = settings.get("model_max_length", settings.get("max_len"))
@@ -212,6 +213,15 @@ class TokenizerBase:
 
     def _write(self, folder: Path) -> None:
         raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a special token, or its id, that only this checkpoint names: `image_token`, `image_token_id`."""
+        special = self.__dict__.get("_special", {})  # there is none while a copy is being made
+        if name in special:
+            return special[name]
+        if name.removesuffix("_id") in special:
+            return self._token_to_id(special[name.removesuffix("_id")])
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     def get_vocab(self) -> dict[str, int]:
         """Return every token, added ones included, with its id."""
@@ -234,18 +244,47 @@ class TokenizerBase:
         )
 
     @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The added tokens and special tokens by id."""
+        raise NotImplementedError
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return the added tokens and special tokens with their ids."""
+        return {token.content: index for index, token in self.added_tokens_decoder.items()}
+
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        """Add tokens (text or AddedToken) and return how many."""
+        raise NotImplementedError
+
+    def add_special_tokens(
+        self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
+    ) -> int:
+        """Add special tokens, by name or as a list under `extra_special_tokens`; return how many."""
+        named = dict(special_tokens_dict)
+        extra = [*named.pop("extra_special_tokens", ()), *named.pop("additional_special_tokens", ())]
+        known = dict.fromkeys((*ROLES, *self._special))
+        if unknown := named.keys() - known.keys():
+            raise ValueError(f"{min(unknown)!r} is no role of a special token; there are {', '.join(known)}.")
+        kept = [] if extra and replace_extra_special_tokens else self.extra_special_tokens
+        added = self.add_tokens([*named.values(), *extra], special_tokens=True)
+        self._assign(named)
+        self._extra = list(dict.fromkeys([*kept, *map(token_text, extra)]))
+        return added
+
+    @property
     def special_tokens_map(self) -> dict[str, str]:
-        """The special tokens by role: `{"cls_token": "[CLS]", ...}`."""
-        return {role: self._special[role] for role in ROLES if role in self._special}
+        """The special tokens by name: `{"cls_token": "[CLS]", ...}`, and a checkpoint's own, as "image_token"."""
+        names = dict.fromkeys((*ROLES, *self._special))
+        return {name: self._special[name] for name in names if name in self._special}
 
     @property
     def extra_special_tokens(self) -> list[str]:
-        """Special tokens without a role."""
+        """Special tokens without a name."""
         return list(self._extra)
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """Every special token once: those with a role, then the others."""
+        """Every special token once: those with a name, then the others."""
         return list(dict.fromkeys([*self.special_tokens_map.values(), *self._extra]))
 
     @property
@@ -364,7 +403,8 @@ class TokenizerBase:
         replaced = (*extra, "name_or_path", "max_len", *ROLES)
         return {
             **{key: value for key, value in self._settings.items() if key not in replaced},
-            **{role: self._special.get(role) for role in ROLES if role in self._special or role in self._settings},
+            **{name: self.special_tokens_map.get(name) for name in ROLES if name in self._settings},
+            **self.special_tokens_map,
             **({"extra_special_tokens": self._extra} if self._extra else {}),
             "model_max_length": self.model_max_length,
             "model_input_names": self.model_input_names,
@@ -433,12 +473,27 @@ def token_text(token: Any) -> str:
     return text
 
 
+def named_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the special tokens that have a name: those of `ROLES`, then a checkpoint's own, such as `image_token`."""
+    extra = _unnamed(settings)
+    own = {key: value for key, value in settings.items() if key.endswith("_token") and _is_token(value)}
+    roles = {role: settings[role] for role in ROLES if settings.get(role) is not None}
+    return {**roles, **own, **(extra if isinstance(extra, Mapping) else {})}
+
+
 def extra_tokens(settings: Mapping[str, Any]) -> list[Any]:
-    """Return the special tokens without a role, under all the names that tokenizer_config.json has."""
-    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
-    others = [value for key, value in settings.items() if key.endswith("_token") and key not in ROLES]
-    tokens = [*(extra.values() if isinstance(extra, Mapping) else extra), *others]
-    return [token for token in tokens if isinstance(token, str | Mapping) or hasattr(token, "content")]
+    """Return the special tokens without a name."""
+    extra = _unnamed(settings)
+    return [] if isinstance(extra, Mapping) else list(filter(_is_token, extra))
+
+
+def _unnamed(settings: Mapping[str, Any]) -> Any:
+    """Return the list of special tokens beside the named ones, under either of its keys; some files name those too."""
+    return settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str | Mapping) or hasattr(value, "content")
 
 
 def read_settings(repository: hub.Repository) -> dict[str, Any]:
@@ -451,8 +506,7 @@ def read_settings(repository: hub.Repository) -> dict[str, Any]:
         if repository.find("special_tokens_map.json"):
             settings.update(repository.json("special_tokens_map.json"))
         if repository.find("added_tokens.json"):
-            special = {token_text(settings[role]) for role in ROLES if settings.get(role) is not None}
-            special.update(map(token_text, extra_tokens(settings)))
+            special = {token_text(token) for token in (*named_tokens(settings).values(), *extra_tokens(settings))}
             settings["added_tokens_decoder"] = {
                 index: {"content": token, "special": token in special, "normalized": token not in special}
                 for token, index in repository.json("added_tokens.json").items()

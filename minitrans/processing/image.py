@@ -61,6 +61,7 @@ class ImageProcessor:
     """
 
     published_names: ClassVar[tuple[str, ...]] = ()  # the types in config files that a class stands for
+    model_input_names: ClassVar[tuple[str, ...]] = ("pixel_values",)
 
     do_convert_rgb: bool | None = None
     do_resize: bool = True
@@ -125,11 +126,19 @@ class ImageProcessor:
         values.update(resample=int(self.resample), image_processor_type=self.published_names[0])
         return {**self.extra, **{name: value for name, value in values.items() if value is not None}}
 
+    def write_files(self, folder: Path) -> None:
+        """Write preprocessor_config.json into an existing folder."""
+        text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write preprocessor_config.json into `folder`, readable by transformers too."""
         with hub.atomic_folder(folder) as files:
-            text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-            (files / "preprocessor_config.json").write_text(text, encoding="utf-8")
+            self.write_files(files)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
+        return hub.push_folder(repo_id, self.write_files, **options)
 
     def __call__(self, images: Any, *, return_tensors: str | None = None, **options: Any) -> BatchFeature:
         """Make `pixel_values` of one image or a batch: a list of arrays, or one "np" array or "pt" tensor.
@@ -139,6 +148,10 @@ class ImageProcessor:
         """
         settings = replace(self, **{name: value for name, value in options.items() if value is not None})
         return settings.collect((settings.read(image, name) for name, image in _named(images)), return_tensors)
+
+    def preprocess(self, images: Any, **options: Any) -> BatchFeature:
+        """As a call: the name by which training scripts know it."""
+        return self(images, **options)
 
     def collect(self, pictures: Iterable[Picture], return_tensors: str | None) -> BatchFeature:
         """Make the result of a call from images that `read` has taken in."""

@@ -194,10 +194,6 @@ class Tokenizer(TokenizerBase):
         """The added tokens and special tokens by id."""
         return dict(sorted(self._state[0].get_added_tokens_decoder().items()))
 
-    def get_added_vocab(self) -> dict[str, int]:
-        """Return the added tokens and special tokens with their ids."""
-        return {token.content: index for index, token in self.added_tokens_decoder.items()}
-
     def __len__(self) -> int:
         return self._state[0].get_vocab_size(with_added_tokens=True)
 
@@ -216,22 +212,6 @@ class Tokenizer(TokenizerBase):
         tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else new_tokens
         with _ADDING:
             return self._replace_backend(self._state[0], [_as_added(token, special_tokens) for token in tokens])
-
-    def add_special_tokens(
-        self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
-    ) -> int:
-        """Add special tokens, by role or as a list under `extra_special_tokens`; return how many."""
-        roles = dict(special_tokens_dict)
-        extra = [*roles.pop("extra_special_tokens", ()), *roles.pop("additional_special_tokens", ())]
-        unknown = roles.keys() - set(shared.ROLES)
-        if unknown:
-            raise ValueError(f"{min(unknown)!r} is no role of a special token; there are {', '.join(shared.ROLES)}.")
-        added = self.add_tokens([*roles.values(), *extra], special_tokens=True)
-        self._assign({role: shared.token_text(token) for role, token in roles.items()})
-        if extra:
-            kept = [] if replace_extra_special_tokens else self._extra
-            self._extra = list(dict.fromkeys([*kept, *map(shared.token_text, extra)]))
-        return added
 
     @classmethod
     def _refuse_unknown(cls, options: Mapping[str, Any]) -> None:
@@ -461,18 +441,18 @@ def _tokens_to_add(
 ) -> list[AddedToken]:
     """Return the added tokens of the settings in the order of their ids, then special tokens, then never_split.
 
-    A special token that a file names but no vocabulary has is left out, for `_check_special_tokens` to find; one
-    that the caller names is added.
+    A token of `ROLES` that a file names but no vocabulary has is left out, for `_check_special_tokens` to find; one
+    that the caller names is added, and so is one that the checkpoint alone has a name for, as in transformers.
     """
     saved = sorted((settings.get("added_tokens_decoder") or {}).items(), key=lambda item: int(item[0]))
     tokens = {shared.token_text(token): _as_added(token, False) for _, token in saved}
     present = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for role in shared.ROLES:
-        token = settings.get(role)
-        text = None if token is None else shared.token_text(token)
+    for name, token in shared.named_tokens(settings).items():
+        text = shared.token_text(token)
+        known = name not in shared.ROLES or name in options or backend.token_to_id(text) is not None
         if text in tokens:
             tokens[text].special = True
-        elif text is not None and text not in present and (role in options or backend.token_to_id(text) is not None):
+        elif text not in present and known:
             tokens[text] = _as_added(token, True)
     for token in shared.extra_tokens(settings):
         text = shared.token_text(token)
