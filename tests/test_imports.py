@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {*BELOW_MODELS, "audio_layers", "audio_heads"},
     "processing": {"hub"},
     "auto": {"models", "processing", "config", "hub"},
-    "tasks": {"auto", "ops", "outputs", "sequences", "hub", "weights"},
+    "tasks": {"auto", "ops", "outputs", "processing", "sequences", "hub", "weights"},
     "demo": {"tasks", "hub"},
     "cli": {"tasks", "auto", "hub", "demo"},
     "__main__": {"cli"},

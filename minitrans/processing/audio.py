@@ -8,23 +8,23 @@ clip's values depend on its neighbours. torch is imported only where tensors are
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from minitrans import hub
 from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
-from minitrans.processing.features import BatchFeature, read_settings
+from minitrans.processing.features import BatchFeature, read_settings, warn_once
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from soundfile import SoundFile
 
 PCM = {"int8": (0, 2**7), "uint8": (2**7, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # silence, full scale
 MAX_CHANNELS = 8
@@ -121,7 +121,7 @@ class Wav2Vec2FeatureExtractor:
         elif not all(isinstance(clip, (str, Path)) for _, clip in clips):
             if resample:
                 raise ValueError("resample=True needs sampling_rate, the rate in Hz at which the samples were taken.")
-            _warn_once(f"sampling_rate was not given; the samples are taken to be at {self.sampling_rate} Hz.")
+            warn_once(f"sampling_rate was not given; the samples are taken to be at {self.sampling_rate} Hz.")
         limit = _limit(truncation, max_length, pad_to_multiple_of)
         values = [self._samples(clip, name, sampling_rate, resample, mono)[:limit] for name, clip in clips]
         if self.do_normalize:
@@ -186,6 +186,15 @@ class Wav2Vec2FeatureExtractor:
 def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """Read a WAV, FLAC, OGG or MP3 file: float32 samples in [−1, 1], (n,) or (channels, n), and their rate in Hz.
 
+    Raises what `open_audio` raises.
+    """
+    with open_audio(path) as sound:
+        return np.ascontiguousarray(sound.read(dtype="float32").T), sound.samplerate
+
+
+def open_audio(path: str | os.PathLike[str]) -> SoundFile:
+    """Open an audio file, to be read as a whole or in blocks.
+
     Raises FileNotFoundError where there is none, ValueError where it is no audio, ImportError without `soundfile`.
     """
     try:
@@ -195,24 +204,23 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no audio file {path}.")
     try:
-        samples, rate = soundfile.read(path, dtype="float32")
+        return soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} could not be read as audio: {error.error_string}") from error
-    return np.ascontiguousarray(samples.T), rate
 
 
 def resample_audio(samples: np.ndarray, rate: float, target: float) -> np.ndarray:
     """Convert float32 samples (n,) from one rate in Hz to another by soxr's high-quality filter."""
+    return import_soxr().resample(samples, rate, target)
+
+
+def import_soxr() -> ModuleType:
+    """The library that converts sampling rates; ImportError, with what to install, where it is missing."""
     try:
         import soxr
     except ImportError as error:
         raise ImportError('Sampling rates are converted with soxr: pip install "minitrans[audio]".') from error
-    return soxr.resample(samples, rate, target)
-
-
-@lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    logger.warning(message)
+    return soxr
 
 
 def _check_rate(rate: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from minitrans.hub import Repository
+
+logger = logging.getLogger(__name__)
 
 
 class BatchFeature(dict):
@@ -79,3 +83,9 @@ def read_settings(repository: Repository, part: str) -> dict[str, Any]:
         if nested is not None:
             return nested
     return repository.json("preprocessor_config.json")
+
+
+@lru_cache(maxsize=64)
+def warn_once(message: str) -> None:
+    """Log a warning that has not been logged before."""
+    logger.warning(message)

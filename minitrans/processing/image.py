@@ -6,12 +6,10 @@ The numbers are those of transformers' Pillow-backed processors. torch is needed
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
@@ -19,14 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, read_settings
+from minitrans.processing.features import BatchFeature, read_settings, warn_once
 
 if TYPE_CHECKING:
     from PIL import Image
 
     Picture: TypeAlias = Image.Image | np.ndarray  # 8 bits a channel; or an array of shape (H, W, C)
 
-logger = logging.getLogger(__name__)
 
 FIRST, LAST = "channels_first", "channels_last"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name for them
@@ -190,7 +187,7 @@ class ImageProcessor:
                 "do_rescale=False for values that are rescaled already (and do_normalize=False if normalised)."
             )
         if 0 < high <= 1:
-            _warn_once(f"Pixels up to {high:g} are rescaled by {self.rescale_factor:g}; do_rescale=False prevents it.")
+            warn_once(f"Pixels up to {high:g} are rescaled by {self.rescale_factor:g}; do_rescale=False prevents it.")
 
     def _resized(self, picture: Picture) -> np.ndarray:
         """Resize to an array (H, W, C), bytes where it held bytes."""
@@ -242,11 +239,6 @@ def _pillow() -> ModuleType:
     except ImportError as error:
         raise ImportError('Images are read with Pillow: pip install "minitrans[image]".') from error
     return Image
-
-
-@lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    logger.warning(message)
 
 
 def _named(images: Any) -> list[tuple[str, Any]]:
@@ -368,7 +360,7 @@ def _checked(image: Any, name: str, data_format: str | None) -> np.ndarray:
             "if it has another number of channels, pass input_data_format."
         )
     if data_format is None and first and last:
-        _warn_once(f"An image of shape {image.shape} is taken as {FIRST}; pass input_data_format to be sure.")
+        warn_once(f"An image of shape {image.shape} is taken as {FIRST}; pass input_data_format to be sure.")
     return np.moveaxis(image, 0, -1) if data_format == FIRST or (data_format is None and first) else image
 
 

@@ -17,6 +17,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from minitrans.auto import AutoFeatureExtractor, AutoModelForAudioClassification, AutoModelForCTC, AutoProcessor
+from minitrans.processing.audio import import_soxr, open_audio
 from minitrans.tasks.base import Piece, Task, ranked
 
 Sound: TypeAlias = str | Path | tuple[Any, float]
@@ -153,10 +154,10 @@ def read_blocks(path: str | Path, rate: int) -> Iterator[np.ndarray]:
 
     Channels are averaged. Errors are those of `read_audio`, and ValueError for NaN or no samples.
     """
-    with _opened(path) as sound:
+    with open_audio(path) as sound:
         resampler = None
         if sound.samplerate != rate:
-            resampler = _soxr().ResampleStream(sound.samplerate, rate, 1, dtype="float32")
+            resampler = import_soxr().ResampleStream(sound.samplerate, rate, 1, dtype="float32")
         if not sound.frames:
             raise ValueError(f"{path} is empty; a clip needs at least one sample.")
         for block in sound.blocks(BLOCK, dtype="float32", always_2d=True):
@@ -168,29 +169,8 @@ def read_blocks(path: str | Path, rate: int) -> Iterator[np.ndarray]:
             yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
-def _opened(path: str | Path) -> Any:
-    try:
-        import soundfile
-    except ImportError as error:
-        raise ImportError('Audio files are read with soundfile: pip install "minitrans[audio]".') from error
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no audio file {path}.")
-    try:
-        return soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} could not be read as audio: {error.error_string}") from error
-
-
-def _soxr() -> Any:
-    try:
-        import soxr
-    except ImportError as error:
-        raise ImportError('Sampling rates are converted with soxr: pip install "minitrans[audio]".') from error
-    return soxr
-
-
 def _seconds(path: str | Path) -> int:
-    with _opened(path) as sound:
+    with open_audio(path) as sound:
         return sound.frames // sound.samplerate
 
 
