@@ -275,6 +275,12 @@ def test_refused(folder: Path, clip: np.ndarray, tmp_path: Path) -> None:
     path.write_bytes(b"no sound" * 9)
     with pytest.raises(ValueError, match=r"clip.wav could not be read as audio"):
         transcribe(path)
+    flac = tmp_path / "half.flac"  # it opens, and breaks off while it is read
+    soundfile.write(flac, clip, RATE)
+    flac.write_bytes(flac.read_bytes()[: flac.stat().st_size // 2])
+    for read in (transcribe, transcribe.extractor):
+        with pytest.raises(ValueError, match=r"half.flac could not be read as audio"):
+            read(flac)
     with pytest.raises(FileNotFoundError, match=r"no audio file gone.wav"):
         transcribe(["gone.wav"])
     transcribe.chunk_seconds = 0.1

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from pathlib import Path
@@ -192,8 +193,9 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
         return np.ascontiguousarray(sound.read(dtype="float32").T), sound.samplerate
 
 
-def open_audio(path: str | os.PathLike[str]) -> SoundFile:
-    """Open an audio file, to be read as a whole or in blocks.
+@contextmanager
+def open_audio(path: str | os.PathLike[str]) -> Iterator[SoundFile]:
+    """Open an audio file, to be read as a whole or in blocks; what is broken inside it may show only then.
 
     Raises FileNotFoundError where there is none, ValueError where it is no audio, ImportError without `soundfile`.
     """
@@ -204,7 +206,8 @@ def open_audio(path: str | os.PathLike[str]) -> SoundFile:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no audio file {path}.")
     try:
-        return soundfile.SoundFile(path)
+        with soundfile.SoundFile(path) as sound:
+            yield sound
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} could not be read as audio: {error.error_string}") from error
 
