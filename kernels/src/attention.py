@@ -325,7 +325,8 @@ def _launch(
     # Σ ceil(rows of a sequence / tile) is at most this, whatever the lengths.
     grid = ((rows + len(starts) * (tiles.rows - 1)) // tiles.rows * heads,)
     launch(
-        kernel, grid, *pointers, starts, lengths, bias, len(starts), rows, heads, scale * LOG2E.value,
+        kernel, grid, *pointers, starts.contiguous(), lengths.contiguous(), bias, len(starts), rows, heads,
+        scale * LOG2E.value,
         *(stride for tensor in qkv for stride in tensor.stride()[:2]), *_bias_strides(bias),
         HEAD_DIM=head_dim, BLOCK_D=_block_d(head_dim), BLOCK_M=tiles.rows, BLOCK_N=tiles.columns,
         CAUSAL=causal, PRECISION=dot_precision(qkv[0].dtype),

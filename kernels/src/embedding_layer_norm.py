@@ -77,7 +77,7 @@ def embedding_layer_norm(
     launch(
         _forward, (triton.cdiv(rows, tile["ROWS"]),),
         ids.contiguous(), positions.contiguous(), None if types is None else types.contiguous(),
-        word, position, type_, weight, bias, out,
+        word, position, type_, weight.contiguous(), bias.contiguous(), out,
         word.shape[0], position.shape[0], 0 if type_ is None else type_.shape[0], rows, width, eps, **tile,
     )  # fmt: skip
     return out

@@ -58,8 +58,8 @@ def _launch(
     tile = row_tile(width)
     launch(
         _forward, (triton.cdiv(rows, tile["ROWS"]),),
-        x.contiguous(), None if residual is None else residual.contiguous(), weight, bias, total, out,
-        rows, width, eps, **tile,
+        x.contiguous(), None if residual is None else residual.contiguous(), weight.contiguous(), bias.contiguous(),
+        total, out, rows, width, eps, **tile,
     )  # fmt: skip
     return out
 

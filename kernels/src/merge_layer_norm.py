@@ -51,7 +51,8 @@ def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Ten
     tile = row_tile(4 * channels)
     launch(
         _forward, (triton.cdiv(rows, tile["ROWS"]),),
-        x.contiguous(), weight, bias, out, rows, height, width, half_height, half_width, channels, eps, **tile,
+        x.contiguous(), weight.contiguous(), bias.contiguous(), out,
+        rows, height, width, half_height, half_width, channels, eps, **tile,
     )  # fmt: skip
     return out
 

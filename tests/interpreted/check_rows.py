@@ -60,6 +60,22 @@ def test_rows_in_any_layout():
     torch.testing.assert_close(gelu.bias_gelu(x, bias), F.gelu(x + bias))
 
 
+def test_weights_that_are_columns_of_something():
+    x, table, ids = torch.randn(3, 16), torch.randn(3, 16), torch.arange(3)
+    weight, bias = torch.randn(16, 2).unbind(1)
+    norm = weight, bias, 1e-5
+    kept = weight.contiguous(), bias.contiguous(), 1e-5
+    quarters = x.view(3, 2, 2, 4)
+    rows = ids, ids, None, table, table, None
+    for kernel, given in (
+        (layer_norm.layer_norm, (x,)),
+        (merge_layer_norm.merge_layer_norm, (quarters,)),
+        (embedding.embedding_layer_norm, rows),
+    ):
+        torch.testing.assert_close(kernel(*given, *norm), kernel(*given, *kept), rtol=0, atol=0)
+    torch.testing.assert_close(gelu.bias_gelu(x, bias), F.gelu(x + bias))
+
+
 @DTYPES
 @pytest.mark.parametrize(("rows", "width"), [(1, 3072), (5, 384), (3, 1100), (4, 5)])
 @pytest.mark.parametrize("size", [1.0, 1e-4, 50.0])
