@@ -191,6 +191,12 @@ def test_operator_is_registered_soundly():
         ({"q": torch.zeros(3, 1, 32)[..., ::2]}, "not contiguous"),
         ({"scale": -1.0}, "scale is -1.0"),
         ({"bias": torch.zeros(1, 3, 3, requires_grad=True)}, "gradient"),
+        ({"bias": torch.zeros(2, 3, 3)}, "a head, query and key"),
+        ({"bias": torch.zeros(2, 1, 3, 3)}, "a head, query and key"),
+        ({"bias": torch.zeros(1, 3, 2)}, "a head, query and key"),
+        ({"starts": torch.tensor([0], device="meta")}, "indices are on meta"),
+        ({"lengths": torch.tensor([3.0])}, "dtype of indices"),
+        ({"longest": 2**28}, "32 bits"),
     ],
 )
 def test_why_not(change, reason):
