@@ -56,7 +56,7 @@ LARGE_WINDOWS = {
     (32, 128): Tiles(32, 16, 8, 1),
 }
 ENOUGH_PROGRAMS = 4096
-"""About ten loads of an H100 (132 multiprocessors × 3 programs); beyond it, a program serves more windows."""
+"""About fifteen loads of an H100 (132 multiprocessors × 2 programs); beyond it, a program serves more windows."""
 MOST_WINDOWS = 8
 """Windows a program: past this, the gathered bias is a small part of the work."""
 
