@@ -89,8 +89,10 @@ def test_a_lost_case_costs_no_other(tmp_path, monkeypatch):
 
         def next(self, seconds):
             case = next(self.todo)
+            if case is None:  # it has started
+                return None
             lost = {"error": "gone", "lost": True}
-            return lost if case and case[1] in ("layer_norm", "Swin-T") else {"seconds": seconds}
+            return lost if case[1] in ("layer_norm", "Swin-T") else {"seconds": seconds}
 
         def end(self):
             pass
@@ -104,6 +106,36 @@ def test_a_lost_case_costs_no_other(tmp_path, monkeypatch):
     assert [names[0] for names in Scripted.started] == ["device", "add_layer_norm", "Wav2Vec2-base"]
     late = command_line.run(True, 0.2, tmp_path)["sections"]  # minutes: less than is kept back for the end
     assert all(case["skipped"] for part in late.values() for case in part.values())
+
+
+def test_a_worker_that_does_not_start_in_time_is_a_result_and_waiting_for_it_is_counted(tmp_path, monkeypatch):
+    now, waited = [0.0], []
+
+    class Slow:
+        """Takes ten seconds to start, or what it is given if that is less; each case takes all it may."""
+
+        def __init__(self, todo, dry, folder):
+            self.started = False
+
+        def next(self, seconds):
+            first, self.started = not self.started, True
+            waited.append(seconds)
+            now[0] += min(seconds, 10) if first else seconds
+            lost = {"error": f"stopped after {seconds:.0f} s", "lost": True}
+            return None if first and seconds >= 10 else lost
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(command_line, "Worker", Slow)
+    monkeypatch.setattr(command_line.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("benchmarks.gpu.report.TABLES", {})
+    results = command_line.run(True, 0.9, tmp_path)  # 54 s, of which 15 are kept back
+    assert now[0] == 54 - command_line.RESERVE
+    assert waited == [39, 29]
+    slow = command_line.run(True, 0.4, tmp_path)
+    assert slow["sections"]["device"]["device"]["error"] == "stopped after 9 s"
+    assert results["sections"]["device"]["device"]["error"] == "stopped after 29 s"
 
 
 def test_every_setting_to_try_replaces_one_that_the_kernels_have():

@@ -22,6 +22,10 @@ def run(dry: bool, minutes: float, output: Path) -> dict[str, Any]:
     from .report import write
 
     begin, parts = time.monotonic(), sections(dry)
+
+    def left() -> float:
+        return minutes * 60 - RESERVE - (time.monotonic() - begin)
+
     todo = [(section, name) for section, part in parts.items() for name in part.cases]
     results: dict[str, Any] = {"dry_run": dry, "sections": {section: {} for section in parts}}
     worker = None
@@ -29,17 +33,17 @@ def run(dry: bool, minutes: float, output: Path) -> dict[str, Any]:
         while todo:
             section, name = todo[0]
             part = parts[section]
-            left = minutes * 60 - RESERVE - (time.monotonic() - begin)
-            if left < minutes * 60 * (1 - part.until):
+            if left() <= minutes * 60 * (1 - part.until):
                 result = {"error": "not run: there was no time left for this part", "skipped": True}
                 if worker:
                     worker.end()
                     worker = None
             else:
+                started = None
                 if worker is None:
                     worker = Worker(todo, dry, folder)
-                    result = worker.next(min(left, 120))
-                result = worker.next(min(left, part.seconds))
+                    started = worker.next(min(left(), 120))  # None, where it has started
+                result = started or worker.next(min(left(), part.seconds))
                 if result.get("lost"):
                     worker.end()
                     worker = None

@@ -31,7 +31,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Tiles, dot_precision, launch, why_not_here
+from .launch import FURTHEST, Tiles, dot_precision, launch, why_not_here, why_not_indices
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -325,7 +325,8 @@ def _launch(
     # Σ ceil(rows of a sequence / tile) is at most this, whatever the lengths.
     grid = ((rows + len(starts) * (tiles.rows - 1)) // tiles.rows * heads,)
     launch(
-        kernel, grid, *pointers, starts, lengths, bias, len(starts), rows, heads, scale * LOG2E.value,
+        kernel, grid, *pointers, starts.contiguous(), lengths.contiguous(), bias, len(starts), rows, heads,
+        scale * LOG2E.value,
         *(stride for tensor in qkv for stride in tensor.stride()[:2]), *_bias_strides(bias),
         HEAD_DIM=head_dim, BLOCK_D=_block_d(head_dim), BLOCK_M=tiles.rows, BLOCK_N=tiles.columns,
         CAUSAL=causal, PRECISION=dot_precision(qkv[0].dtype),
@@ -454,12 +455,26 @@ def why_not(
 ) -> str | None:
     """The reason why `attention` cannot take these arguments, or None."""
     reason = why_not_here((q, k, v), backward=True) or why_not_here((bias,))
+    reason = reason or why_not_indices((starts, lengths), q.device)
     if reason:
         return reason
+    if bias is not None and bias.device != q.device:
+        return f"the bias is on {bias.device}, q on {q.device}"
+    if bias is not None and (
+        bias.shape[:-2] not in ((q.shape[1],), (len(starts), q.shape[1])) or min(bias.shape[-2:]) < longest
+    ):
+        return f"the bias is {tuple(bias.shape)}; the kernel takes one number a head, query and key"
     if q.shape[2] > 128:
         return f"the head size is {q.shape[2]}; the kernel holds heads of up to 128"
     if any(tensor.stride(-1) != 1 for tensor in (q, k, v, bias) if tensor is not None):
         return "the last dimension of q, k, v or bias is not contiguous"
     if scale is not None and scale <= 0:
         return f"the scale is {scale}; the kernel takes the maximum before it scales, which needs a positive one"
+    heads, head_dim = q.shape[1:]
+    steps = [tensor.stride()[:2] for tensor in (q, k, v)]
+    if bias is not None:
+        steps.append((bias.stride(-2), bias.stride(-3)))
+    # The output and its gradient are contiguous, whatever q, k and v are.
+    if any(max(row, heads * head_dim) * longest + heads * head > FURTHEST for row, head in steps):
+        return f"a sequence of {longest} rows spans more than {FURTHEST} elements; offsets in it have 32 bits"
     return None

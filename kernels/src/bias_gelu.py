@@ -46,7 +46,9 @@ def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
     columns = min(COLUMNS, triton.next_power_of_2(width))
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grid = (triton.cdiv(rows, ROWS) * triton.cdiv(width, columns),)
-    launch(_forward, grid, x.contiguous(), bias, out, rows, width, ROWS=ROWS, COLUMNS=columns, num_warps=4)
+    launch(
+        _forward, grid, x.contiguous(), bias.contiguous(), out, rows, width, ROWS=ROWS, COLUMNS=columns, num_warps=4
+    )
     return out
 
 

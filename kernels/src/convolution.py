@@ -67,8 +67,8 @@ def convolution(
     out = torch.empty((frames, channels), dtype=rows.dtype, device=rows.device)
     grid = (triton.cdiv(frames, FRAMES) * triton.cdiv(channels, CHANNELS),)
     launch(
-        _forward, grid, rows.contiguous(), weight.contiguous(), bias, out, frames, channels,
-        STRIDE=stride, KERNEL=weight.shape[1], FRAMES=FRAMES, CHANNELS=CHANNELS, TAPS=TAPS,
+        _forward, grid, rows.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous(), out,
+        frames, channels, STRIDE=stride, KERNEL=weight.shape[1], FRAMES=FRAMES, CHANNELS=CHANNELS, TAPS=TAPS,
         GELU=activation == "gelu", PRECISION=dot_precision(rows.dtype), num_warps=4,
     )  # fmt: skip
     return out

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch, operator, row_tile, too_wide, why_not_here
+from .launch import launch, operator, row_tile, too_wide, why_not_here, why_not_indices
 from .layer_norm import normalize
 
 
@@ -77,7 +77,7 @@ def embedding_layer_norm(
     launch(
         _forward, (triton.cdiv(rows, tile["ROWS"]),),
         ids.contiguous(), positions.contiguous(), None if types is None else types.contiguous(),
-        word, position, type_, weight, bias, out,
+        word, position, type_, weight.contiguous(), bias.contiguous(), out,
         word.shape[0], position.shape[0], 0 if type_ is None else type_.shape[0], rows, width, eps, **tile,
     )  # fmt: skip
     return out
@@ -96,8 +96,11 @@ def why_not(
 ) -> str | None:
     """The reason why `embedding_layer_norm` cannot take these arguments, or None."""
     reason = why_not_here((word, position, type_, weight, bias)) or too_wide(word.shape[1])
+    reason = reason or why_not_indices((ids, positions, types), word.device)
     if reason:
         return reason
+    if any(indices.shape != ids.shape for indices in (positions, types) if indices is not None):
+        return "ids, positions and types are not of one shape; the kernel broadcasts nothing"
     if not all(table.is_contiguous() for table in (word, position, type_) if table is not None):
         return "a table is not contiguous"
     return None

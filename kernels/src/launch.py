@@ -44,6 +44,8 @@ def why_not_here(tensors: Iterable[Tensor | None], *, backward: bool = False) ->
             return "the tensors are on the CPU; Triton kernels need a GPU, or TRITON_INTERPRET=1 from the start"
         if tensor.device.type not in ("cpu", "cuda"):
             return f"the tensors are on {tensor.device.type!r}; Triton kernels run on NVIDIA and AMD GPUs"
+        if tensor.device != given[0].device:
+            return f"the tensors are on {given[0].device} and {tensor.device}; a kernel runs on one device"
         if tensor.dtype not in DTYPES:
             return f"the dtype is {tensor.dtype}; the kernels compute in float16, bfloat16 and float32"
         if tensor.dtype != given[0].dtype:
@@ -56,6 +58,19 @@ def why_not_here(tensors: Iterable[Tensor | None], *, backward: bool = False) ->
         return "the GPU is older than compute capability 8.0, which the kernels are compiled for"
     return None
 
+
+def why_not_indices(indices: Iterable[Tensor | None], device: torch.device) -> str | None:
+    """The reason why a kernel on this device cannot take these indices, or None."""
+    for tensor in indices:
+        if tensor is not None and tensor.device != device:
+            return f"indices are on {tensor.device}, the rest on {device}"
+        if tensor is not None and tensor.dtype not in (torch.int32, torch.int64):
+            return f"the dtype of indices is {tensor.dtype}; the kernels take int32 and int64"
+    return None
+
+
+FURTHEST = 2**31
+"""Elements that an offset of 32 bits can step over. Offsets within a sequence or an image have so many, for speed."""
 
 WIDEST_ROW = 16384
 """Channels that a program can hold in registers."""

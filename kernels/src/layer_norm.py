@@ -58,8 +58,8 @@ def _launch(
     tile = row_tile(width)
     launch(
         _forward, (triton.cdiv(rows, tile["ROWS"]),),
-        x.contiguous(), None if residual is None else residual.contiguous(), weight, bias, total, out,
-        rows, width, eps, **tile,
+        x.contiguous(), None if residual is None else residual.contiguous(), weight.contiguous(), bias.contiguous(),
+        total, out, rows, width, eps, **tile,
     )  # fmt: skip
     return out
 
@@ -92,4 +92,7 @@ def residual_layer_norm(
 def why_not(x: Tensor, *rest: Tensor | float) -> str | None:
     """The reason why the launchers of this module cannot take their arguments, or None."""
     tensors = [x, *(argument for argument in rest if isinstance(argument, Tensor))]
-    return why_not_here(tensors) or too_wide(x.shape[-1])
+    reason = why_not_here(tensors) or too_wide(x.shape[-1])
+    if reason is None and any(residual.shape != x.shape for residual in tensors[:-2]):
+        return f"the residual is {tuple(tensors[1].shape)}, x {tuple(x.shape)}; the kernel broadcasts nothing"
+    return reason

@@ -18,7 +18,7 @@ from .launch import launch, operator, row_tile, too_wide, why_not_here
 from .layer_norm import normalize
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "height", "width", "half_height", "half_width"])
 def _forward(
     x, weight, bias, out, rows, height, width, half_height, half_width, channels, eps,
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -51,7 +51,8 @@ def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Ten
     tile = row_tile(4 * channels)
     launch(
         _forward, (triton.cdiv(rows, tile["ROWS"]),),
-        x.contiguous(), weight, bias, out, rows, height, width, half_height, half_width, channels, eps, **tile,
+        x.contiguous(), weight.contiguous(), bias.contiguous(), out,
+        rows, height, width, half_height, half_width, channels, eps, **tile,
     )  # fmt: skip
     return out
 

@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Tiles, dot_precision, launch, operator, why_not_here
+from .launch import FURTHEST, Tiles, dot_precision, launch, operator, why_not_here
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -56,7 +56,7 @@ LARGE_WINDOWS = {
     (32, 128): Tiles(32, 16, 8, 1),
 }
 ENOUGH_PROGRAMS = 4096
-"""About ten loads of an H100 (132 multiprocessors × 3 programs); beyond it, a program serves more windows."""
+"""About fifteen loads of an H100 (132 multiprocessors × 2 programs); beyond it, a program serves more windows."""
 MOST_WINDOWS = 8
 """Windows a program: past this, the gathered bias is a small part of the work."""
 
@@ -212,4 +212,6 @@ def why_not(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: T
         return f"the head size is {qkv.shape[5]}; the kernel holds heads of up to 128"
     if not qkv.is_contiguous():
         return "qkv is not contiguous"
+    if qkv.shape[1:].numel() > FURTHEST:
+        return f"an image's q, k and v are more than {FURTHEST} elements; offsets in it have 32 bits"
     return None

@@ -68,6 +68,13 @@ def test_more_sequences_than_are_looked_at_in_one_step(monkeypatch, check):
     check(attention(q, k, v, starts, lengths, 40), per_sequence(q, k, v, starts, lengths), exact)
 
 
+def test_starts_and_lengths_in_any_layout(check):
+    starts, lengths = torch.tensor([[0, 9], [20, 9]])[:, 0], torch.tensor([20]).expand(2)
+    q, k, v = projection(40, 2, 16)
+    exact = per_sequence(q.double(), k.double(), v.double(), starts, lengths)
+    check(attention(q, k, v, starts, lengths, 20), per_sequence(q, k, v, starts, lengths), exact)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 def test_bias_causal_edge_and_scale(shared, causal, check):
@@ -184,6 +191,12 @@ def test_operator_is_registered_soundly():
         ({"q": torch.zeros(3, 1, 32)[..., ::2]}, "not contiguous"),
         ({"scale": -1.0}, "scale is -1.0"),
         ({"bias": torch.zeros(1, 3, 3, requires_grad=True)}, "gradient"),
+        ({"bias": torch.zeros(2, 3, 3)}, "a head, query and key"),
+        ({"bias": torch.zeros(2, 1, 3, 3)}, "a head, query and key"),
+        ({"bias": torch.zeros(1, 3, 2)}, "a head, query and key"),
+        ({"starts": torch.tensor([0], device="meta")}, "indices are on meta"),
+        ({"lengths": torch.tensor([3.0])}, "dtype of indices"),
+        ({"longest": 2**28}, "32 bits"),
     ],
 )
 def test_why_not(change, reason):

@@ -1,6 +1,7 @@
 """The kernels that hold whole rows: norms, GELU, embeddings, patch merging."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from minitrans.kernels import bias_gelu as gelu
 from minitrans.kernels import embedding_layer_norm as embedding
 from minitrans.kernels import layer_norm, merge_layer_norm
+from minitrans.kernels.launch import why_not_here
 from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings
 from transformers.models.swin.modeling_swin import SwinPatchMerging
@@ -57,6 +59,22 @@ def test_rows_in_any_layout():
     x = torch.randn(4, 6, 16).transpose(0, 1)
     weight, bias = torch.randn(2, 16)
     torch.testing.assert_close(layer_norm.layer_norm(x, weight, bias, 1e-5), F.layer_norm(x, (16,), weight, bias))
+    torch.testing.assert_close(gelu.bias_gelu(x, bias), F.gelu(x + bias))
+
+
+def test_weights_that_are_columns_of_something():
+    x, table, ids = torch.randn(3, 16), torch.randn(3, 16), torch.arange(3)
+    weight, bias = torch.randn(16, 2).unbind(1)
+    norm = weight, bias, 1e-5
+    kept = weight.contiguous(), bias.contiguous(), 1e-5
+    quarters = x.view(3, 2, 2, 4)
+    rows = ids, ids, None, table, table, None
+    for kernel, given in (
+        (layer_norm.layer_norm, (x,)),
+        (merge_layer_norm.merge_layer_norm, (quarters,)),
+        (embedding.embedding_layer_norm, rows),
+    ):
+        torch.testing.assert_close(kernel(*given, *norm), kernel(*given, *kept), rtol=0, atol=0)
     torch.testing.assert_close(gelu.bias_gelu(x, bias), F.gelu(x + bias))
 
 
@@ -146,10 +164,26 @@ def test_all_compile_into_one_graph():
     torch.testing.assert_close(compiled(x), everything(x))
 
 
+def embedded(ids, positions):
+    return embedding.why_not(ids, positions, None, *torch.zeros(2, 5, 8), None, *torch.zeros(2, 8), 1e-5)
+
+
+def test_a_kernel_runs_on_one_device():
+    there = [SimpleNamespace(device=torch.device("cuda", i), dtype=torch.half, requires_grad=False) for i in (0, 1)]
+    assert "cuda:0 and cuda:1" in why_not_here(there)
+
+
 @pytest.mark.parametrize(
     ("reason", "found"),
     [
         ("gradient", layer_norm.why_not(torch.zeros(1, 8, requires_grad=True), torch.ones(8), torch.ones(8), 1e-5)),
+        (
+            "broadcasts nothing",
+            layer_norm.why_not(torch.zeros(2, 8), torch.zeros(1, 8), torch.ones(8), torch.ones(8), 1e-5),
+        ),
+        ("broadcasts nothing", embedded(torch.zeros(3).long(), torch.zeros(1).long())),
+        ("dtype of indices", embedded(torch.zeros(3), torch.zeros(3).long())),
+        ("indices are on meta", embedded(torch.zeros(3).long(), torch.zeros(3, device="meta").long())),
         ("float64", gelu.why_not(torch.zeros(1, 8).double(), torch.zeros(8))),
         ("20000 channels", layer_norm.why_not(torch.zeros(1, 20000), 1e-5)),
         ("20000 channels", merge_layer_norm.why_not(torch.zeros(1, 1, 1, 5000), torch.ones(1), torch.ones(1), 1e-5)),

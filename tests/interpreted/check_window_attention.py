@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from minitrans.kernels import window_attention as module
@@ -122,12 +124,20 @@ def test_compiles_into_one_graph():
     torch.testing.assert_close(compiled(*arguments), doubled(*arguments))
 
 
+# What `why_not` asks a tensor for; one of 2³¹ elements would take 9 GB.
+LARGE = SimpleNamespace(
+    device=torch.device("cpu"), dtype=torch.float32, requires_grad=False, is_cuda=False,
+    is_contiguous=lambda: True, shape=torch.Size((1, 4096, 4096, 3, 3, 32)),
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("qkv", "reason"),
     [
         (torch.zeros(1, 7, 7, 3, 1, 160), "head size is 160"),
         (torch.zeros(1, 7, 7, 3, 1, 16, requires_grad=True), "gradient"),
         (torch.zeros(2, 7, 7, 3, 1, 16).transpose(0, 1), "not contiguous"),
+        (LARGE, "32 bits"),
     ],
 )
 def test_why_not(qkv, reason):
