@@ -108,11 +108,12 @@ class Bucket:
 class FrozenModel:
     """What `PretrainedModel.freeze` gives on a GPU: call it as the model itself, without gradients.
 
-    Texts that are padded on their right run in the smallest bucket that holds them. Anything else, and hidden states
-    and attentions, goes to the model, which computes it or says what is wrong with it. Indices may lie on any device;
-    a mask on the GPU costs a synchronisation, one on the CPU none; pinned memory is copied from while the call has
-    already returned. Weights that change in place, as under an optimiser or `load_state_dict`, are seen. Raises RuntimeError once the weights have moved (`.to()`) or the model trains, and
-    ValueError for indices on the CPU that are outside their table.
+    Texts that are padded on their right run in the smallest bucket that holds them. Anything else, and hidden
+    states and attentions, goes to the model, which computes it or says what is wrong with it. Indices may lie on
+    any device; a mask on the GPU costs a synchronisation, one on the CPU none; pinned memory is copied from while
+    the call has already returned. Weights that change in place, as under an optimiser or `load_state_dict`, are
+    seen. Raises RuntimeError once the weights have moved (`.to()`) or the model trains, and ValueError for indices
+    on the CPU that are outside their table.
     """
 
     def __init__(
