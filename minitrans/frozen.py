@@ -44,14 +44,13 @@ class PrepackedModel:
 
     def __init__(self, model: PretrainedModel) -> None:
         _check_mode(model)
-        matrices = [module.weight for module in model.base_model.modules() if type(module) is Linear]
+        matrices = [layer.weight for layer in _linear_layers(model)]
+        prepacked = [ops.prepacked(matrix) for matrix in matrices]
         self.model = copy.deepcopy(model, {id(matrix): matrix for matrix in matrices})
         self.model.engine = "plain"  # no kernel takes prepacked weights
-        for module in self.model.base_model.modules():
-            if type(module) is Linear:
-                matrix = ops.prepacked(module.weight)
-                del module.weight  # torch keeps it from becoming anything but a parameter, which this cannot be
-                module.weight = matrix
+        for layer, matrix in zip(_linear_layers(self.model), prepacked, strict=True):
+            del layer.weight  # torch keeps it from becoming anything but a parameter, which this cannot be
+            layer.weight = matrix
 
     @torch.no_grad()
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -145,6 +144,10 @@ class FrozenModel:
             field, table = TABLES[name]
             ops.check_ids(indices, getattr(self.model.config, field), name, table)
         return bucket.answer(inputs, lengths)
+
+
+def _linear_layers(model: PretrainedModel) -> list[Linear]:
+    return [module for module in model.base_model.modules() if type(module) is Linear]
 
 
 def _check_mode(model: PretrainedModel) -> None:
