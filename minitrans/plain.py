@@ -314,8 +314,8 @@ def _windows(qkv: Tensor, window: int, shift: int, padding: Tensor | None) -> Te
 def _window_weights(windows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The weights (B, down, across, heads, T, T) of the values, and these (B, down, across, heads, T, D).
 
-    Explicit products: on a CPU, scaled_dot_product_attention of so few tokens takes longer (its threads wait for a
-    lock inside the BLAS, a thousand times a call).
+    Explicit products: on a CPU, scaled_dot_product_attention is no quicker for so few tokens (its threads wait for a
+    lock inside the BLAS, a thousand times a call), and needs the windows in the same layout.
     """
     q, k, v = windows.flatten(5, 6).unbind(0)
     # In place: these maps leave the cache, and each copy of them is a pass through memory.
