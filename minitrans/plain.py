@@ -267,57 +267,66 @@ def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Ten
 def window_attention(
     qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None, dropout: float
 ) -> Tensor:
-    windows = _windows(qkv, window, shift, padding)
-    bias, kinds = _window_bias(bias_table, window, shift, *windows.shape[2:4])
+    rows, order = _window_rows(qkv, window, shift, padding)
+    bias, kinds = _window_bias(bias_table, window, shift, *order.shape[2:4])
 
     def attend(bands: slice) -> Tensor:
-        weights, v = _window_weights(windows[:, :, bands], bias if kinds is None else bias[kinds[bands]])
-        mixed = F.dropout(weights, dropout) @ v if dropout else weights @ v
-        # (B, bands, across, heads, window², D) -> (B, bands · window, across · window, heads · D)
-        rows = mixed.unflatten(4, (window, window)).permute(0, 1, 4, 2, 5, 3, 6)
-        return rows.flatten(5).flatten(3, 4).flatten(1, 2)
+        weights, v = _window_weights(rows, order[:, :, bands], bias if kinds is None else bias[kinds[bands]])
+        return F.dropout(weights, dropout) @ v if dropout else weights @ v
 
-    step = windows.shape[2]
+    step = order.shape[2]
     if qkv.device.type == "cpu" and not torch.compiler.is_compiling() and not _recorded(qkv, bias_table, padding):
         # A block's scores and weights are some twice its queries, keys and values.
         step = max(1, _BLOCK_BYTES * step // (3 * qkv.numel() * qkv.element_size()))
-    mixed = [attend(slice(first, first + step)) for first in range(0, windows.shape[2], step)]
-    grid = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
-    if shift:
-        grid = grid.roll((shift, shift), (1, 2))
-    return grid[:, : qkv.shape[1], : qkv.shape[2]]
+    mixed = [attend(slice(first, first + step)) for first in range(0, order.shape[2], step)]
+    windows = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
+    back = _map_order(windows.shape[:4], window, shift, windows.device)[:, : qkv.shape[1], : qkv.shape[2]]
+    return windows.flatten(0, 4).index_select(0, back.flatten()).view(*back.shape[:3], -1)
 
 
 def window_attention_probabilities(
     qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None
 ) -> Tensor:
-    windows = _windows(qkv, window, shift, padding)
-    bias, kinds = _window_bias(bias_table, window, shift, *windows.shape[2:4])
-    weights, _ = _window_weights(windows, bias if kinds is None else bias[kinds])
+    rows, order = _window_rows(qkv, window, shift, padding)
+    bias, kinds = _window_bias(bias_table, window, shift, *order.shape[2:4])
+    weights, _ = _window_weights(rows, order, bias if kinds is None else bias[kinds])
     return weights.flatten(0, 2)
 
 
-def _windows(qkv: Tensor, window: int, shift: int, padding: Tensor | None) -> Tensor:
-    """The windows of the filled and rolled map: (3, B, down, across, heads, window, window, D)."""
-    batch, height, width = qkv.shape[:3]
+def _window_rows(qkv: Tensor, window: int, shift: int, padding: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The rows (·, D) of the filled map, and which of them each window has: (3, B, down, across, heads, T).
+
+    The cut and the roll are the indices' affair: the data moves once, into the order that the products read.
+    """
+    batch, height, width, _, heads, _ = qkv.shape
     down, across = -(-height // window), -(-width // window)
     if (height, width) != (down * window, across * window):
         fill = torch.zeros_like(qkv[0, 0, 0]) if padding is None else padding
         filled = fill.expand(batch, down * window, across * window, *fill.shape).clone()
         filled[:, :height, :width] = qkv
         qkv = filled
+    places = torch.arange(batch * down * across * window**2, device=qkv.device).view(qkv.shape[:3])
     if shift:
-        qkv = qkv.roll((-shift, -shift), (1, 2))
-    return qkv.unflatten(2, (across, window)).unflatten(1, (down, window)).permute(5, 0, 1, 3, 6, 2, 4, 7)
+        places = places.roll((-shift, -shift), (1, 2))
+    places = places.unflatten(2, (across, window)).unflatten(1, (down, window)).transpose(2, 3).flatten(3)
+    parts = torch.arange(3 * heads, device=qkv.device).view(3, 1, 1, 1, heads, 1)
+    return qkv.flatten(0, 4), places[:, :, :, None] * (3 * heads) + parts
 
 
-def _window_weights(windows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _map_order(shape: torch.Size, window: int, shift: int, device: torch.device) -> Tensor:
+    """Which of the windows' rows (B, down, across, heads, T) each position of the filled map has: (B, H, W, heads)."""
+    rows = torch.arange(shape.numel() * window**2, device=device).view(*shape, window, window)
+    places = rows.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2)
+    return places.roll((shift, shift), (1, 2)) if shift else places
+
+
+def _window_weights(rows: Tensor, order: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The weights (B, down, across, heads, T, T) of the values, and these (B, down, across, heads, T, D).
 
     Explicit products: on a CPU, scaled_dot_product_attention is no quicker for so few tokens (its threads wait for a
     lock inside the BLAS, a thousand times a call), and needs the windows in the same layout.
     """
-    q, k, v = windows.flatten(5, 6).unbind(0)
+    q, k, v = rows.index_select(0, order.flatten()).view(*order.shape, -1).unbind(0)
     # In place: these maps leave the cache, and each copy of them is a pass through memory.
     scores = (q @ k.transpose(4, 5)).mul_(q.shape[-1] ** -0.5).add_(bias)
     return scores.softmax(-1), v
