@@ -63,6 +63,16 @@ class ResidualLayerNorm(nn.LayerNorm):
         return ops.residual_layer_norm(x, residual, self.weight, self.bias, self.eps)
 
 
+def by_images(owner: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, width: int) -> Tensor:
+    """`function(images)` of images (B, ...) that it treats one by one, with `width` values of each in between.
+
+    A few at a time, as `ops.in_row_blocks`; but all at once where a module of the `owner` has a hook, which is to see
+    the batch and not its pieces.
+    """
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in owner.modules())
+    return function(images) if hooked else ops.in_row_blocks(function, images, width)
+
+
 class Trace:
     """Hidden states and attentions of the layers, kept where the configuration or the caller asks for them."""
 

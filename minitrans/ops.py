@@ -149,15 +149,15 @@ def feed_forward(
     return plain.feed_forward(rows, up, up_bias, down, down_bias, activation)
 
 
-def in_row_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, width: int, smallest: int = 256) -> Tensor:
+def in_row_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, width: int) -> Tensor:
     """`function(rows)` of rows (T, ...) that `function` treats one by one, `width` values a row in between.
 
-    On a CPU without autograd it runs block after block of at least `smallest` rows, so that what lies between stays
-    in cache and the peak of memory is one block's.
+    On a CPU without autograd it runs block after block of one row or more, so that what lies between stays in cache
+    and the peak of memory is one block's.
     """
     if rows.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(rows)
-    return plain.in_row_blocks(function, rows, width, smallest)
+    return plain.in_row_blocks(function, rows, width, smallest=1)
 
 
 def convolution(

@@ -196,7 +196,7 @@ def test_row_blocks():
 
     with torch.no_grad():
         assert torch.equal(ops.in_row_blocks(double, rows, 10**5), rows * 2)
-    assert max(sizes) == 256
+    assert max(sizes) == (6 << 20) // (4 * 10**5)
     assert sum(sizes) == 2000
     sizes.clear()
     ops.in_row_blocks(double, rows, 10**5)

@@ -217,6 +217,20 @@ def test_blocks_change_nothing(tmp_path, monkeypatch):
             assert_same(ours(pixels), whole, 5e-6)
 
 
+@pytest.mark.parametrize("place", ["embeddings.norm", "stages.0.layers.1", "mergings.0"])
+def test_a_hook_sees_the_batch_and_not_its_blocks(place, tmp_path, monkeypatch):
+    _, ours = pair("SwinModel", tmp_path)
+    monkeypatch.setattr(plain, "_BLOCK_BYTES", 1)
+    batches = []
+    hook = ours.get_submodule(place).register_forward_hook(lambda _, inputs, output: batches.append(output.shape[0]))
+    pixels = images(ours, count=3)
+    with torch.no_grad():
+        seen = ours(pixels)
+        hook.remove()
+        assert_same(ours(pixels), seen, 5e-6)
+    assert batches == [3]
+
+
 # Training
 
 

@@ -80,7 +80,7 @@ class SwinEmbeddings(nn.Module):
     def forward(self, pixels: Tensor, masked: Tensor | None, interpolate: bool) -> Tensor:
         """Images (B, channels, height, width) and which patches are masked (B, H·W) -> (B, H, W, C)."""
         pixels = layers.check_images(pixels, self.projection.in_channels, self.patch, self.projection.weight)
-        x = ops.in_row_blocks(self.project, pixels, pixels[0].numel(), smallest=1)
+        x = layers.by_images(self, self.project, pixels, pixels[0].numel())
         if masked is not None:
             if self.mask_token is None:
                 raise ValueError("bool_masked_pos needs a mask token; make the model with use_mask_token=True.")
@@ -211,11 +211,10 @@ class SwinEncoder(PretrainedModel):
         self.stages = nn.ModuleList(SwinStage(config, index) for index in range(len(config.depths)))
         self.mergings = nn.ModuleList(PatchMerging(size) for size in config.stage_sizes[:-1])
 
-    @staticmethod
-    def by_images(x: Tensor, trace: MapTrace, first: Callable[[Tensor], Tensor], then: Callable) -> Tensor:
+    def by_images(self, x: Tensor, trace: MapTrace, first: Callable[[Tensor], Tensor], then: Callable) -> Tensor:
         """`then(first(x))` of a few images at a time, for the cache's sake; of all where attentions are kept."""
         whole = trace.attentions is not None
-        return then(first(x)) if whole else ops.in_row_blocks(lambda x: then(first(x)), x, 4 * x[0].numel(), 1)
+        return then(first(x)) if whole else layers.by_images(self, lambda x: then(first(x)), x, 4 * x[0].numel())
 
     def initialise(self, path: str) -> None:
         """As every model's, but mask token and positions start at zero."""
