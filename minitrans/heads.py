@@ -29,7 +29,7 @@ from minitrans.outputs import (
     ReconstructionOutput,
 )
 from minitrans.pretrained import PretrainedModel, with_first_rows
-from minitrans.sequences import Sequences
+from minitrans.sequences import Sequences, traced
 
 IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
 
@@ -148,7 +148,7 @@ def _token_labels(labels: Tensor, sequences: Sequences, name: str = "labels") ->
 def _check_classes(labels: Tensor, classes: int) -> Tensor:
     """Labels of classes that exist as int64, checked on the CPU only."""
     labels = _whole(labels)
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+    if labels.device.type == "cpu" and not traced():
         wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
         if wrong.numel():
             raise ValueError(f"A label is {int(wrong[0])}; there are {classes} classes, 0 to {classes - 1}.")

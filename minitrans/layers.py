@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from minitrans import ops
 from minitrans.config import Config
 from minitrans.outputs import States
-from minitrans.sequences import Sequences
+from minitrans.sequences import Sequences, traced
 
 
 class Linear(nn.Linear):
@@ -63,14 +63,20 @@ class ResidualLayerNorm(nn.LayerNorm):
         return ops.residual_layer_norm(x, residual, self.weight, self.bias, self.eps)
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether something is to happen when this very module is called."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(hooks)
+
+
 def by_images(owner: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, width: int) -> Tensor:
     """`function(images)` of images (B, ...) that it treats one by one, with `width` values of each in between.
 
     A few at a time, as `ops.in_row_blocks`; but all at once where a module of the `owner` has a hook, which is to see
     the batch and not its pieces.
     """
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in owner.modules())
-    return function(images) if hooked else ops.in_row_blocks(function, images, width)
+    whole = any(map(hooked, owner.modules()))
+    return function(images) if whole else ops.in_row_blocks(function, images, width)
 
 
 class Trace:
@@ -134,7 +140,11 @@ class FeedForward(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        return ops.feed_forward(rows, self.up.weight, self.up.bias, self.down.weight, self.down.bias, self.activation)
+        if all(type(layer) is Linear and not hooked(layer) for layer in (self.up, self.down)):
+            up, down = self.up, self.down
+            return ops.feed_forward(rows, up.weight, up.bias, down.weight, down.bias, self.activation)
+        # A low-rank adapter, pruning, somebody's hook: more than the weights counts.
+        return self.down(ops.ACTIVATIONS[self.activation](self.up(rows)))
 
 
 def recompute(module: Callable[..., Tensor], *inputs: object) -> Tensor:
@@ -246,7 +256,7 @@ def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device:
             f"attention_mask has the shape {tuple(mask.shape)}; it must be {(batch, length)}, 1 for a token and 0 for "
             "padding."
         )
-    if torch.compiler.is_compiling():
+    if traced():
         return Sequences.from_mask(mask, device)
     mask = mask.cpu()  # once: what the host asks of a mask on a GPU would each time wait for it
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
@@ -312,7 +322,7 @@ def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Te
             f"pixel_values is of {pixels.dtype} on {pixels.device}, the model of {like.dtype} on {like.device}; move "
             "one of them with .to()."
         )
-    checked = pixels.device.type == "cpu" and not torch.compiler.is_compiling()
+    checked = pixels.device.type == "cpu" and not traced()
     if checked and not (pixels.sum().isfinite() or pixels.isfinite().all()):  # the sum is quicker, but may overflow
         raise ValueError("pixel_values holds NaN or infinite numbers.")
     return pixels

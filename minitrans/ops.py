@@ -24,7 +24,7 @@ from torch import Tensor
 
 from minitrans import plain
 from minitrans.plain import ACTIVATIONS as ACTIVATIONS
-from minitrans.sequences import Sequences
+from minitrans.sequences import Sequences, exported, traced
 
 logger = logging.getLogger("minitrans")
 
@@ -77,7 +77,7 @@ def _kernel(
     `objection` is a reason against the kernel that its own `why_not` cannot see.
     """
     wanted = _chosen.name or _known(os.environ.get("MINITRANS_ENGINE", "auto"), "MINITRANS_ENGINE")
-    if wanted == "plain" or (wanted == "auto" and x.device.type == "cpu"):
+    if wanted == "plain" or (wanted == "auto" and (x.device.type == "cpu" or exported())):
         return None
     module, reason = _import(name)
     if module is not None:
@@ -105,7 +105,7 @@ def _say_once(message: str) -> None:
 
 def check_ids(ids: Tensor, size: int, name: str, table: str) -> None:
     """Raise ValueError where an index on the CPU lies outside a table of `size` rows (a GPU checks by itself)."""
-    if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling():
+    if ids.device.type != "cpu" or ids.numel() == 0 or traced():
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:
@@ -155,7 +155,7 @@ def in_row_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, width: int
     On a CPU without autograd it runs block after block of one row or more, so that what lies between stays in cache
     and the peak of memory is one block's.
     """
-    if rows.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if rows.device.type != "cpu" or torch.is_grad_enabled() or traced():
         return function(rows)
     return plain.in_row_blocks(function, rows, width, smallest=1)
 
@@ -169,21 +169,23 @@ def convolution(
     dilation: int = 1,
     activation: str = "linear",
 ) -> Tensor:
-    """activation(b + Σₖ W[:, k] x[t · stride + k · dilation]) of one sequence, channels last, without padding.
+    """activation(b + Σₖ W[:, k] x[t · stride + k · dilation]) within each sequence, channels last, without padding.
 
-    rows (N, C_in), weight (C_out, kernel, C_in), bias (C_out,) -> (⌊(N − (kernel − 1) · dilation − 1) / stride⌋ + 1,
-    C_out). The windows are rows of a view, so that this is one matrix product. `activation` is a key of ACTIVATIONS.
+    rows (..., N, C_in), weight (C_out, kernel, C_in), bias (C_out,) -> (..., ⌊(N − (kernel − 1) · dilation − 1) /
+    stride⌋ + 1, C_out). The windows are rows of a view, so that this is one matrix product. `activation` is a key of
+    ACTIVATIONS.
     """
     span = (weight.shape[1] - 1) * dilation + 1
-    if rows.dim() != 2 or rows.shape[1] != weight.shape[2] or rows.shape[0] < span:
+    if rows.dim() < 2 or rows.shape[-1] != weight.shape[2] or rows.shape[-2] < span:
         raise ValueError(f"convolution takes at least {span} rows of {weight.shape[2]}, not {tuple(rows.shape)}.")
     arguments = (rows, weight, bias, stride, dilation, activation)
-    kernel = _kernel("convolution", *arguments) if weight.shape[2] == 1 else None  # of more channels: a product
+    one = weight.shape[2] == 1 and rows.dim() == 2  # of more channels it is a product; of more sequences, for a trace
+    kernel = _kernel("convolution", *arguments) if one else None
     return (kernel or plain).convolution(*arguments)
 
 
 def group_norm_filter(
-    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int, count: Tensor | None = None
+    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int
 ) -> tuple[Tensor, Tensor]:
     """The weight and bias of the `convolution` that gives a convolution of samples (n, 1) normalised over time.
 
@@ -191,9 +193,8 @@ def group_norm_filter(
     filter's mean is w · m and its variance wᵀ Σ w, with m and Σ the mean and the covariance of the windows x: the
     convolution need not be computed to know them. They are taken in float64 from centred windows. A bias of the
     convolution would drop out. weight and the first result are (C, kernel, 1), γ, β and the second result (C,).
-    Of the samples, the first `count` () matter, all by default.
     """
-    return plain.group_norm_filter(samples, weight, gamma, beta, eps, stride, count)
+    return plain.group_norm_filter(samples, weight, gamma, beta, eps, stride)
 
 
 def grouped_convolution(
@@ -209,7 +210,7 @@ def grouped_convolution(
 
 def spectrum(weight: Tensor) -> Tensor | None:
     """What `grouped_convolution` computes faster with, where it does: on a CPU in float32; None elsewhere."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or torch.compiler.is_compiling():
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or traced():
         return None
     return plain.spectrum(weight)
 

@@ -5,14 +5,15 @@ The functions have the signatures of `minitrans.ops`, which has already checked 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from minitrans.sequences import Sequences
+from minitrans.sequences import Sequences, traced
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -55,7 +56,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     (`python -m pytest benchmarks/test_linear.py`).
     """
     return (
-        not torch.compiler.is_compiling()  # first: the rest cannot be traced
+        not traced()  # first: the rest cannot be traced
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
@@ -64,7 +65,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and not _recorded(x, weight, bias)
         and not torch.is_autocast_enabled("cpu")
         and type(x) is Tensor
-        and not torch.jit.is_tracing()
+        and type(weight) in (Tensor, nn.Parameter)  # no quantised one
     )
 
 
@@ -105,7 +106,7 @@ def feed_forward(
     def whole(block: Tensor) -> Tensor:
         return linear(linear(block, up, up_bias, activation), down, down_bias)
 
-    if rows.device.type != "cpu" or torch.compiler.is_compiling() or _recorded(rows, up, up_bias, down, down_bias):
+    if rows.device.type != "cpu" or traced() or _recorded(rows, up, up_bias, down, down_bias):
         return whole(rows)
     return in_row_blocks(whole, rows, up.shape[0])
 
@@ -113,25 +114,23 @@ def feed_forward(
 def convolution(
     rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str
 ) -> Tensor:
+    if traced():  # whether windows are a view depends on the length, and a trace is to hold for all of them
+        out = F.conv1d(rows.transpose(-2, -1), weight.transpose(1, 2), bias, stride, dilation=dilation)
+        return ACTIVATIONS[activation](out.transpose(-2, -1))
     span = (weight.shape[1] - 1) * dilation + 1
-    windows = rows.unfold(0, span, stride)[..., ::dilation].transpose(1, 2)  # a view; undilated, so is its flattening
-    return linear(windows.flatten(1), weight.flatten(1), bias, activation)
+    windows = rows.unfold(-2, span, stride)[..., ::dilation].transpose(
+        -2, -1
+    )  # a view; undilated, so is its flattening
+    return linear(windows.flatten(-2), weight.flatten(1), bias, activation)
 
 
 def group_norm_filter(
-    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int, count: Tensor | None
+    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int
 ) -> tuple[Tensor, Tensor]:
     windows = samples[:, 0].double().unfold(0, weight.shape[1], stride)
-    if count is None:
-        number: Tensor | int = windows.shape[0]
-        mean = windows.mean(0)
-        centred = windows - mean
-    else:
-        number = (count - weight.shape[1]) // stride + 1
-        real = torch.arange(windows.shape[0], device=windows.device)[:, None] < number
-        mean = torch.where(real, windows, 0).sum(0) / number
-        centred = torch.where(real, windows - mean, 0)
-    covariance = centred.T @ centred / number
+    mean = windows.mean(0)
+    centred = windows - mean
+    covariance = centred.T @ centred / windows.shape[0]
     filters = weight[..., 0].double()
     gain = gamma.double() / (((filters @ covariance) * filters).sum(1) + eps).sqrt()
     shift = beta.double() - gain * (filters @ mean)
@@ -275,7 +274,7 @@ def window_attention(
         return F.dropout(weights, dropout) @ v if dropout else weights @ v
 
     step = order.shape[2]
-    if qkv.device.type == "cpu" and not torch.compiler.is_compiling() and not _recorded(qkv, bias_table, padding):
+    if qkv.device.type == "cpu" and not traced() and not _recorded(qkv, bias_table, padding):
         # A block's scores and weights are some twice its queries, keys and values.
         step = max(1, _BLOCK_BYTES * step // (3 * qkv.numel() * qkv.element_size()))
     mixed = [attend(slice(first, first + step)) for first in range(0, order.shape[2], step)]
@@ -315,7 +314,7 @@ def _window_rows(qkv: Tensor, window: int, shift: int, padding: Tensor | None) -
 
 def _map_order(shape: torch.Size, window: int, shift: int, device: torch.device) -> Tensor:
     """Which of the windows' rows (B, down, across, heads, T) each position of the filled map has: (B, H, W, heads)."""
-    rows = torch.arange(shape.numel() * window**2, device=device).view(*shape, window, window)
+    rows = torch.arange(math.prod(shape) * window**2, device=device).view(*shape, window, window)
     places = rows.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2)
     return places.roll((shift, shift), (1, 2)) if shift else places
 

@@ -255,18 +255,18 @@ class PretrainedModel(nn.Module):
             setattr(self.get_submodule(owner), leaf, self.get_parameter(source))
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The table of word vectors; TypeError for a model without one."""
+        """The table of word vectors; NotImplementedError, as in transformers, for a model without one."""
         return self._text_embeddings().word  # type: ignore[return-value]
 
     def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
-        """Put another table of word vectors in; TypeError for a model without one."""
+        """Put another table of word vectors in; NotImplementedError for a model without one."""
         self._text_embeddings().word = embeddings
         self.tie_weights()
 
     def _text_embeddings(self) -> nn.Module:
         embeddings = getattr(self.base_model, "embeddings", None)
         if not isinstance(getattr(embeddings, "word", None), nn.Embedding):
-            raise TypeError(f"{type(self).__name__} has no table of word vectors.")
+            raise NotImplementedError(f"{type(self).__name__} has no table of word vectors.")
         return embeddings  # type: ignore[return-value]
 
     def get_output_embeddings(self) -> nn.Linear | None:
@@ -299,16 +299,38 @@ class PretrainedModel(nn.Module):
             self.config.pad_token_id = padding
         return table
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
-        """Recompute each layer in the backward pass instead of keeping what it computed."""
-        del gradient_checkpointing_kwargs  # always without re-entrance
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict | None = None, every_n_layers: int = 1, offload: bool = False
+    ) -> None:
+        """Recompute each layer in the backward pass instead of keeping what it computed.
+
+        Raises ValueError for `every_n_layers` and `offload`, which transformers has: here it is each layer, and on
+        its own device.
+        """
+        del activation_checkpointing_kwargs  # always without re-entrance
+        if every_n_layers != 1 or offload:
+            raise ValueError(
+                f"every_n_layers is {every_n_layers} and offload {offload}; every layer is recomputed, and nothing "
+                "offloaded: leave them at 1 and False."
+            )
         for module in self._checkpointed():
             module.gradient_checkpointing = True
 
-    def gradient_checkpointing_disable(self) -> None:
+    def activation_checkpointing_disable(self) -> None:
         """Keep what each layer computed, the default."""
         for module in self._checkpointed():
             module.gradient_checkpointing = False
+
+    def enable_input_require_grads(self) -> None:
+        """Nothing: with frozen inputs too, checkpointing finds the gradients, as it is without re-entrance."""
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **options: Any) -> None:
+        """The older name of `activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """The older name of `activation_checkpointing_disable`."""
+        self.activation_checkpointing_disable()
 
     def _checkpointed(self) -> Iterator[PretrainedModel]:
         return (module for module in self.modules() if isinstance(module, PretrainedModel))

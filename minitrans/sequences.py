@@ -13,6 +13,19 @@ import torch
 from torch import Tensor
 
 
+def traced() -> bool:
+    """Whether torch.compile, torch.export or torch.jit.trace writes the computation down.
+
+    What the host reads from a tensor, or chooses by its values, would then hold for every later input.
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def exported() -> bool:
+    """Whether what is written down is to run elsewhere and for inputs of other shapes, and not by torch.compile."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 @dataclass(frozen=True)
 class Sequences:
     """Where each of B sequences lies in the packed rows, and where each row lay in the batch.
@@ -32,6 +45,8 @@ class Sequences:
     @classmethod
     def full(cls, batch: int, length: int, device: torch.device) -> Sequences:
         """Sequences without padding: B of them, N rows each."""
+        if exported():  # for other sizes, too
+            return cls.padded(torch.full((batch,), length, dtype=torch.int32, device=device), length)
         starts = torch.arange(batch, dtype=torch.int32, device=device) * length
         lengths = torch.full((batch,), length, dtype=torch.int32, device=device)
         spans = tuple((index * length, length) for index in range(batch))
@@ -44,7 +59,7 @@ class Sequences:
         Each sequence stands at the start of its N cells and has one row at least; the rows behind it belong to nobody.
         """
         batch = lengths.shape[0]
-        starts = torch.arange(batch, dtype=torch.int32, device=lengths.device) * length
+        starts = torch.arange(0, batch * length, length, dtype=torch.int32, device=lengths.device)
         return cls((batch, length), starts, lengths, length, None, None)
 
     @classmethod
@@ -55,7 +70,7 @@ class Sequences:
         ValueError where a sequence keeps no cell.
         """
         batch, length = mask.shape
-        if torch.compiler.is_compiling():
+        if traced():
             return cls._reordered(mask.to(device) != 0)
         kept = mask.cpu() != 0
         counts = kept.sum(1).tolist()
@@ -92,8 +107,9 @@ class Sequences:
     def _reordered(cls, kept: Tensor) -> Sequences:
         """As `padded`, for any mask (B, N): real cells first in each sequence. For torch.compile."""
         batch, length = kept.shape
-        starts = torch.arange(batch, dtype=torch.int32, device=kept.device) * length
-        order = torch.argsort(kept.logical_not().to(torch.uint8), dim=1, stable=True)
+        starts = torch.arange(0, batch * length, length, dtype=torch.int32, device=kept.device)
+        columns = torch.arange(length, device=kept.device)
+        order = torch.argsort(torch.where(kept, columns, 2**31 - columns), dim=1)  # ONNX has no stable sort
         cells = (order + starts[:, None]).flatten()
         return cls((batch, length), starts, kept.sum(1, dtype=torch.int32), length, None, cells)
 
@@ -104,10 +120,7 @@ class Sequences:
 
     def row_positions(self) -> Tensor:
         """Each row's column in the batch, (T,) int64."""
-        batch, length = self.shape
-        if self.cells is None:
-            return torch.arange(length, device=self.starts.device).repeat(batch)
-        return self.cells % length
+        return self.pack(torch.arange(self.shape[1], device=self.starts.device).expand(self.shape))
 
     def pack(self, grid: Tensor) -> Tensor:
         """(B, N, ...) -> the rows (T, ...)."""

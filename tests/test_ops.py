@@ -255,6 +255,19 @@ def test_every_kernel_refuses_the_cpu_with_its_reason():
         ops.attention(heads, heads, heads, Sequences.full(1, 2, CPU), dropout=0.1)
 
 
+def test_an_exported_program_has_no_kernels(monkeypatch):
+    """It may run where there is no Triton; only who asks for the engine gets it."""
+    x, one = torch.ones(2, 4, device="meta"), torch.ones(4, device="meta")
+    asked = []
+    monkeypatch.setattr(ops, "_import", lambda name: (asked.append(name), "it is not installed"))
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    assert ops.layer_norm(x, one, one, 1e-5).shape == (2, 4)
+    assert not asked
+    with minitrans.engine("triton"), pytest.raises(RuntimeError, match="layer_norm"):
+        ops.layer_norm(x, one, one, 1e-5)
+    assert asked == ["layer_norm"]
+
+
 def test_a_missing_triton_is_said_once(monkeypatch, caplog):
     """On another device than the CPU: the automatic choice says its reason once, and computes all the same."""
     monkeypatch.setattr(ops, "_import", lambda name: (None, "triton cannot be imported"))

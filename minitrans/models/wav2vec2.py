@@ -7,7 +7,9 @@ becomes packed rows of frames (T, C) clip by clip (`minitrans.audio_layers`), an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +22,7 @@ from minitrans.audio_layers import (
     Downsampling,
     FeatureEncoder,
     PositionalConvolution,
+    check_samples,
     clips_of,
     span_mask,
 )
@@ -38,7 +41,7 @@ from minitrans.layers import (
 )
 from minitrans.outputs import AudioModelOutput, EncodedAudio
 from minitrans.pretrained import PretrainedModel
-from minitrans.sequences import Sequences
+from minitrans.sequences import Sequences, traced
 from minitrans.weights import ChannelsLast, Table
 
 
@@ -325,27 +328,10 @@ class Wav2Vec2Model(PretrainedModel):
         output_hidden_states: bool | None = None,
     ) -> EncodedAudio:
         """What `forward` computes, as packed rows: the heads' input."""
-        clips = clips_of(input_values, attention_mask, self.norm.weight)
-        lengths = [self.features.frames(len(clip)) for clip in clips]
-        if 0 in lengths:
-            short = lengths.index(0)
-            raise ValueError(
-                f"Clip {short} has {len(clips[short])} samples; the first frame takes {self.features.samples(1)}."
-            )
-        width = self.features.frames(input_values.shape[1])
-        counts: Tensor | list[None] = [None] * len(clips)
-        if attention_mask is not None and torch.compiler.is_compiling():
-            counts = attention_mask.to(self.device).sum(1)
-            frames = Sequences.padded(self.features.unbounded_frames(counts).clamp(min=0).int(), width)
-        else:
-            frames = Sequences.from_lengths(lengths, width, self.device)
         trace = Trace(self.config, output_attentions, output_hidden_states)
         checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        if checkpointing:
-            pieces = [recompute(self.features, *clip) for clip in zip(clips, counts, strict=True)]
-        else:
-            pieces = [self.features(*clip) for clip in zip(clips, counts, strict=True)]
-        features = self.projection_norm(torch.cat(pieces))
+        features, frames = self.convolve(input_values, attention_mask, checkpointing)
+        features = self.projection_norm(features)
         rows = self.projection_dropout(self.projection(features))
         rows, masked = self.augment(rows, frames, mask_time_indices)
         rows = rows + self.positions(rows, frames)
@@ -357,6 +343,31 @@ class Wav2Vec2Model(PretrainedModel):
         if self.adapter is not None:
             rows, sequences = self.adapter(rows, frames)
         return EncodedAudio(rows, sequences, None, trace.hidden_states, trace.attentions, features, frames, masked)
+
+    def convolve(
+        self, input_values: Tensor, attention_mask: Tensor | None, checkpointing: bool
+    ) -> tuple[Tensor, Sequences]:
+        """Samples (B, n) -> the frames that the convolutions make of them, as rows (T, C), and where they lie."""
+        check_samples(input_values, attention_mask, self.norm.weight)
+        (batch, samples), width = input_values.shape, self.features.frames(input_values.shape[1])
+        features: Callable[..., Tensor] = self.features.together if traced() else self.features
+        compute = partial(recompute, features) if checkpointing else features
+        if traced():
+            if attention_mask is None:
+                counts = torch.full((batch,), samples, device=self.device)
+                frames = Sequences.full(batch, width, self.device)
+            else:
+                counts = attention_mask.to(self.device).sum(1)
+                frames = Sequences.padded(self.features.unbounded_frames(counts).clamp(min=0).int(), width)
+            return compute(input_values, counts).flatten(0, 1), frames
+        clips = clips_of(input_values, attention_mask)
+        lengths = [self.features.frames(len(clip)) for clip in clips]
+        if 0 in lengths:
+            short = lengths.index(0)
+            raise ValueError(
+                f"Clip {short} has {len(clips[short])} samples; the first frame takes {self.features.samples(1)}."
+            )
+        return torch.cat([compute(clip) for clip in clips]), Sequences.from_lengths(lengths, width, self.device)
 
     def augment(self, rows: Tensor, frames: Sequences, indices: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Rows (T, C) with frames, and in training channels, masked (SpecAugment), and which were asked for (T,).
