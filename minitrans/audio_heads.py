@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import heads, ops
+from minitrans.audio_layers import mean_of_first
 from minitrans.config import Config
 from minitrans.heads import IGNORED, Head
 from minitrans.hub import Repository
 from minitrans.layers import Linear
 from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, ModelOutput, XVectorOutput
+from minitrans.sequences import traced
 from minitrans.weights import PickleCheckpoint, SafetensorsCheckpoint, tensors_of
 
 LANGUAGE = re.compile(r"\.layers\.\d+\.adapter\.|^lm_head\.")  # see `CTC.language_tensors`
@@ -227,8 +229,11 @@ class XVector(LayerSum):
 
     def answer(self, encoded: Encoded, labels: Tensor | None = None) -> ModelOutput:  # type: ignore[override]
         """See `Head`."""
-        clips = self.projector(encoded.rows).split(encoded.sequences.lengths.tolist())
-        vectors = torch.stack([self.statistics(clip) for clip in clips])
+        rows, sequences = self.projector(encoded.rows), encoded.sequences
+        if traced():
+            vectors = self.statistics_together(sequences.unpack(rows), sequences.lengths)
+        else:
+            vectors = torch.stack([self.statistics(clip) for clip in rows.split(sequences.lengths.tolist())])
         embeddings = self.feature_extractor(vectors)
         logits = self.classifier(embeddings)
         loss = None if labels is None else self.loss(logits, labels.flatten())
@@ -236,15 +241,31 @@ class XVector(LayerSum):
 
     def statistics(self, rows: Tensor) -> Tensor:
         """Mean and standard deviation (2C,) over time of the last layer for one clip's frames (N, C)."""
-        config = self.config
-        needed = 2 + sum((k - 1) * d for k, d in zip(config.tdnn_kernel, config.tdnn_dilation, strict=True))
+        needed = 2 + self.lost_frames()
         if len(rows) < needed:
             raise ValueError(f"A clip of {len(rows)} frames has no deviation over time; at least {needed} are needed.")
+        rows = self.time_delays(rows)
+        return torch.cat([rows.mean(0), rows.std(0)])
+
+    def statistics_together(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """`statistics` (B, 2C) of clips (B, N, C), of which the first `counts` (B,) frames are real."""
+        rows, counts = self.time_delays(rows), counts - self.lost_frames()
+        mean = mean_of_first(rows, counts)
+        variance = mean_of_first((rows - mean).square(), counts) * (counts / (counts - 1))[:, None, None]
+        return torch.cat([mean, variance.sqrt()], 2).squeeze(1)
+
+    def lost_frames(self) -> int:
+        """How many frames fewer the last layer gives."""
+        return sum((k - 1) * d for k, d in zip(self.config.tdnn_kernel, self.config.tdnn_dilation, strict=True))
+
+    def time_delays(self, rows: Tensor) -> Tensor:
+        """Frames (..., N, C) through the time-delay layers."""
+        config = self.config
         for layer, kernel, dilation in zip(self.tdnn, config.tdnn_kernel, config.tdnn_dilation, strict=True):
             assert isinstance(layer, Linear)
             weight = layer.weight.unflatten(1, (kernel, -1))
             rows = ops.convolution(rows, weight, layer.bias, dilation=dilation, activation="relu")
-        return torch.cat([rows.mean(0), rows.std(0)])
+        return rows
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean cross entropy of the cosines with the speakers' directions, the right one's less the margin."""

@@ -140,15 +140,15 @@ class GroupNormConvolution(Convolution):
 
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
         """See `Convolution`; the norm is computed as such."""
-        rows = ops.convolution(rows - _mean_of_first(rows, counts), self.weight, None, stride=self.stride)
+        rows = ops.convolution(rows - mean_of_first(rows, counts), self.weight, None, stride=self.stride)
         counts = (counts - self.weight.shape[1]) // self.stride + 1
-        centred = rows - _mean_of_first(rows, counts)
-        variance = _mean_of_first(centred.square(), counts)
+        centred = rows - mean_of_first(rows, counts)
+        variance = mean_of_first(centred.square(), counts)
         normalised = centred * (variance + self.norm.eps).rsqrt() * self.norm.weight + self.norm.bias
         return ops.ACTIVATIONS[self.activation](normalised)
 
 
-def _mean_of_first(rows: Tensor, counts: Tensor) -> Tensor:
+def mean_of_first(rows: Tensor, counts: Tensor) -> Tensor:
     """The mean (B, 1, C) of the first `counts` (B,) of rows (B, N, C)."""
     real = torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
     return torch.where(real[..., None], rows, 0).sum(1, keepdim=True) / counts[:, None, None]
@@ -282,9 +282,18 @@ class Downsampling(nn.Module):
         for layer in self.layers:
             if self.training and self.layerdrop and torch.rand(()) < self.layerdrop:
                 continue
+            width = self.frames(sequences.shape[1])
+            if traced():
+                grid = F.pad(sequences.unpack(rows), (0, 0, 1, 1))
+                rows = F.glu(layer(grid)).flatten(0, 1)
+                sequences = Sequences.padded(self.frames(sequences.lengths), width)
+                continue
             clips = rows.split(sequences.lengths.tolist())
             clips = [F.glu(layer(F.pad(clip, (0, 0, 1, 1)))) for clip in clips]
-            width = (sequences.shape[1] + 2 - self.kernel) // self.stride + 1
             rows = torch.cat(clips)
             sequences = Sequences.from_lengths([len(clip) for clip in clips], width, rows.device)
         return rows, sequences
+
+    def frames(self, frames: Any) -> Any:
+        """How many frames a layer makes of so many."""
+        return (frames + 2 - self.kernel) // self.stride + 1

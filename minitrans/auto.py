@@ -99,10 +99,12 @@ class AutoConfig:
 class AutoClass:
     """What all Auto classes of models share.
 
-    `tasks` are the ends of the class names that serve this Auto class, the first that a family has wins.
+    `tasks` are the ends of the class names that serve this Auto class, the first that a family has wins; `input` is
+    what such a class must take first, where a name's end does not say it.
     """
 
     tasks: ClassVar[tuple[str, ...]]
+    input: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         name = type(self).__name__
@@ -115,8 +117,9 @@ class AutoClass:
         module_name, family = _family(config.model_type, type(config).__name__)
         module = importlib.import_module(module_name)
         for task in cls.tasks:
-            if hasattr(module, f"{family}{task}"):
-                return getattr(module, f"{family}{task}")
+            found = getattr(module, f"{family}{task}", None)
+            if found is not None and cls.input in (None, found.main_input_name):
+                return found
         heads = ", ".join(f"{family}For{task}" for task in module.HEADS)
         raise ValueError(f"{family} has no class for {cls.__name__}; it has {heads}.")
 
@@ -163,6 +166,7 @@ class AutoModelForSequenceClassification(AutoClass):
     """Classes, or numbers, for whole texts."""
 
     tasks = ("ForSequenceClassification",)
+    input = "input_ids"
 
 
 class AutoModelForTokenClassification(AutoClass):
@@ -211,6 +215,7 @@ class AutoModelForAudioClassification(AutoClass):
     """Classes for whole clips."""
 
     tasks = ("ForSequenceClassification",)
+    input = "input_values"
 
 
 class AutoModelForAudioFrameClassification(AutoClass):

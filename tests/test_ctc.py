@@ -187,6 +187,13 @@ def test_calls_equal_transformers(folder, texts, options, sides, tensors):
         )
 
 
+@pytest.mark.parametrize("options", [{}, {"padding": True}, {"padding": "max_length", "max_length": 9}])
+def test_pairs_equal_transformers(folder, options):
+    ours, reference = pair(folder)
+    for texts, pairs in (("AB C", "BA"), (["AB C", "A"], ["C", "BBB A"])):
+        assert_same_encoding(ours(texts, pairs, **options), reference(texts, pairs, **options))
+
+
 def test_a_delimiter_of_several_characters_is_one_token(folder):
     tokenizer, _ = pair(folder, word_delimiter_token="<x>")
     assert tokenizer.tokenize("A B") == ["A", "<x>", "B"]
@@ -309,6 +316,9 @@ BAD = [
     (lambda t: t(5), TypeError, "takes a text"),
     (lambda t: t(["A", None]), TypeError, "NoneType"),
     (lambda t: t([["A", "B"]]), TypeError, "list"),
+    (lambda t: t("A", ["B"]), ValueError, "in one form"),
+    (lambda t: t(["A", "B"], ["A"]), ValueError, "2 texts and 1 pairs"),
+    (lambda t: t("AB", "AB", truncation=True, max_length=3), ValueError, "more than 3 tokens"),
     (lambda t: t("A", padding="longst"), ValueError, "longst"),
     (lambda t: t(["A", "AB"], return_tensors="pt"), ValueError, "padding=True"),
     (lambda t: t.decode([0.5, 1.5]), TypeError, "argmax"),

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 import minitrans
 
 AUTO = torch.export.Dim.AUTO
+LONG = (2, 800), (3, 1177)
 # Transformers' class and configuration, and the shapes of the inputs to write the program with and to run it with.
 MODELS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], tuple[int, ...]]] = {
-    "bert": ("Bert", TINY, (2, 7), (3, 11)),
-    "distilbert": ("DistilBert", {"vocab_size": 97, "dim": 32, "n_layers": 2, "n_heads": 4}, (2, 7), (3, 11)),
-    "swin": ("Swin", TINY_SWIN, (2, 3, 20, 28), (3, 3, 20, 28)),
-    "wav2vec2": ("Wav2Vec2", TINY_WAV2VEC2, (2, 400), (3, 777)),
-    "wav2vec2, layer norm": ("Wav2Vec2", {**TINY_WAV2VEC2, "feat_extract_norm": "layer"}, (2, 400), (3, 777)),
+    "bert": ("BertModel", TINY, (2, 7), (3, 11)),
+    "distilbert": ("DistilBertModel", {"vocab_size": 97, "dim": 32, "n_layers": 2, "n_heads": 4}, (2, 7), (3, 11)),
+    "swin": ("SwinForImageClassification", TINY_SWIN, (2, 3, 20, 28), (3, 3, 20, 28)),
+    "wav2vec2": ("Wav2Vec2Model", TINY_WAV2VEC2, *LONG),
+    "wav2vec2, layer norm": ("Wav2Vec2ForXVector", {**TINY_WAV2VEC2, "feat_extract_norm": "layer"}, *LONG),
+    "wav2vec2, adapter": ("Wav2Vec2Model", {**TINY_WAV2VEC2, "add_adapter": True, "num_adapter_layers": 2}, *LONG),
 }
 PADDED = [name for name in MODELS if name != "swin"]
 
@@ -57,7 +59,9 @@ def traced(model: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> Callab
 
 def onnx(model: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> Callable[..., Tensor]:
     file = folder / "model.onnx"
-    torch.onnx.export(FirstOutput(model).eval(), inputs, file, dynamic_shapes={"inputs": dynamic(inputs)}, verbose=False)
+    torch.onnx.export(
+        FirstOutput(model).eval(), inputs, file, dynamic_shapes={"inputs": dynamic(inputs)}, verbose=False
+    )
     session = onnxruntime.InferenceSession(file)
     names = [x.name for x in session.get_inputs()]
     return lambda *given: torch.from_numpy(
@@ -67,14 +71,15 @@ def onnx(model: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> Callable
 
 def pair(name: str, folder: Path) -> tuple[Any, Any]:
     """The transformers model, every number random, and ours."""
-    family, values, *_ = MODELS[name]
+    published, values, *_ = MODELS[name]
     torch.manual_seed(0)
-    theirs = getattr(transformers, f"{family}Model")(getattr(transformers, f"{family}Config")(**values)).eval()
+    family = getattr(transformers, published)
+    theirs = family(family.config_class(**values)).eval()
     with torch.no_grad():
         for path, parameter in theirs.named_parameters():
             parameter.normal_(1.0 if "norm" in path.lower() and path.endswith("weight") else 0.0, 0.2)
     theirs.save_pretrained(folder)
-    return theirs, minitrans.AutoModel.from_pretrained(folder)
+    return theirs, getattr(minitrans, published).from_pretrained(folder)
 
 
 def given(name: str, shape: tuple[int, ...], padded: bool) -> tuple[Tensor, ...]:

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "frozen": {"ops", "layers", "sequences"},
     "pretrained": {"ops", "weights", "config", "hub", "frozen"},
     "heads": BELOW_MODELS - {"heads"},
-    "audio_heads": BELOW_MODELS,
+    "audio_heads": {*BELOW_MODELS, "audio_layers"},
     "models": {*BELOW_MODELS, "audio_layers", "audio_heads"},
     "processing": {"hub"},
     "auto": {"models", "processing", "config", "hub"},

@@ -567,6 +567,11 @@ def test_heads_that_a_family_does_not_have(tmp_path):
     with pytest.raises(ValueError, match="NextSentencePrediction") as caught:
         minitrans.AutoModelForNextSentencePrediction.from_pretrained(tmp_path)
     one_sentence(caught.value, "DistilBertForMaskedLM", "DistilBertForQuestionAnswering")
+    with pytest.raises(ValueError, match="no class for AutoModelForAudioClassification"):  # texts have the same suffix
+        minitrans.AutoModelForAudioClassification.from_pretrained(tmp_path)
+    sound = minitrans.AutoConfig.for_model("wav2vec2")
+    with pytest.raises(ValueError, match="no class for AutoModelForSequenceClassification"):
+        minitrans.AutoModelForSequenceClassification.from_config(sound)
     with pytest.raises(ImportError, match="DistilBertForNextSentencePrediction"):
         from minitrans import DistilBertForNextSentencePrediction  # noqa: F401
     with pytest.raises(TypeError, match="from_pretrained"):

@@ -132,6 +132,8 @@ def test_a_weight_of_another_class_is_asked_what_a_linear_layer_gives(tmp_path):
             layer.feed_forward.up.weight = nn.Parameter(weight, requires_grad=False)
             assert type(layer.feed_forward.up.weight) is Doubled
         assert relative(ours(**given).last_hidden_state, doubled) <= 1e-6
+    with pytest.raises(ValueError, match="A weight is a Doubled"):
+        ours.freeze()
 
 
 class Examples(torch.utils.data.Dataset):

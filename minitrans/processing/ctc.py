@@ -151,17 +151,28 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         return len(vocab) - before
 
     def __call__(
-        self, text: str | Sequence[str], add_special_tokens: bool = True, padding: bool | str = False,
-        truncation: bool | str | None = None, max_length: int | None = None, pad_to_multiple_of: int | None = None,
-        padding_side: str | None = None, return_attention_mask: bool | None = None, return_tensors: str | None = None,
+        self, text: str | Sequence[str], text_pair: str | Sequence[str] | None = None, add_special_tokens: bool = True,
+        padding: bool | str = False, truncation: bool | str | None = None, max_length: int | None = None,
+        pad_to_multiple_of: int | None = None, padding_side: str | None = None,
+        return_attention_mask: bool | None = None, return_tensors: str | None = None,
     ) -> BatchEncoding:  # fmt: skip
         """Give the `input_ids` (the labels of a model in training) and `attention_mask` of a text or a list of texts.
 
-        CTC puts no tokens around a text, whatever `add_special_tokens` says. Options as for every tokenizer. Raises
-        TypeError for what is no text, ValueError for a character outside the vocabulary where `unk_token` is None.
+        CTC puts no tokens around a text, whatever `add_special_tokens` says, and none between it and its `text_pair`.
+        Options as for every tokenizer. Raises TypeError for what is no text, ValueError for a character outside the
+        vocabulary where `unk_token` is None, for unequal numbers of texts and pairs, and for pairs to truncate.
         """
-        rows = [self._encode(item) for item in (text if isinstance(text, (list, tuple)) else [text])]
+        rows = self._rows(text)
         _, cut, limit = self._limits(padding, truncation, max_length, pad_to_multiple_of)
+        if text_pair is not None:
+            pairs = self._rows(text_pair)
+            if len(pairs) != len(rows) or isinstance(text, str) != isinstance(text_pair, str):
+                raise ValueError(
+                    f"There are {len(rows)} texts and {len(pairs)} pairs; each text has one, in one form."
+                )
+            rows = [row + pair for row, pair in zip(rows, pairs, strict=True)]
+            if cut and limit is not None and max(map(len, rows)) > limit:
+                raise ValueError(f"A text and its pair have more than {limit} tokens; pairs are not truncated here.")
         if cut in ("longest_first", "only_first") and limit:
             rows = [row[:limit] if self.truncation_side == "right" else row[-limit:] for row in rows]
         options = (padding, limit, pad_to_multiple_of, padding_side, return_attention_mask, return_tensors)
@@ -177,6 +188,9 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
     def encode(self, text: str, **options: Any) -> Any:
         """Return the ids of one text; options as in a call."""
         return self(text, **options)["input_ids"]
+
+    def _rows(self, texts: Any) -> list[list[int]]:
+        return [self._encode(text) for text in (texts if isinstance(texts, (list, tuple)) else [texts])]
 
     def _encode(self, text: Any) -> list[int]:
         if not isinstance(text, str):
