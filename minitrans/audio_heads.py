@@ -252,7 +252,7 @@ class XVector(LayerSum):
         rows, counts = self.time_delays(rows), counts - self.lost_frames()
         mean = mean_of_first(rows, counts)
         variance = mean_of_first((rows - mean).square(), counts) * (counts / (counts - 1))[:, None, None]
-        return torch.cat([mean, variance.sqrt()], 2).squeeze(1)
+        return torch.cat([mean, variance.sqrt()], 2).squeeze(1).to(rows.dtype)
 
     def lost_frames(self) -> int:
         """How many frames fewer the last layer gives."""

@@ -140,18 +140,20 @@ class GroupNormConvolution(Convolution):
 
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
         """See `Convolution`; the norm is computed as such."""
-        rows = ops.convolution(rows - mean_of_first(rows, counts), self.weight, None, stride=self.stride)
+        dtype = rows.dtype
+        rows = ops.convolution((rows - mean_of_first(rows, counts)).to(dtype), self.weight, None, stride=self.stride)
         counts = (counts - self.weight.shape[1]) // self.stride + 1
         centred = rows - mean_of_first(rows, counts)
         variance = mean_of_first(centred.square(), counts)
         normalised = centred * (variance + self.norm.eps).rsqrt() * self.norm.weight + self.norm.bias
-        return ops.ACTIVATIONS[self.activation](normalised)
+        return ops.ACTIVATIONS[self.activation](normalised.to(dtype))
 
 
 def mean_of_first(rows: Tensor, counts: Tensor) -> Tensor:
-    """The mean (B, 1, C) of the first `counts` (B,) of rows (B, N, C)."""
+    """The mean (B, 1, C) of the first `counts` (B,) of rows (B, N, C), in float32 at least: sums may leave float16."""
     real = torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
-    return torch.where(real[..., None], rows, 0).sum(1, keepdim=True) / counts[:, None, None]
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    return torch.where(real[..., None], rows, 0).sum(1, keepdim=True, dtype=wide) / counts[:, None, None]
 
 
 FIRST_AND_OTHERS = {

@@ -276,6 +276,25 @@ def test_group_norm_from_the_covariance_is_as_exact_as_float32() -> None:
         assert relative(found.double(), expected) < 5e-6, name
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_group_norm_of_clips_together_is_that_of_each(dtype) -> None:
+    """As a traced model computes it, with noise for padding; sums over a clip exceed what float16 holds."""
+    torch.manual_seed(0)
+    layer = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).features.layers[0].to(dtype)
+    layer.weight.mul_(20)
+    clips, counts = torch.randn(3, 48_000), torch.tensor([48_000, 30_000, 400])
+    clips[1] += 5
+    exact, weight = clips.to(dtype).double(), layer.weight.double().transpose(1, 2)
+    found = layer.together(clips.to(dtype)[..., None], counts).double()
+    for clip, count, rows in zip(exact, counts.tolist(), found, strict=True):
+        frames = torch.nn.functional.conv1d(clip[None, None, :count], weight, stride=layer.stride)
+        assert frames.square().sum() > (65504 if count > 400 else 0)
+        norm = torch.nn.functional.group_norm(frames, frames.shape[1], eps=layer.norm.eps)
+        expected = torch.nn.functional.gelu(norm)[0].T
+        assert relative(rows[: len(expected)], expected) <= 4 * torch.finfo(dtype).eps + 4e-6
+
+
 def test_positions_follow_their_parameters() -> None:
     """The filter is kept between calls, and made anew once a parameter is another, however it was changed."""
     torch.manual_seed(0)
