@@ -411,8 +411,7 @@ class MaskedImageModeling(Head):
 
     def answer(self, encoded: EncodedImages) -> ModelOutput:  # type: ignore[override]
         """See `Head`."""
-        squares = ops.linear(encoded.grid, self.decoder.weight.flatten(1), self.decoder.bias)
-        restored = F.pixel_shuffle(channels_first(squares), self.config.encoder_stride)
+        restored = F.pixel_shuffle(self.decoder(channels_first(encoded.grid)), self.config.encoder_stride)
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)
         return ReconstructionOutput(loss, restored, **encoded.kept)
 

@@ -69,6 +69,17 @@ def hooked(module: nn.Module) -> bool:
     return any(hooks)
 
 
+def lookup(module: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor, int | None]:
+    """A table of vectors, the indices (T,) to look up in it, and its row without gradient.
+
+    They are the module's own, unless more than its table counts: an adapter, somebody's hook. Then it is called, and
+    the table is what it gives.
+    """
+    if type(module) in (nn.Embedding, Embedding) and not hooked(module):
+        return module.weight, ids, module.padding_idx  # type: ignore[return-value]
+    return module(ids), torch.arange(ids.shape[0], device=ids.device), None
+
+
 def by_images(owner: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, width: int) -> Tensor:
     """`function(images)` of images (B, ...) that it treats one by one, with `width` values of each in between.
 

@@ -22,6 +22,7 @@ from minitrans.layers import (
     Linear,
     SelfAttention,
     Trace,
+    lookup,
     pack_indices,
     pack_text,
     run_layers,
@@ -77,8 +78,10 @@ class BertEmbeddings(nn.Module):
 
     def forward(self, words: Tensor, table: Tensor | None, positions: Tensor, types: Tensor) -> Tensor:
         """Indices (T,) -> rows (T, C); words are looked up in `table` where it is given."""
-        word, padding = (self.word.weight, self.word.padding_idx) if table is None else (table, None)
-        position, token_type, norm = self.position.weight, self.token_type.weight, self.norm
+        word, words, padding = lookup(self.word, words) if table is None else (table, words, None)
+        position, positions, _ = lookup(self.position, positions)
+        token_type, types, _ = lookup(self.token_type, types)
+        norm = self.norm
         rows = ops.embedding_layer_norm(
             words, positions, types, word, position, token_type, norm.weight, norm.bias, norm.eps, padding
         )

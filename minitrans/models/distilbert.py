@@ -15,7 +15,17 @@ from torch import Tensor, nn
 from minitrans import heads, ops
 from minitrans.config import Config, Count, Positive, Rate, Size
 from minitrans.heads import Row
-from minitrans.layers import AddLayerNorm, Embedding, FeedForward, Linear, SelfAttention, Trace, pack_text, run_layers
+from minitrans.layers import (
+    AddLayerNorm,
+    Embedding,
+    FeedForward,
+    Linear,
+    SelfAttention,
+    Trace,
+    lookup,
+    pack_text,
+    run_layers,
+)
 from minitrans.outputs import BaseModelOutput, Encoded
 from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
@@ -64,8 +74,9 @@ class DistilBertEmbeddings(nn.Module):
 
     def forward(self, words: Tensor, table: Tensor | None, positions: Tensor) -> Tensor:
         """Indices (T,) -> rows (T, C); words are looked up in `table` where it is given."""
-        word, padding = (self.word.weight, self.word.padding_idx) if table is None else (table, None)
-        position, norm = self.position.weight, self.norm
+        word, words, padding = lookup(self.word, words) if table is None else (table, words, None)
+        position, positions, _ = lookup(self.position, positions)
+        norm = self.norm
         rows = ops.embedding_layer_norm(
             words, positions, None, word, position, None, norm.weight, norm.bias, norm.eps, padding
         )

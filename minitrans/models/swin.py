@@ -68,9 +68,9 @@ class SwinEmbeddings(nn.Module):
 
     def __init__(self, config: SwinConfig, use_mask_token: bool) -> None:
         super().__init__()
-        size, self.patch = config.embed_dim, pair(config.patch_size)
+        size, self.patch, self.channels = config.embed_dim, pair(config.patch_size), config.num_channels
         self.grid = tuple(side // patch for side, patch in zip(pair(config.image_size), self.patch, strict=True))
-        self.projection = nn.Conv2d(config.num_channels, size, self.patch, self.patch)
+        self.projection = nn.Conv2d(self.channels, size, self.patch, self.patch)
         self.norm = LayerNorm(size)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size)) if use_mask_token else None
         positions = torch.zeros(1, self.grid[0] * self.grid[1], size)
@@ -79,7 +79,7 @@ class SwinEmbeddings(nn.Module):
 
     def forward(self, pixels: Tensor, masked: Tensor | None, interpolate: bool) -> Tensor:
         """Images (B, channels, height, width) and which patches are masked (B, H·W) -> (B, H, W, C)."""
-        pixels = layers.check_images(pixels, self.projection.in_channels, self.patch, self.projection.weight)
+        pixels = layers.check_images(pixels, self.channels, self.patch, self.norm.weight)
         x = layers.by_images(self, self.project, pixels, pixels[0].numel())
         if masked is not None:
             if self.mask_token is None:
@@ -94,6 +94,8 @@ class SwinEmbeddings(nn.Module):
         down, across = self.patch
         if pixels.shape[2] % down or pixels.shape[3] % across:
             pixels = F.pad(pixels, (0, -pixels.shape[3] % across, 0, -pixels.shape[2] % down))
+        if type(self.projection) is not nn.Conv2d or layers.hooked(self.projection):
+            return self.norm(self.projection(pixels).permute(0, 2, 3, 1))
         patches = pixels.unflatten(3, (-1, across)).unflatten(2, (-1, down)).permute(0, 2, 4, 1, 3, 5).flatten(3)
         return self.norm(ops.linear(patches, self.projection.weight.flatten(1), self.projection.bias))
 
