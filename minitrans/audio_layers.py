@@ -286,14 +286,13 @@ class Downsampling(nn.Module):
                 continue
             width = self.frames(sequences.shape[1])
             if traced():
-                grid = F.pad(sequences.unpack(rows), (0, 0, 1, 1))
-                rows = F.glu(layer(grid)).flatten(0, 1)
+                rows = F.glu(layer(F.pad(sequences.unpack(rows), (0, 0, 1, 1)))).flatten(0, 1)
                 sequences = Sequences.padded(self.frames(sequences.lengths), width)
-                continue
-            clips = rows.split(sequences.lengths.tolist())
-            clips = [F.glu(layer(F.pad(clip, (0, 0, 1, 1)))) for clip in clips]
-            rows = torch.cat(clips)
-            sequences = Sequences.from_lengths([len(clip) for clip in clips], width, rows.device)
+            else:
+                clips = rows.split(sequences.lengths.tolist())
+                clips = [F.glu(layer(F.pad(clip, (0, 0, 1, 1)))) for clip in clips]
+                rows = torch.cat(clips)
+                sequences = Sequences.from_lengths([len(clip) for clip in clips], width, rows.device)
         return rows, sequences
 
     def frames(self, frames: Any) -> Any:

@@ -69,13 +69,20 @@ def hooked(module: nn.Module) -> bool:
     return any(hooks)
 
 
+def only_weights(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether to have a module's weights is to have all of it.
+
+    It is not so for another class than `kinds`, as an adapter or pruning puts there, nor where somebody has a hook.
+    """
+    return type(module) in kinds and not hooked(module)
+
+
 def lookup(module: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor, int | None]:
     """A table of vectors, the indices (T,) to look up in it, and its row without gradient.
 
-    They are the module's own, unless more than its table counts: an adapter, somebody's hook. Then it is called, and
-    the table is what it gives.
+    They are the module's own, unless more than its table counts; then it is called, and the table is what it gives.
     """
-    if type(module) in (nn.Embedding, Embedding) and not hooked(module):
+    if only_weights(module, nn.Embedding, Embedding):
         return module.weight, ids, module.padding_idx  # type: ignore[return-value]
     return module(ids), torch.arange(ids.shape[0], device=ids.device), None
 
@@ -86,8 +93,10 @@ def by_images(owner: nn.Module, function: Callable[[Tensor], Tensor], images: Te
     A few at a time, as `ops.in_row_blocks`; but all at once where a module of the `owner` has a hook, which is to see
     the batch and not its pieces.
     """
-    whole = any(map(hooked, owner.modules()))
-    return function(images) if whole else ops.in_row_blocks(function, images, width)
+    # Who has a hook is asked last: there are hundreds of modules.
+    if traced() or len(images) == 1 or any(map(hooked, owner.modules())):
+        return function(images)
+    return ops.in_row_blocks(function, images, width)
 
 
 class Trace:
@@ -151,11 +160,10 @@ class FeedForward(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        if all(type(layer) is Linear and not hooked(layer) for layer in (self.up, self.down)):
-            up, down = self.up, self.down
+        up, down = self.up, self.down
+        if only_weights(up, Linear) and only_weights(down, Linear):
             return ops.feed_forward(rows, up.weight, up.bias, down.weight, down.bias, self.activation)
-        # A low-rank adapter, pruning, somebody's hook: more than the weights counts.
-        return self.down(ops.ACTIVATIONS[self.activation](self.up(rows)))
+        return down(ops.ACTIVATIONS[self.activation](up(rows)))
 
 
 def recompute(module: Callable[..., Tensor], *inputs: object) -> Tensor:

@@ -125,7 +125,7 @@ def prepacked(weight: Tensor) -> Tensor:
     Without it, every call brings the weight into that order first, which matters where the rows are few. For float32
     on a CPU; raises ValueError otherwise.
     """
-    if type(weight) not in (Tensor, torch.nn.Parameter):
+    if type(weight) not in plain.ORDINARY:
         raise ValueError(f"A weight is a {type(weight).__name__}; what is quantised cannot be prepacked as well.")
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         dtype = str(weight.dtype).removeprefix("torch.")

@@ -37,6 +37,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
 }
 
+# The classes of a weight that is its numbers; what is quantised has another.
+ORDINARY = (Tensor, nn.Parameter)
 # An intermediate beyond this size leaves the cache, and past 32 MiB glibc maps it afresh each time.
 _BLOCK_BYTES = 6 << 20
 _SMALLEST_BLOCK = 256  # rows; below it the matrix products lose more than the cache gives
@@ -65,7 +67,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and not _recorded(x, weight, bias)
         and not torch.is_autocast_enabled("cpu")
         and type(x) is Tensor
-        and type(weight) in (Tensor, nn.Parameter)  # no quantised one
+        and type(weight) in ORDINARY
     )
 
 
@@ -115,12 +117,9 @@ def convolution(
     rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str
 ) -> Tensor:
     if traced():  # whether windows are a view depends on the length, and a trace is to hold for all of them
-        out = F.conv1d(rows.transpose(-2, -1), weight.transpose(1, 2), bias, stride, dilation=dilation)
-        return ACTIVATIONS[activation](out.transpose(-2, -1))
+        return ACTIVATIONS[activation](F.conv1d(rows.mT, weight.mT, bias, stride, dilation=dilation).mT)
     span = (weight.shape[1] - 1) * dilation + 1
-    windows = rows.unfold(-2, span, stride)[..., ::dilation].transpose(
-        -2, -1
-    )  # a view; undilated, so is its flattening
+    windows = rows.unfold(-2, span, stride)[..., ::dilation].mT  # a view; undilated, so is its flattening
     return linear(windows.flatten(-2), weight.flatten(1), bias, activation)
 
 

@@ -6,7 +6,7 @@ layer but attention needs to know; padding costs nothing, and a sequence gives t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -45,10 +45,10 @@ class Sequences:
     @classmethod
     def full(cls, batch: int, length: int, device: torch.device) -> Sequences:
         """Sequences without padding: B of them, N rows each."""
-        if exported():  # for other sizes, too
-            return cls.padded(torch.full((batch,), length, dtype=torch.int32, device=device), length)
-        starts = torch.arange(batch, dtype=torch.int32, device=device) * length
         lengths = torch.full((batch,), length, dtype=torch.int32, device=device)
+        if exported():  # for other sizes, too
+            return cls.padded(lengths, length)
+        starts = torch.arange(batch, dtype=torch.int32, device=device) * length
         spans = tuple((index * length, length) for index in range(batch))
         return cls((batch, length), starts, lengths, length, spans, None)
 
@@ -59,6 +59,7 @@ class Sequences:
         Each sequence stands at the start of its N cells and has one row at least; the rows behind it belong to nobody.
         """
         batch = lengths.shape[0]
+        # No product: ONNX has none of a tensor and a length that is traced.
         starts = torch.arange(0, batch * length, length, dtype=torch.int32, device=lengths.device)
         return cls((batch, length), starts, lengths, length, None, None)
 
@@ -105,13 +106,11 @@ class Sequences:
 
     @classmethod
     def _reordered(cls, kept: Tensor) -> Sequences:
-        """As `padded`, for any mask (B, N): real cells first in each sequence. For torch.compile."""
-        batch, length = kept.shape
-        starts = torch.arange(0, batch * length, length, dtype=torch.int32, device=kept.device)
-        columns = torch.arange(length, device=kept.device)
+        """As `padded`, for any mask (B, N): real cells first in each sequence. For a trace."""
+        padded = cls.padded(kept.sum(1, dtype=torch.int32), kept.shape[1])
+        columns = torch.arange(kept.shape[1], device=kept.device)
         order = torch.argsort(torch.where(kept, columns, 2**31 - columns), dim=1)  # ONNX has no stable sort
-        cells = (order + starts[:, None]).flatten()
-        return cls((batch, length), starts, kept.sum(1, dtype=torch.int32), length, None, cells)
+        return replace(padded, cells=(order + padded.starts[:, None]).flatten())
 
     @property
     def ragged(self) -> bool:

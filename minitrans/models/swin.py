@@ -94,7 +94,7 @@ class SwinEmbeddings(nn.Module):
         down, across = self.patch
         if pixels.shape[2] % down or pixels.shape[3] % across:
             pixels = F.pad(pixels, (0, -pixels.shape[3] % across, 0, -pixels.shape[2] % down))
-        if type(self.projection) is not nn.Conv2d or layers.hooked(self.projection):
+        if not layers.only_weights(self.projection, nn.Conv2d):
             return self.norm(self.projection(pixels).permute(0, 2, 3, 1))
         patches = pixels.unflatten(3, (-1, across)).unflatten(2, (-1, down)).permute(0, 2, 4, 1, 3, 5).flatten(3)
         return self.norm(ops.linear(patches, self.projection.weight.flatten(1), self.projection.bias))
