@@ -59,8 +59,8 @@ class Sequences:
         Each sequence stands at the start of its N cells and has one row at least; the rows behind it belong to nobody.
         """
         batch = lengths.shape[0]
-        # No product: ONNX has none of a tensor and a length that is traced.
-        starts = torch.arange(0, batch * length, length, dtype=torch.int32, device=lengths.device)
+        # Of two tensors: ONNX has no product of one and a length that is traced.
+        starts = torch.arange(batch, dtype=torch.int32, device=lengths.device) * torch.full_like(lengths, length)
         return cls((batch, length), starts, lengths, length, None, None)
 
     @classmethod
