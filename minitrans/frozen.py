@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minitrans import ops
-from minitrans.layers import Linear
+from minitrans.layers import Linear, QueryKeyValue, hooked, is_plain
 from minitrans.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -44,13 +44,18 @@ class PrepackedModel:
 
     def __init__(self, model: PretrainedModel) -> None:
         _check_mode(model)
-        matrices = [layer.weight for layer in _linear_layers(model)]
-        prepacked = [ops.prepacked(matrix) for matrix in matrices]
+        prepacked = [(ops.prepacked(matrix), bias) for _, matrix, bias in _products(model.base_model)]
+        matrices = [layer.weight for module, *_ in _products(model.base_model) for layer in _linear_layers(module)]
         self.model = copy.deepcopy(model, {id(matrix): matrix for matrix in matrices})
         self.model.engine = "plain"  # no kernel takes prepacked weights
-        for layer, matrix in zip(_linear_layers(self.model), prepacked, strict=True):
-            del layer.weight  # torch keeps it from becoming anything but a parameter, which this cannot be
-            layer.weight = matrix
+        copies = [module for module, *_ in _products(self.model.base_model)]
+        for module, (matrix, bias) in zip(copies, prepacked, strict=True):
+            for layer in _linear_layers(module):
+                del layer.weight  # torch keeps it from becoming anything but a parameter, which this cannot be
+            if isinstance(module, QueryKeyValue):
+                module.prepacked = matrix, None if bias is None else bias.clone()
+            else:
+                module.weight = matrix  # type: ignore[assignment]
 
     @torch.no_grad()
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -146,8 +151,20 @@ class FrozenModel:
         return bucket.answer(inputs, lengths)
 
 
-def _linear_layers(model: PretrainedModel) -> list[Linear]:
-    return [module for module in model.base_model.modules() if type(module) is Linear]
+def _products(module: nn.Module) -> Iterator[tuple[nn.Module, Tensor, Tensor | None]]:
+    """Each matrix product of a backbone: a linear layer, or queries, keys and values at once, its weight and bias."""
+    for child in module.children():
+        joined = child.joined() if isinstance(child, QueryKeyValue) and not hooked(child) else None
+        if joined is not None:
+            yield child, *joined
+        elif is_plain(child, Linear):
+            yield child, child.weight, child.bias  # type: ignore[misc]
+        else:
+            yield from _products(child)
+
+
+def _linear_layers(module: nn.Module) -> list[nn.Module]:
+    return module.layers() if isinstance(module, QueryKeyValue) else [module]
 
 
 def _check_mode(model: PretrainedModel) -> None:
