@@ -77,17 +77,15 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 def hooked(module: nn.Module) -> bool:
     """Whether something more is to happen when this very module is called."""
-    state = module.__dict__
-    return bool(any(state[kind] for kind in _HOOKS) or "forward" in state or any(_GLOBAL_HOOKS))
-
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = (
-    torch_modules._global_forward_hooks,
-    torch_modules._global_forward_pre_hooks,
-    torch_modules._global_backward_hooks,
-    torch_modules._global_backward_pre_hooks,
-)
+    state = module.__dict__  # written out, as it is asked dozens of times a forward pass
+    return bool(
+        state["_forward_hooks"]
+        or state["_forward_pre_hooks"]
+        or state["_backward_hooks"]
+        or state["_backward_pre_hooks"]
+        or "forward" in state
+        or torch_modules._has_any_global_hook()
+    )
 
 
 def has_hooks(model: nn.Module) -> bool:
@@ -96,7 +94,7 @@ def has_hooks(model: nn.Module) -> bool:
     There are hundreds of modules: a no holds until somebody registers another hook, which torch counts.
     """
     count = RemovableHandle.next_id
-    if model.__dict__.get("_without_hooks") == count and not any(_GLOBAL_HOOKS):
+    if model.__dict__.get("_without_hooks") == count and not torch_modules._has_any_global_hook():
         return False
     stack = [model]
     while stack:
@@ -215,6 +213,7 @@ class QueryKeyValue(Module):
         for name in order:
             self.add_module(name, Linear(size, size, bias=bias))
         self._joined: tuple[Tensor, Tensor | None] | None = None
+        self._places: list[tuple] = []  # of the weights and biases in memory when they were joined
         self.prepacked: tuple[Tensor, Tensor | None] | None = None  # see `minitrans.frozen`
         self.join()
 
@@ -229,27 +228,28 @@ class QueryKeyValue(Module):
         if not all(is_plain(layer, Linear) for layer in layers):
             return
         for name in ("weight", "bias"):
-            tensors = [getattr(layer, name) for layer in layers]
+            tensors = [layer._parameters[name] for layer in layers]
             kinds = {(type(x), x.dtype, x.device, x.shape) for x in tensors if x is not None}
             if len(kinds) == 1 and type(tensors[0]) is nn.Parameter and tensors[0].device.type != "meta":
                 if _whole(tensors) is None:
-                    whole = torch.cat([tensor.detach() for tensor in tensors])
+                    whole = torch.cat([tensor.detach() for tensor in tensors])  # type: ignore[union-attr]
                     for tensor, part in zip(tensors, whole.chunk(len(tensors)), strict=True):
-                        tensor.data = part
+                        tensor.data = part  # type: ignore[union-attr]
 
     def joined(self) -> tuple[Tensor, Tensor | None] | None:
         """The weights (3C, C) and biases (3C,) as one matrix each, None where they do not lie so any more."""
-        layers = self.layers()
-        if not all(is_plain(layer, Linear) for layer in layers):
-            return None
-        weights, biases = ([layer._parameters[name] for layer in layers] for name in ("weight", "bias"))
-        if self._joined is None or not _are_parts(weights, self._joined[0]):
-            whole, bias = _whole(weights), _whole(biases)
-            if whole is None or (bias is None) != (biases[0] is None):
+        places = []
+        for name in self.parts:
+            layer = self._modules[name]
+            if not is_plain(layer, Linear):  # type: ignore[arg-type]
                 return None
-            self._joined = whole, bias
-        if self._joined[1] is not None and not _are_parts(biases, self._joined[1]):
-            return None
+            weight, bias = layer._parameters["weight"], layer._parameters["bias"]  # type: ignore[union-attr]
+            places.append((weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.dtype))
+        if self._joined is None or self._places != places:
+            weights, biases = ([x._parameters[name] for x in self.layers()] for name in ("weight", "bias"))
+            whole, bias = _whole(weights), _whole(biases)
+            self._joined = None if whole is None or (bias is None) != (biases[0] is None) else (whole, bias)
+            self._places = places
         return self._joined
 
     def forward(self, x: Tensor) -> Tensor:
@@ -278,25 +278,18 @@ class QueryKeyValue(Module):
         self.join()  # torch copies each parameter by itself
 
 
-def _are_parts(tensors: list[Tensor | None], whole: Tensor) -> bool:
-    """Whether tensors are the memory of `whole`, one after the other."""
-    place, step = whole.data_ptr(), whole.nbytes // len(tensors)
-    return all(x is not None and x.data_ptr() == place + i * step for i, x in enumerate(tensors)) and (
-        tensors[0] is not None and tensors[0].dtype == whole.dtype
-    )
-
-
 def _whole(tensors: list[Tensor | None]) -> Tensor | None:
     """The tensor that others are equal parts of along dimension 0, None where they do not lie so."""
     first = tensors[0]
     if first is None or any(type(x) is not nn.Parameter or x.shape != first.shape for x in tensors):
         return None
-    size = (len(tensors) * first.shape[0], *first.shape[1:])
-    if first.device.type == "meta" or first.untyped_storage().nbytes() < len(tensors) * first.nbytes:
+    if first.device.type == "meta" or not first.is_contiguous():
         return None
-    whole = first.detach().as_strided(size, first.stride())
-    inside = first.is_contiguous() and _are_parts(tensors, whole)
-    return whole if inside and len({x.untyped_storage().data_ptr() for x in tensors if x is not None}) == 1 else None
+    storage, start = first.untyped_storage().data_ptr(), first.data_ptr()
+    for index, x in enumerate(tensors):
+        if x.untyped_storage().data_ptr() != storage or x.data_ptr() != start + index * first.nbytes:  # type: ignore
+            return None
+    return first.detach().as_strided((len(tensors) * first.shape[0], *first.shape[1:]), first.stride())
 
 
 class SelfAttention(Module):
@@ -308,16 +301,16 @@ class SelfAttention(Module):
         super().__init__()
         if hidden_size % num_heads:
             raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
-        self.num_heads = num_heads
+        self.num_heads, self.head_size = num_heads, hidden_size // num_heads
         self.dropout = dropout
         self.qkv = QueryKeyValue(hidden_size, order=order)
         self.out = Linear(hidden_size, hidden_size)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        q, k, v = self.qkv(rows).flatten(0, -2).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
+        q, k, v = self.qkv(rows).view(-1, 3, self.num_heads, self.head_size).unbind(1)
         mixed = trace.attend(q, k, v, sequences, self.dropout if self.training else 0.0)
-        return self.out(mixed.flatten(1).unflatten(0, rows.shape[:-1]))
+        return self.out(mixed.reshape(rows.shape))
 
 
 class FeedForward(Module):

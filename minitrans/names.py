@@ -115,6 +115,9 @@ class Module(nn.Module):
     """A module that answers to the published names of its parts, besides its own names for them."""
 
     def __getattr__(self, name: str) -> Any:
+        modules = self.__dict__["_modules"]  # first, as nearly every question is for one of them
+        if name in modules:
+            return modules[name]
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -64,6 +64,11 @@ def on_this_engine(function: Callable[..., X]) -> Callable[..., X]:
     return function if chosen is None else run
 
 
+def chosen_engine() -> str:
+    """The engine that is chosen for this thread, or else by the environment; "auto" where none is."""
+    return _chosen.name or _known(os.environ.get("MINITRANS_ENGINE", "auto"), "MINITRANS_ENGINE")
+
+
 def _known(name: str, source: str) -> str:
     if name not in ENGINES:
         raise ValueError(f"{source} is {name!r}; it must be one of {', '.join(ENGINES)}.")
@@ -77,7 +82,7 @@ def _kernel(
 
     `objection` is a reason against the kernel that its own `why_not` cannot see.
     """
-    wanted = _chosen.name or _known(os.environ.get("MINITRANS_ENGINE", "auto"), "MINITRANS_ENGINE")
+    wanted = chosen_engine()
     if wanted == "plain" or (wanted == "auto" and (x.device.type == "cpu" or exported())):
         return None
     module, reason = _import(name)

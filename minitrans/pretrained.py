@@ -87,8 +87,11 @@ class PretrainedModel(Published):
         """Run the model on its engine; where a hook is to see its modules, these get the batch with its padding."""
         if self._inputs is not None and not kwargs.keys() <= self._inputs:
             kwargs = self._without_effect(kwargs, self._inputs)
-        with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
-            if traced() or not has_hooks(self):
+        if traced():  # a compiler need not follow what only saves time
+            with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
+                return super().__call__(*args, **kwargs)
+        with ops.engine(ops.chosen_engine() if self.engine == "auto" else self.engine):
+            if not has_hooks(self):
                 return super().__call__(*args, **kwargs)
             with grid_layout():
                 return super().__call__(*args, **kwargs)
