@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -81,11 +82,19 @@ class CTC(AudioHead):
         return loaded
 
     @torch.no_grad()
-    def load_adapter(self, target_lang: str) -> None:
+    def load_adapter(  # type: ignore[override]
+        self, target_lang: str | Path, force_load: bool = True, **options: Any
+    ) -> None:
         """Take a language's weights, and the size of its vocabulary, from `adapter.<language>.safetensors` or `.bin`.
 
-        Raises FileNotFoundError where the checkpoint has no such file, ValueError where the file does not fit.
+        A language that is loaded already is loaded again unless `force_load=False`. A folder is a LoRA, as for every
+        model. Raises FileNotFoundError where the checkpoint has no such file, ValueError where the file does not fit.
         """
+        if Path(target_lang).is_dir():
+            super().load_adapter(target_lang, **options)
+            return
+        if target_lang == self.target_lang and not force_load:
+            return
         if self.repository is None or self.config.adapter_attn_dim is None:
             raise ValueError("A language is loaded into what from_pretrained made, and needs adapter_attn_dim.")
         files = [f"adapter.{target_lang}.{ending}" for ending in ("safetensors", "bin")]
@@ -105,11 +114,23 @@ class CTC(AudioHead):
             self.config.vocab_size = vocabulary
         for name, tensor in self.language_tensors().items():
             checkpoint.read_into(name, tensor)
-        self.target_lang = target_lang
+        self.target_lang = str(target_lang)
 
     def language_tensors(self) -> dict[str, Tensor]:
         """The tensors that a language has for itself, under their published names."""
         return {self.outside(path): tensor for path, tensor in tensors_of(self).items() if LANGUAGE.search(path)}
+
+    def _get_adapters(self) -> dict[str, Tensor]:
+        """The published name of `language_tensors`; ValueError for a model without adapters."""
+        if self.config.adapter_attn_dim is None:
+            raise ValueError(f"{type(self).__name__} has no adapters of languages: adapter_attn_dim is None.")
+        return self.language_tensors()
+
+    def init_adapter_layers(self) -> None:
+        """Start the tensors that a language has for itself anew, to train a new language."""
+        for path in tensors_of(self):
+            if LANGUAGE.search(path):
+                self.initialise(path)
 
     @property
     def accepts_loss_kwargs(self) -> bool:  # type: ignore[override]

@@ -21,10 +21,10 @@ from minitrans.sequences import Sequences, traced
 FRAMES_AT_ONCE = {"cpu": 128, "cuda": 8192}  # what they are made of then fits a cache, or a memory
 
 
-def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Tensor) -> None:
+def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Any) -> None:
     """Raise ValueError, with the value, unless these are samples (B, n) and a mask of that shape.
 
-    The samples must have the dtype and device of `like`; on the CPU NaN and infinite ones are refused too.
+    The samples must have the dtype and device of `like`, a tensor or a model; on the CPU NaN and infinite ones are refused too.
     """
     if input_values.dim() != 2 or input_values.numel() == 0:
         raise ValueError(

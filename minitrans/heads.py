@@ -247,7 +247,9 @@ class MultipleChoice(SequenceClassification):
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
         """See `Head`."""
-        logits = self.classifier(self.dropout(encoded.pooled)).squeeze(-1)
+        pooled = encoded.pooled
+        assert pooled is not None  # see `encode`
+        logits = self.classifier(self.dropout(pooled.flatten(0, 1))).view(pooled.shape[:2])
         loss = None if labels is None else cross_entropy(logits, labels.view(-1), num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
 

@@ -228,7 +228,7 @@ class QueryKeyValue(Module):
         if not all(is_plain(layer, Linear) for layer in layers):
             return
         for name in ("weight", "bias"):
-            tensors = [layer._parameters[name] for layer in layers]
+            tensors = [layer._parameters.get(name) for layer in layers]
             kinds = {(type(x), x.dtype, x.device, x.shape) for x in tensors if x is not None}
             if len(kinds) == 1 and type(tensors[0]) is nn.Parameter and tensors[0].device.type != "meta":
                 if _whole(tensors) is None:

@@ -56,8 +56,9 @@ class PretrainedModel(Published):
     head_weights: ClassVar[Table] = {}  # the names of the heads' modules on this backbone
     ties: ClassVar[dict[str, str]] = {}  # a head's parameter -> the one that it shares, unless the config unties them
     main_input_name: ClassVar[str] = "input_ids"
+    supports_gradient_checkpointing: ClassVar[bool] = True
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *_: Any, **__: Any) -> None:
         super().__init__()
         if not isinstance(config, self.config_class):
             raise TypeError(
@@ -360,6 +361,9 @@ class PretrainedModel(Published):
 
     def get_input_embeddings(self) -> nn.Module:
         """The table of word vectors; NotImplementedError, as in transformers, for a model without one."""
+        backbone = self.base_model
+        if backbone is not self and isinstance(backbone, PretrainedModel):
+            return backbone.get_input_embeddings()
         return self._text_embeddings().word  # type: ignore[return-value]
 
     def set_input_embeddings(self, value: nn.Module) -> None:

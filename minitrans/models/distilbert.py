@@ -30,7 +30,7 @@ from minitrans.layers import (
 )
 from minitrans.names import Module
 from minitrans.outputs import BaseModelOutput, Encoded
-from minitrans.pretrained import PretrainedModel
+from minitrans.pretrained import PretrainedModel, with_first_rows
 from minitrans.sequences import Sequences
 
 
@@ -105,6 +105,22 @@ class DistilBertPreTrainedModel(PretrainedModel):
     config: DistilBertConfig
     config_class = DistilBertConfig
     base_model_prefix = "distilbert"
+
+    def get_position_embeddings(self) -> nn.Module:
+        """The table of position vectors."""
+        return self.base_model.embeddings.position  # type: ignore[union-attr, return-value]
+
+    @torch.no_grad()
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Make room for texts of another length; the first positions stay, new ones start as in a new model."""
+        backbone: DistilBertModel = self.base_model  # type: ignore[assignment]
+        old = backbone.embeddings.position.weight
+        self.config.update({"max_position_embeddings": new_num_position_embeddings})
+        new = Embedding(new_num_position_embeddings, self.config.dim).to(old.device, old.dtype)
+        backbone.embeddings.position = new
+        backbone.initialise("embeddings.position.weight")
+        if not self.config.sinusoidal_pos_embds:
+            new.weight = with_first_rows(old, new.weight.detach())
 
 
 class DistilBertModel(DistilBertPreTrainedModel):

@@ -78,7 +78,7 @@ class SwinEmbeddings(Module):
 
     def forward(self, pixels: Tensor, masked: Tensor | None, interpolate: bool) -> Tensor:
         """Images (B, channels, height, width) and which patches are masked (B, H·W) -> (B, H, W, C)."""
-        pixels = layers.check_images(pixels, self.channels, self.patch, self.norm.weight)
+        pixels = layers.check_images(pixels, self.channels, self.patch, next(self.parameters()))
         x = layers.by_images(self, self.project, pixels, pixels[0].numel())
         if masked is not None:
             if self.mask_token is None:
@@ -118,10 +118,9 @@ class WindowProjections(QueryKeyValue):
         super().__init__(size, bias)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
 
-    def padding(self) -> Tensor | None:
-        """What the projections make of zeros, (3C,): their biases; None for zeros."""
-        biases = [layer.bias for layer in self.layers()]
-        return None if biases[0] is None else torch.cat(biases)  # type: ignore[arg-type]
+    def of_zeros(self, like: Tensor) -> Tensor:
+        """What the projections make of zeros, (3C,): their biases, and more where a layer is more than its weights."""
+        return self(like.new_zeros(like.shape[-1]))
 
 
 class WindowAttention(Module):
@@ -140,8 +139,8 @@ class WindowAttention(Module):
         The map is filled up to whole windows after its norm, so that the padding is what is projected from zeros.
         """
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
-        padding = self.qkv.padding()
-        padding = None if padding is None else padding.view_as(qkv[0, 0, 0])
+        whole = not (x.shape[1] % self.window or x.shape[2] % self.window)
+        padding = None if whole else self.qkv.of_zeros(x).view_as(qkv[0, 0, 0])
         arguments = qkv, self.qkv.relative_position_bias_table, self.window, shift, padding
         dropout = self.dropout if self.training else 0.0
         if trace is None or trace.attentions is None:
@@ -255,6 +254,10 @@ class SwinEncoder(SwinPreTrainedModel):
         """`then(first(x))` of a few images at a time, for the cache's sake; of all where attentions are kept."""
         whole = trace.attentions is not None
         return then(first(x)) if whole else layers.by_images(self, lambda x: then(first(x)), x, 4 * x[0].numel())
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The projection of the patches."""
+        return self.embeddings.projection
 
     def initialise(self, path: str) -> None:
         """As every model's, but mask token and positions start at zero."""

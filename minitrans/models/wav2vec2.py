@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -212,6 +213,21 @@ class Wav2Vec2PreTrainedModel(PretrainedModel):
     base_model_prefix = "wav2vec2"
     main_input_name = "input_values"
 
+    def _get_feat_extract_output_lengths(self, input_lengths: Any, add_adapter: bool | None = None) -> Any:
+        """How many frames so many samples, a number or a tensor of them, become; published programs ask for it."""
+        config = self.config
+        frames = frames_of(input_lengths, config.conv_kernel, config.conv_stride)
+        for _ in range(config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0):
+            frames = downsampled(frames, config.adapter_kernel_size, config.adapter_stride)
+        return frames
+
+    def _get_feature_vector_attention_mask(
+        self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
+    ) -> Tensor:
+        """Which of so many frames (B, N) are of the samples that a mask (B, n) keeps, as bool."""
+        counts = self._get_feat_extract_output_lengths(attention_mask.sum(1), add_adapter)
+        return torch.arange(feature_vector_length, device=attention_mask.device) < counts[:, None]
+
 
 class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
     """Convolutions that make frames of samples, and a transformer encoder over the frames."""
@@ -357,7 +373,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         self, input_values: Tensor, attention_mask: Tensor | None, checkpointing: bool
     ) -> tuple[Tensor, Sequences]:
         """Samples (B, n) -> the frames that the convolutions make of them, as rows (T, C), and where they lie."""
-        check_samples(input_values, attention_mask, self.norm.weight)
+        check_samples(input_values, attention_mask, self)
         (batch, samples), width = input_values.shape, self.features.frames(input_values.shape[1])
         features: Callable[..., Tensor] = self.features.together if traced() else self.features
         compute = partial(recompute, features) if checkpointing else features
@@ -445,6 +461,37 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
             encoded.attentions,
         )
         return self.returned(output, return_dict)
+
+
+def _compute_mask_indices(
+    shape: tuple[int, int],
+    mask_prob: float,
+    mask_length: int,
+    attention_mask: Tensor | None = None,
+    min_masks: int = 0,
+) -> np.ndarray:
+    """Which frames (B, N) pre-training masks, as bool: random spans of `mask_length` (`span_mask`)."""
+    batch, width = shape
+    if mask_length < 1 or mask_length > width:
+        raise ValueError(f"mask_length is {mask_length}; it must be from 1 to the {width} frames.")
+    lengths = [width] * batch if attention_mask is None else attention_mask.detach().sum(-1).tolist()
+    return span_mask(lengths, width, mask_prob, mask_length, min_masks).numpy()
+
+
+def _sample_negative_indices(
+    features_shape: tuple[int, int], num_negatives: int, mask_time_indices: np.ndarray | None = None
+) -> np.ndarray:
+    """For each masked frame `num_negatives` others of its clip's, (B, N, K) int32, as places in the flattened frames."""
+    batch, width = features_shape
+    masked = np.ones(features_shape, dtype=bool) if mask_time_indices is None else np.asarray(mask_time_indices, bool)
+    chosen = np.zeros((batch, width, num_negatives), dtype=np.int32)
+    for clip in range(batch):
+        places = np.flatnonzero(masked[clip])
+        if len(places) > 1:
+            others = np.random.randint(0, len(places) - 1, (len(places), num_negatives))
+            others += others >= np.arange(len(places))[:, None]  # never the frame itself
+            chosen[clip, places] = places[others] + clip * width
+    return chosen
 
 
 class Wav2Vec2ForPreTraining(audio_heads.PreTraining, Wav2Vec2PreTrainedModel):
