@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,14 +72,18 @@ def span_mask(lengths: list[int], width: int, share: float, span: int, at_least:
     """Random spans of True in (B, width), none beyond a sequence's length: SpecAugment (Park et al. 2019).
 
     As many spans of `span` as make `share` of the length if none overlap, rounded up or down at random, and
-    `at_least` so many where they fit.
+    `at_least` so many where they fit. They are drawn from numpy's generator as the published model draws them, so that
+    a seed gives the same spans.
     """
     mask = torch.zeros(len(lengths), width, dtype=torch.bool)
-    rounding = float(torch.rand(()))
-    for row, length in zip(mask, lengths, strict=True):
-        starts = max(length - span + 1, 0)
-        count = min(max(int(share * length / span + rounding), at_least), width // span, starts)
-        for start in torch.randperm(starts)[:count].tolist():
+    rounding = np.random.rand()
+
+    def spans(length: int) -> int:
+        wanted = min(max(int(share * length / span + rounding), at_least), width // span)
+        return max(min(wanted, length - span + 1), 0)
+
+    for row, length in zip(mask, lengths, strict=True) if spans(width) else ():
+        for start in np.random.choice(max(length - span + 1, 0), spans(length), replace=False):
             row[start : start + span] = True
     return mask
 
