@@ -253,3 +253,100 @@ def test_a_program_s_own_head_opens_in_both_libraries(checkpoint, tmp_path):
             shutil.copy(start / "tokenizer.json", tmp_path / f"{name}-saved")
             trainer = programs.own_head(library, tmp_path / f"{name}-saved", tmp_path / "again")
             assert all(torch.equal(x, states[name][key]) for key, x in trainer.model.state_dict().items())
+
+
+# What Trainer does besides
+
+
+def resumed(case: Case, library: Any, start: Path, out: Path, first: Any) -> tuple[list[float], list[float]]:
+    """The losses of six steps by `first`, and those where `library` goes on after the fourth."""
+    options = {"save_strategy": "steps", "save_steps": 4, "max_steps": 6, "per_device_train_batch_size": 2}
+    trainer = case.program(first, start, out, **options)
+    trainer.train()
+    whole = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    again = case.program(library, start, out, **options)
+    again.train(resume_from_checkpoint=str(out / "checkpoint-4"))
+    return whole, [entry["loss"] for entry in again.state.log_history if "loss" in entry]
+
+
+# Swin's parameters stand in another order in transformers' memory, and so in its optimisers' states.
+GOING_ON = [("minitrans", case) for case in (CASES[0], CASES[6], CASES[8], CASES[10])]
+GOING_ON += [("transformers", case) for case in (CASES[0], DISTILBERT[0], CASES[8], CASES[10])]
+
+
+@pytest.mark.parametrize(("first", "case"), GOING_ON, ids=str)
+def test_a_run_goes_on_from_a_checkpoint(case, first, checkpoint, tmp_path):
+    """Whichever library wrote it: model, optimiser and random numbers are those after its fourth step."""
+    start = checkpoint(case.kind, **case.values)
+    whole, again = resumed(case, minitrans, start, tmp_path, LIBRARIES[first])
+    np.testing.assert_allclose(again, whole, rtol=1e-4)
+    assert len(again) == 6
+
+
+def test_predictions_with_hidden_states(checkpoint, tmp_path):
+    start, found = checkpoint("BertForSequenceClassification", num_labels=3), {}
+    for name, library in LIBRARIES.items():
+        trainer = programs.glue(library, start, tmp_path / name)
+        trainer.model.config.output_hidden_states = True
+        trainer.data_collator = transformers.DataCollatorWithPadding(trainer.data_collator.tokenizer)
+        rows = trainer.eval_dataset.select([0, 0, 0])  # of one length: transformers' states of padding are others
+        found[name] = trainer.predict(rows), trainer.predict(rows.remove_columns("label"))
+    for ours, theirs in zip(found["minitrans"], found["transformers"], strict=True):
+        assert ours.metrics.keys() == theirs.metrics.keys()
+        torch.testing.assert_close(ours.predictions, theirs.predictions, rtol=1e-4, atol=1e-5)
+        assert len(ours.predictions) == 2
+        assert [x.shape for x in ours.predictions[1]] == [(3, 6, 32)] * 3
+
+
+class Weighted(Trainer):
+    """A loss of the user's own, as in transformers' documentation."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        logits = outputs.get("logits")
+        loss = torch.nn.functional.cross_entropy(logits, labels, weight=torch.tensor([1.0, 2.0, 3.0]))
+        return (loss, outputs) if return_outputs else loss
+
+
+def best_model(trainer: Trainer) -> None:
+    trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=3))
+
+
+VARIANTS: dict[str, tuple[dict[str, Any], Callable[[Trainer], None]]] = {
+    "label smoothing": ({"label_smoothing_factor": 0.1}, lambda trainer: None),
+    "own loss": ({}, lambda trainer: setattr(trainer, "__class__", Weighted)),
+    "best model": (
+        {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "num_train_epochs": 3,
+         "metric_for_best_model": "eval_loss", "learning_rate": 3e-2},
+        best_model,
+    ),
+    "gradient checkpointing": ({"gradient_checkpointing": True}, lambda trainer: None),
+    "noise in the embeddings": ({"neftune_noise_alpha": 5.0, "per_device_train_batch_size": 1}, lambda trainer: None),
+    "groups by length, cosine, clipped": (
+        {"train_sampling_strategy": "group_by_length", "lr_scheduler_type": "cosine", "max_grad_norm": 0.1,
+         "weight_decay": 50.0, "warmup_steps": 2},  # times the learning rate
+        lambda trainer: None,
+    ),
+    "adafactor": ({"optim": "adafactor"}, lambda trainer: None),
+    "batches of evaluation": ({"eval_strategy": "steps", "eval_steps": 2, "eval_accumulation_steps": 1}, lambda t: None),
+    "in bfloat16 wholly": ({"bf16": True, "bf16_full_eval": True}, lambda trainer: None),
+    "several at once": ({"auto_find_batch_size": True, "torch_empty_cache_steps": 1, "dataloader_drop_last": True},
+                        lambda trainer: None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_trainer_s_options(name, checkpoint, tmp_path):
+    start, found = checkpoint("BertForSequenceClassification", num_labels=3), {}
+    options, change = VARIANTS[name]
+    for library_name, library in LIBRARIES.items():
+        trainer = programs.glue(library, start, tmp_path / library_name, **options)
+        change(trainer)
+        found[library_name] = losses(trainer), trainer.predict(trainer.eval_dataset), trainer.state.log_history
+    (ours, predicted, log), (theirs, expected, other) = found["minitrans"], found["transformers"]
+    tolerance = 2e-2 if "bfloat16" in name else 1e-4
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance)
+    if predicted.predictions is not None:
+        np.testing.assert_allclose(predicted.predictions, expected.predictions, rtol=tolerance, atol=tolerance)
+    assert [entry.keys() for entry in log] == [entry.keys() for entry in other]
