@@ -63,7 +63,8 @@ def starts(folder: Path, kind: str, **values: Any) -> Path:
         extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
         transformers.Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(folder)
     else:
-        tokenizer = transformers.BertTokenizer(vocab={word: index for index, word in enumerate(VOCABULARY)})
+        kind = transformers.BertTokenizer if family == "Bert" else transformers.DistilBertTokenizer
+        tokenizer = kind(vocab={word: index for index, word in enumerate(VOCABULARY)})
         tokenizer.save_pretrained(folder)
     return folder
 

@@ -36,7 +36,7 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "rank-stabilised": (BERT, {"target_modules": ["query", "dense"], "use_rslora": True}),
     "trained whole": (WAV2VEC2, {"target_modules": ["k_proj"], "modules_to_save": ["classifier", "projector"]}),
-    "CTC": (CTC, {"target_modules": ["q_proj", "intermediate_dense"], "modules_to_save": ["feature_projection"]}),
+    "CTC": (CTC, {"target_modules": ["q_proj", "intermediate_dense"], "modules_to_save": ["lm_head"]}),
     "biases": (BERT, {"target_modules": ["query"], "bias": "lora_only"}),
     "all biases": (DISTILBERT, {"target_modules": ["out_lin"], "bias": "all"}),
     "query and value of Swin": (SWIN, {"target_modules": ["query", "value"], "modules_to_save": ["classifier"]}),
