@@ -246,7 +246,7 @@ class QueryKeyValue(Module):
             if not is_plain(layer, Linear):  # type: ignore[arg-type]
                 return None
             weight, bias = layer._parameters["weight"], layer._parameters["bias"]  # type: ignore[union-attr]
-            places.append((weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.dtype))
+            places.append((weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.dtype))  # type: ignore[union-attr]
         return places
 
     def joined(self) -> tuple[Tensor, Tensor | None] | None:
@@ -279,7 +279,7 @@ class QueryKeyValue(Module):
         self.join()  # torch copies each parameter by itself
 
 
-def _joinable(tensors: list[Tensor | None]) -> bool:
+def _joinable(tensors: Sequence[Tensor | None]) -> bool:
     """Whether tensors can be moved to lie one after the other: alike, in memory, and in nobody else's."""
     kinds = {(type(x), x.dtype, x.device, x.shape) for x in tensors if x is not None}
     first = tensors[0]
@@ -297,9 +297,9 @@ def _in_a_row(tensors: list[Tensor]) -> Tensor:
     """One tensor of what these hold, whose parts along dimension 0 they are, or are from now on."""
     first, count = tensors[0], len(tensors)
     whole = _wholes.get(first.data_ptr())
-    if whole is not None and (whole.dtype, whole.numel()) == (first.dtype, count * first.numel()):
-        if [x.data_ptr() for x in tensors] == [x.data_ptr() for x in whole.chunk(count)]:
-            return whole
+    alike = whole is not None and (whole.dtype, whole.numel()) == (first.dtype, count * first.numel())
+    if alike and [x.data_ptr() for x in tensors] == [x.data_ptr() for x in whole.chunk(count)]:  # type: ignore[union-attr]
+        return whole  # type: ignore[return-value]
     whole = torch.cat([tensor.detach() for tensor in tensors])
     for tensor, part in zip(tensors, whole.chunk(count), strict=True):
         tensor.data = torch.from_dlpack(part)  # the same memory, under a storage of its own

@@ -178,7 +178,7 @@ class Name(str):
     """A published name that equals our spelling of it as well.
 
     Children are registered under our names, and `named_children` says so. Programs join these, and look among them for
-    what `named_parameters` gives: transformers' Trainer finds so what its weight decay is for, and would decay nothing.
+    what `named_parameters` gives: so transformers' Trainer finds what its weight decay is for.
     """
 
     ours: str

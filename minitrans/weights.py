@@ -310,7 +310,7 @@ def load(model: Published, checkpoint: Checkpoint, report: LoadReport) -> None:
     What is missing, `model.start` fills.
     """
     tensors = tensors_of(model)
-    model.start({path: tensor for path, tensor in tensors.items() if path not in report.sources})  # type: ignore[operator]
+    model.start({path: tensor for path, tensor in tensors.items() if path not in report.sources})
     for path, tensor in tensors.items():
         name = report.sources.get(path)
         tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # see `PretrainedModel.start`

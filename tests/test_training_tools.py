@@ -58,7 +58,9 @@ def no_trainer(library: Any, start: Path, out: Path, **options: Any) -> tuple[li
     model = library.AutoModelForSequenceClassification.from_pretrained(start)
     data = [{**tokenizer(text), "labels": index % 2} for index, text in enumerate(programs.SENTENCES)]
     collator = transformers.DataCollatorWithPadding(tokenizer)
-    loader = DataLoader(data, shuffle=True, collate_fn=collator, batch_size=2, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(
+        data, shuffle=True, collate_fn=collator, batch_size=2, generator=torch.Generator().manual_seed(0)
+    )
     no_decay = ["bias", "LayerNorm.weight"]
     named = list(model.named_parameters())
     groups = [
@@ -268,7 +270,9 @@ def programs_inputs(kind: str) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: Any) -> Any:
     """One process that is a group by itself."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path_factory.mktemp('group')}/store", rank=0, world_size=1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path_factory.mktemp('group')}/store", rank=0, world_size=1
+    )
     yield
     dist.destroy_process_group()
 
