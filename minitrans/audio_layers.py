@@ -176,7 +176,9 @@ class GroupNormLayer(NormedConvolutionLayer):
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
         """See `ConvolutionLayer`; the norm is computed as such."""
         dtype, conv = rows.dtype, self.conv
-        rows = ops.convolution((rows - mean_of_first(rows, counts)).to(dtype), conv.weight.mT, None, stride=conv.stride)
+        rows = ops.convolution(
+            (rows - mean_of_first(rows, counts)).to(dtype), conv.weight.mT, None, stride=conv.stride
+        )
         counts = (counts - conv.weight.shape[2]) // conv.stride + 1
         centred = rows - mean_of_first(rows, counts)
         variance = mean_of_first(centred.square(), counts)
@@ -334,9 +336,7 @@ class Downsampling(Module):
         self.proj = nn.Linear(size, output_size) if changes else None
         self.norm = LayerNorm(output_size) if changes else None
         channels = output_size, 2 * output_size
-        self.layers = nn.ModuleList(
-            ConvolutionLayer(channels, kernel, stride, True, "linear") for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(ConvolutionLayer(channels, kernel, stride, True, "linear") for _ in range(layers))
 
     def forward(self, rows: Tensor, sequences: Sequences) -> tuple[Tensor, Sequences]:
         """Rows (T, C) -> (T', C') and where they lie; zeros surround each sequence."""

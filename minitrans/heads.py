@@ -97,7 +97,9 @@ class Head(PretrainedModel):
         given = {**dict(zip(self.parameters_in_order, inputs, strict=False)), **options}
         if len(given) < len(inputs) + len(options):
             names = ", ".join(self.parameters_in_order)
-            raise TypeError(f"{type(self).__name__} was given an input twice, or more than it takes in order: {names}.")
+            raise TypeError(
+                f"{type(self).__name__} was given an input twice, or more than it takes in order: {names}."
+            )
         given = {name: value for name, value in given.items() if name not in NO_EFFECT}
         targets = {name: given.pop(name, None) for name in self.targets}
         if self.accepts_loss_kwargs:
@@ -436,7 +438,9 @@ class MaskedImageModeling(Head):
     def build(self, config: Config) -> None:
         """See `Head`."""
         channels = config.encoder_stride**2 * config.num_channels
-        self.decoder = nn.Sequential(nn.Conv2d(config.hidden_size, channels, 1), nn.PixelShuffle(config.encoder_stride))
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.hidden_size, channels, 1), nn.PixelShuffle(config.encoder_stride)
+        )
 
     def answer(self, encoded: EncodedImages) -> ModelOutput:  # type: ignore[override]
         """See `Head`."""

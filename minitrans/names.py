@@ -359,9 +359,7 @@ def _group(owner: Published, path: str) -> nn.Module | None:
                 places[name] = module
             else:
                 places.setdefault(name, None)
-    found = {
-        name: _group(owner, f"{path}.{name}") if module is None else module for name, module in places.items()
-    }
+    found = {name: _group(owner, f"{path}.{name}") if module is None else module for name, module in places.items()}
     return Group(owner, path, {name: part for name, part in found.items() if part is not None}) if found else None
 
 

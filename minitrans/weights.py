@@ -38,6 +38,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 
+
 class Checkpoint:
     """The tensors of one checkpoint by name, whichever of its files they lie in.
 

@@ -217,7 +217,9 @@ class Wav2Vec2PreTrainedModel(PretrainedModel):
         """How many frames so many samples, a number or a tensor of them, become; published programs ask for it."""
         config = self.config
         frames = frames_of(input_lengths, config.conv_kernel, config.conv_stride)
-        for _ in range(config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0):
+        for _ in range(
+            config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0
+        ):
             frames = downsampled(frames, config.adapter_kernel_size, config.adapter_stride)
         return frames
 
@@ -254,6 +256,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         "layers.{}.adapter.down": "encoder.layers.{}.adapter_layer.linear_2",
         "adapter.norm": "adapter.proj_layer_norm",
     }
+
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
         size, eps = config.hidden_size, config.layer_norm_eps
@@ -336,7 +339,13 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         masked = None if mask_time_indices is None else frames.pack(mask_time_indices).bool()
         states = getattr(output, "hidden_states", None), getattr(output, "attentions", None)
         return EncodedAudio(
-            sequences.pack(last), sequences, None, *states, features=frames.pack(features), frames=frames, masked=masked
+            sequences.pack(last),
+            sequences,
+            None,
+            *states,
+            features=frames.pack(features),
+            frames=frames,
+            masked=masked,
         )
 
     def encode(
