@@ -45,8 +45,7 @@ class Head(PretrainedModel):
     """A backbone and what stands on it.
 
     A subclass makes its modules in `build` and computes its output in `answer`, from packed rows. The backbone is an
-    attribute of its family's name (`model.bert`), and is called as a module where that does more than its own `encode`.
-    Labels of tokens that the mask leaves out are ignored.
+    attribute of its family's name (`model.bert`), and is called where that does more than its own `encode`. Labels of tokens that the mask leaves out are ignored.
     """
 
     backbone_class: ClassVar[Any]

@@ -27,8 +27,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "Wav2Vec2": {
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
         "conv_dim": (32,) * 3, "conv_kernel": (10, 3, 3), "conv_stride": (5, 2, 2), "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 24, "tdnn_dim": (20,) * 5, "xvector_output_dim": 12,
-        "num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 16, "hidden_dropout": 0.0,
+        "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 24, "tdnn_dim": (20,) * 5,
+        "xvector_output_dim": 12, "num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 16,
+        "hidden_dropout": 0.0,
         "activation_dropout": 0.0, "attention_dropout": 0.0, "feat_proj_dropout": 0.0, "final_dropout": 0.0,
         "layerdrop": 0.0, "mask_time_prob": 0.0, "feat_quantizer_dropout": 0.0,
     },

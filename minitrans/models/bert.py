@@ -7,7 +7,7 @@ packed rows (T, C) at the door (`minitrans.layers.pack_text`), and leaves as (B,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn

@@ -333,7 +333,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         counts = [len(clip) for clip in clips_of(input_values, attention_mask)]
         lengths = [frames_of(count, config.conv_kernel, config.conv_stride) for count in counts]
         frames = Sequences.from_lengths(lengths, features.shape[1], last.device)
-        for _ in range(config.num_adapter_layers if config.add_adapter else 0):
+        for _layer in range(config.num_adapter_layers if config.add_adapter else 0):
             lengths = [downsampled(length, config.adapter_kernel_size, config.adapter_stride) for length in lengths]
         sequences = Sequences.from_lengths(lengths, last.shape[1], last.device)
         masked = None if mask_time_indices is None else frames.pack(mask_time_indices).bool()
@@ -490,7 +490,7 @@ def _compute_mask_indices(
 def _sample_negative_indices(
     features_shape: tuple[int, int], num_negatives: int, mask_time_indices: np.ndarray | None = None
 ) -> np.ndarray:
-    """For each masked frame `num_negatives` others of its clip's, (B, N, K) int32, as places in the flattened frames."""
+    """For each masked frame `num_negatives` others of its clip's, (B, N, K) int32: places in the flattened frames."""
     batch, width = features_shape
     masked = np.ones(features_shape, dtype=bool) if mask_time_indices is None else np.asarray(mask_time_indices, bool)
     chosen = np.zeros((batch, width, num_negatives), dtype=np.int32)
