@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from minitrans.hub import Repository
 from minitrans.layers import Linear
 from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, ModelOutput, XVectorOutput
 from minitrans.sequences import traced
-from minitrans.weights import PickleCheckpoint, SafetensorsCheckpoint, tensors_of
+from minitrans.weights import Naming, PickleCheckpoint, SafetensorsCheckpoint, open_checkpoint, tensors_of
 
 LANGUAGE = re.compile(r"\.layers\.\d+\.adapter\.|^lm_head\.")  # see `CTC.language_tensors`
 
@@ -171,6 +172,15 @@ class LayerSum(AudioHead):
 class SequenceClassification(LayerSum, heads.SequenceClassification):
     """one score per class for the whole clip (B, K), from the mean over its frames."""
 
+    @classmethod
+    def load(cls, repository: Repository, config: Config | None = None, **options: Any) -> Any:
+        """As every model's; a checkpoint whose head is of the older form comes as `SpeechClassification`."""
+        names = open_checkpoint(repository, options.get("variant")).shapes
+        kind = getattr(sys.modules[cls.__module__], cls.__name__.replace("ForSequence", "ForSpeech"), cls)
+        if kind is not cls and "classifier.dense.weight" in names:
+            return kind.load(repository, config, **options)
+        return super().load(repository, config, **options)
+
     def build(self, config: Config) -> None:
         """See `Head`."""
         super().build(config)
@@ -180,6 +190,60 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
     def summary(self, encoded: Encoded) -> Tensor:
         """One vector (B, C) per clip."""
         return encoded.sequences.mean(self.projector(encoded.rows))
+
+
+class TwoLayers(nn.Module):
+    """Vectors (B, C) -> scores (B, K): dropout, a dense layer, tanh, dropout, a dense layer."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.output = Linear(config.hidden_size, config.num_labels)
+        self.dropout = nn.Dropout(getattr(config, "final_dropout", 0.0))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, C) -> (B, K)."""
+        return self.output(self.dropout(torch.tanh(self.dense(self.dropout(rows)))))
+
+
+class SpeechNaming(Naming):
+    """The names of `SpeechClassification`, whose last layer some checkpoints call `out_proj`."""
+
+    def canonical(self, name: str) -> str:
+        """See `Naming`."""
+        return super().canonical(re.sub(r"^classifier\.out_proj\.", "classifier.output.", name))
+
+
+class SpeechClassification(AudioHead, heads.SequenceClassification):
+    """one score per class for the whole clip (B, K), as emotion checkpoints had it before transformers had a head.
+
+    The frames' mean, sum or maximum, as `pooling_mode` of the configuration says (the mean where it does not), goes
+    through two layers.
+    """
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        self.pooling_mode = getattr(config, "pooling_mode", "mean")
+        if self.pooling_mode not in ("mean", "sum", "max"):
+            raise ValueError(f"pooling_mode is {self.pooling_mode!r}; it must be 'mean', 'sum' or 'max'.")
+        _check_adapter_size(config)
+        self.classifier = TwoLayers(config)
+
+    @property
+    def naming(self) -> Naming:
+        """See `PretrainedModel`."""
+        names = vars(super().naming)
+        own = {f"classifier.{layer}": f"classifier.{layer}" for layer in ("dense", "output")}
+        return SpeechNaming(**{**names, "head": {**names["head"], **own}})
+
+    def summary(self, encoded: Encoded) -> Tensor:
+        """One vector (B, C) per clip."""
+        rows, sequences = encoded.rows, encoded.sequences
+        if self.pooling_mode == "max":
+            grid, real = sequences.unpack(rows), sequences.unpack(torch.ones_like(rows[:, :1]))
+            return torch.where(real != 0, grid, float("-inf")).amax(1)
+        mean = sequences.mean(rows)
+        return mean if self.pooling_mode == "mean" else mean * sequences.lengths[:, None].to(mean.dtype)
 
 
 class FrameClassification(LayerSum, heads.TokenClassification):

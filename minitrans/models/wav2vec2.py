@@ -442,6 +442,7 @@ HEADS = {
     "PreTraining": Row(audio_heads.PreTraining, ("feat_quantizer_dropout",)),
     "CTC": Row(audio_heads.CTC, ("final_dropout",)),
     "SequenceClassification": Row(audio_heads.SequenceClassification),
+    "SpeechClassification": Row(audio_heads.SpeechClassification),
     "AudioFrameClassification": Row(audio_heads.FrameClassification),
     "XVector": Row(audio_heads.XVector),
 }
