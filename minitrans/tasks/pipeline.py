@@ -62,7 +62,7 @@ class Pipeline:
         sources: list[Any] = []
         answers = job.stream(self._read(several, job, sources), **common)
         found = (self.show(sources.pop(0), answer, **shown) for _, answer in answers)
-        return list(found) if isinstance(inputs, list) else found
+        return list(found) if isinstance(inputs, (list, tuple)) else found
 
     predict = transform = __call__
 
@@ -136,10 +136,10 @@ def _tensor(values: np.ndarray, return_tensors: bool) -> Any:
 
 
 class TextClassificationPipeline(Pipeline):
-    """Texts, or {"text", "text_pair"} -> {"label", "score"}, or with `top_k` a list of them; in a list for a string."""
+    """Texts, or {"text", "text_pair"} -> {"label", "score"}, with `top_k` a list; in a list for a single string."""
 
     kind = TextClassifier
-    names = {"top_k": "top_k", "function_to_apply": "function_to_apply", "max_length": "max_tokens"}
+    names: ClassVar = {"top_k": "top_k", "function_to_apply": "function_to_apply", "max_length": "max_tokens"}
     default_model = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
@@ -166,11 +166,11 @@ class TokenClassificationPipeline(Pipeline):
     """Texts -> [{"entity", "score", "index", "word", "start", "end"}] of tokens, or "entity_group" of entities."""
 
     kind = EntityRecognizer
-    names = {
+    names: ClassVar = {
         "aggregation_strategy": "aggregation_strategy", "ignore_labels": "ignore_labels", "stride": "overlap",
         "is_split_into_words": "is_split_into_words", "delimiter": "delimiter",
     }  # fmt: skip
-    defaults = {"aggregation_strategy": "none"}
+    defaults: ClassVar = {"aggregation_strategy": "none"}
     default_model = "dbmdz/bert-large-cased-finetuned-conll03-english"
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
@@ -192,7 +192,7 @@ class FillMaskPipeline(Pipeline):
     """Texts with masks -> [{"score", "token", "token_str", "sequence"}], or a list of these for several masks."""
 
     kind = MaskFiller
-    names = {"top_k": "top_k", "targets": "targets", "tokenizer_kwargs": "max_tokens"}
+    names: ClassVar = {"top_k": "top_k", "targets": "targets", "tokenizer_kwargs": "max_tokens"}
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """See `Pipeline`; as in transformers, the answer for a list of one text stands in no list."""
@@ -237,12 +237,12 @@ class QuestionAnsweringPipeline(Pipeline):
     """{"question", "context"}, or both by name -> {"score", "start", "end", "answer"}, or a list of `top_k`."""
 
     kind = QuestionAnswerer
-    names = {
+    names: ClassVar = {
         "top_k": "top_k", "topk": "top_k", "max_answer_len": "longest_answer", "doc_stride": "overlap",
         "handle_impossible_answer": "handle_impossible_answer", "align_to_words": "align_to_words",
         "null_threshold": "null_threshold", "max_seq_len": "max_tokens",
     }  # fmt: skip
-    defaults = {"max_answer_len": 15}
+    defaults: ClassVar = {"max_answer_len": 15}
     default_model = "distilbert/distilbert-base-cased-distilled-squad"
 
     def __call__(self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
@@ -266,7 +266,7 @@ class FeatureExtractionPipeline(Pipeline):
     """Texts -> the last hidden states of their tokens, lists (1, N, C), or a tensor with `return_tensors`."""
 
     kind = TokenVectors
-    names = {"tokenize_kwargs": "max_tokens"}
+    names: ClassVar = {"tokenize_kwargs": "max_tokens"}
     shown = ("return_tensors",)
     default_model = "distilbert/distilbert-base-cased"
 
@@ -283,7 +283,7 @@ class ZeroShotClassificationPipeline(Pipeline):
     """Texts and `candidate_labels` -> {"sequence", "labels", "scores"}, best first."""
 
     kind = ZeroShotClassifier
-    names = {
+    names: ClassVar = {
         "candidate_labels": "candidate_labels", "hypothesis_template": "hypothesis_template",
         "multi_label": "multi_label",
     }  # fmt: skip
@@ -311,8 +311,8 @@ class ImageClassificationPipeline(Pipeline):
     """Images -> [{"label", "score"}] of the `top_k` best classes."""
 
     kind = ImageClassifier
-    names = {"top_k": "top_k", "function_to_apply": "function_to_apply"}
-    defaults = {"top_k": 5}
+    names: ClassVar = {"top_k": "top_k", "function_to_apply": "function_to_apply"}
+    defaults: ClassVar = {"top_k": 5}
 
     def __call__(self, inputs: Any = None, *, images: Any = None, **options: Any) -> Any:
         """See `Pipeline`; `images` is the older name of what is classified."""
@@ -323,7 +323,7 @@ class ImageFeatureExtractionPipeline(Pipeline):
     """Images -> the last hidden states, lists (1, N, C) or with `pool` (1, C); a tensor with `return_tensors`."""
 
     kind = ImageVectors
-    names = {"pool": "pool", "image_processor_kwargs": "image_processor_kwargs"}
+    names: ClassVar = {"pool": "pool", "image_processor_kwargs": "image_processor_kwargs"}
     shown = ("return_tensors",)
     show = FeatureExtractionPipeline.show
 
@@ -344,10 +344,10 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
     """Sounds -> {"text"}, and with `return_timestamps` "word" or "char" "chunks" [{"text", "timestamp"}]."""
 
     kind = Transcriber
-    names = {
+    names: ClassVar = {
         "chunk_length_s": "chunk_seconds", "stride_length_s": "stride_seconds", "return_timestamps": "characters",
     }  # fmt: skip
-    defaults = {"chunk_length_s": 0}
+    defaults: ClassVar = {"chunk_length_s": 0}
     default_model = "facebook/wav2vec2-base-960h"
 
     def _settings(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
@@ -376,11 +376,10 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
 
 
 class AudioClassificationPipeline(AudioPipeline):
-    """Sounds -> [{"label", "score"}] of the `top_k` best classes."""
+    """Sounds -> [{"label", "score"}], best first, of `top_k` classes or of all."""
 
     kind = AudioClassifier
-    names = {"top_k": "top_k", "function_to_apply": "function_to_apply"}
-    defaults = {"top_k": 5}
+    names: ClassVar = {"top_k": "top_k", "function_to_apply": "function_to_apply"}
     default_model = "superb/wav2vec2-base-superb-ks"
 
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -395,21 +394,21 @@ class TextRankingPipeline(Pipeline):
     """(query, [documents]), or a dict of both -> [{"index", "score", "text"}] of the `top_k` best documents."""
 
     kind = Reranker
-    names = {"top_k": "top_k", "max_length": "max_tokens"}
+    names: ClassVar = {"top_k": "top_k", "max_length": "max_tokens"}
 
 
 class MultipleChoicePipeline(Pipeline):
     """(text, [choices]), or a dict of both -> [{"index", "score", "text"}] of the choices, best first."""
 
     kind = ChoiceTask
-    names = {"max_length": "max_tokens"}
+    names: ClassVar = {"max_length": "max_tokens"}
 
 
 class NextSentencePipeline(Pipeline):
     """(text, text), or {"text", "text_pair"} -> [{"label", "score"}]: "next" or "random", best first."""
 
     kind = NextSentenceClassifier
-    names = {"max_length": "max_tokens"}
+    names: ClassVar = {"max_length": "max_tokens"}
 
 
 class SpeakerVectorPipeline(AudioPipeline):
@@ -424,7 +423,7 @@ class FrameClassificationPipeline(AudioPipeline):
     """Sounds -> stretches [{"label", "score", "start", "end"}] of each class, such as who speaks when."""
 
     kind = FrameClassifier
-    names = {"threshold": "threshold"}
+    names: ClassVar = {"threshold": "threshold"}
 
 
 PIPELINES: dict[str, type[Pipeline]] = {
