@@ -227,7 +227,7 @@ class SpeechClassification(AudioHead, heads.SequenceClassification):
         if self.pooling_mode not in ("mean", "sum", "max"):
             raise ValueError(f"pooling_mode is {self.pooling_mode!r}; it must be 'mean', 'sum' or 'max'.")
         _check_adapter_size(config)
-        self.classifier = TwoLayers(config)
+        self.classifier = TwoLayers(config)  # type: ignore[assignment]
 
     @property
     def naming(self) -> Naming:

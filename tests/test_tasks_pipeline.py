@@ -1,4 +1,4 @@
-"""`pipeline` against transformers' own on tiny checkpoints: keys, numbers, options; what it lacks against definitions."""
+"""`pipeline` against transformers' own on tiny checkpoints: what it lacks against the definitions."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import test_tasks_audio
-import test_tasks_text
 import torch
 import transformers
 from PIL import Image
@@ -27,6 +26,7 @@ transformers.utils.logging.disable_progress_bar()
 
 RATE = 16000
 SAID = [text for text in TEXTS if text]
+WORDS = ["In", "a", "hole", "in", "the", "ground", "there", "lived", "a", "hobbit", "."]
 NLI = {"num_labels": 3, "id2label": {0: "contradiction", 1: "neutral", 2: "entailment"}}
 HEADS: dict[str, dict[str, Any]] = {
     "BertForSequenceClassification": {"num_labels": 3, "id2label": {0: "bad", 1: "so-so", 2: "good"}},
@@ -56,7 +56,13 @@ def folders(minilm: Path, tmp_path_factory: Any) -> dict[str, Path]:
         test_tasks_audio.checkpoint(folder, f"Wav2Vec2For{head}", **test_tasks_audio.LAYER_NORM, **values)
     torch.manual_seed(0)
     swin = transformers.SwinConfig(
-        image_size=32, embed_dim=12, depths=[1, 1], num_heads=[1, 2], window_size=4, num_labels=8, initializer_range=0.4
+        image_size=32,
+        embed_dim=12,
+        depths=[1, 1],
+        num_heads=[1, 2],
+        window_size=4,
+        num_labels=8,
+        initializer_range=0.4,
     )
     for name in ("SwinForImageClassification", "SwinModel"):
         folder = found[name] = tmp_path_factory.mktemp(name)
@@ -134,9 +140,9 @@ TEXT_CALLS: list[tuple[str, str, dict[str, Any], tuple[Any, ...], dict[str, Any]
     ("BertForTokenClassification", "ner", {}, (SAID,), {"aggregation_strategy": "simple", "ignore_labels": ["MISC"]}),
     *[("BertForTokenClassification", "ner", {"aggregation_strategy": strategy}, (SAID,), {})
       for strategy in ("none", "simple", "first", "average", "max")],
-    *[("BertForTokenClassification", "ner", {"aggregation_strategy": strategy}, ([SAID[0].split(), ["Rubber", "boots"]],),
+    *[("BertForTokenClassification", "ner", {"aggregation_strategy": strategy}, ([WORDS, ["Rubber", "boots"]],),
        {"is_split_into_words": True}) for strategy in ("none", "simple", "max")],
-    ("BertForTokenClassification", "ner", {}, (SAID[0].split(),), {"is_split_into_words": True, "delimiter": "--"}),
+    ("BertForTokenClassification", "ner", {}, (WORDS,), {"is_split_into_words": True, "delimiter": "--"}),
     ("BertForMaskedLM", "fill-mask", {}, ("He paid the [MASK].",), {}),
     ("BertForMaskedLM", "fill-mask", {}, (["He paid the [MASK]."],), {}),
     ("BertForMaskedLM", "fill-mask", {"top_k": 2}, (["He paid the [MASK].", "[MASK] boots and [MASK]."],), {}),
@@ -156,7 +162,12 @@ TEXT_CALLS: list[tuple[str, str, dict[str, Any], tuple[Any, ...], dict[str, Any]
 
 @pytest.mark.parametrize(("head", "task", "made", "inputs", "called"), TEXT_CALLS)
 def test_texts(
-    folders: dict[str, Path], head: str, task: str, made: dict[str, Any], inputs: tuple[Any, ...], called: dict[str, Any]
+    folders: dict[str, Path],
+    head: str,
+    task: str,
+    made: dict[str, Any],
+    inputs: tuple[Any, ...],
+    called: dict[str, Any],
 ) -> None:
     theirs = reference(task, model=str(folders[head]), device="cpu", **made)(*inputs, **called)
     same(pipeline(task, model=folders[head], device="cpu", **made)(*inputs, **called), theirs)
@@ -176,7 +187,12 @@ IMAGE_CALLS: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("head", "task", "options"), IMAGE_CALLS)
 def test_images(
-    folders: dict[str, Path], pictures: list[Image.Image], head: str, task: str, options: dict[str, Any], tmp_path: Path
+    folders: dict[str, Path],
+    pictures: list[Image.Image],
+    head: str,
+    task: str,
+    options: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     model = getattr(transformers, head).from_pretrained(folders[head]).eval()
     processor = ViTImageProcessorPil.from_pretrained(folders[head])
@@ -413,11 +429,13 @@ class TestForms:
     def test_a_loaded_model(
         self, folders: dict[str, Path], clips: list[np.ndarray], pictures: list[Image.Image], given: str
     ) -> None:
+        swin = "SwinForImageClassification"
         for head, task, parts, example in (
             ("BertForSequenceClassification", "text-classification", {"tokenizer": "AutoTokenizer"}, TEXTS[0]),
-            ("SwinForImageClassification", "image-classification", {"image_processor": "AutoImageProcessor"}, pictures[0]),
-            ("SwinForImageClassification", "image-classification", {"feature_extractor": "AutoFeatureExtractor"}, pictures[0]),
-            ("Wav2Vec2ForSequenceClassification", "audio-classification", {"feature_extractor": "AutoFeatureExtractor"}, clips[0]),
+            (swin, "image-classification", {"image_processor": "AutoImageProcessor"}, pictures[0]),
+            (swin, "image-classification", {"feature_extractor": "AutoFeatureExtractor"}, pictures[0]),
+            ("Wav2Vec2ForSequenceClassification", "audio-classification",
+             {"feature_extractor": "AutoFeatureExtractor"}, clips[0]),
             ("Wav2Vec2ForCTC", "automatic-speech-recognition", {"processor": "AutoProcessor"}, clips[0]),
             ("Wav2Vec2ForCTC", "automatic-speech-recognition",
              {"tokenizer": "AutoTokenizer", "feature_extractor": "AutoFeatureExtractor"}, clips[0]),
@@ -474,13 +492,10 @@ class TestForms:
             with pytest.raises(TypeError, match=f"no option '{wrong}'; it has top_k, function_to_apply"):
                 classify("x", **{wrong: 1})
         model = minitrans.BertForTokenClassification.from_pretrained(folders["BertForTokenClassification"])
-        with pytest.raises(ValueError, match="takes a BertForSequenceClassification, not a BertForTokenClassification"):
+        with pytest.raises(
+            ValueError, match="takes a BertForSequenceClassification, not a BertForTokenClassification"
+        ):
             pipeline("text-classification", model=model, tokenizer=str(folder))
         theirs = transformers.BertForSequenceClassification.from_pretrained(folder)
         with pytest.raises(TypeError, match="a folder, a hub id or a model of minitrans"):
             pipeline("text-classification", model=theirs, tokenizer=str(folder))
-
-
-def test_the_same_checkpoints_text_helpers() -> None:
-    """The tiny checkpoints here are those of the tasks' own tests."""
-    assert test_tasks_text.checkpoint is checkpoint

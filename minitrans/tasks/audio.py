@@ -270,7 +270,7 @@ class Transcriber(AudioTask):
         frames = self._count(self.chunk_seconds)
         # A sixth, as in transformers' pipeline: a frame hardly depends on what is farther away.
         stride = self.chunk_seconds / 6 if self.stride_seconds is None else self.stride_seconds
-        left, right = (self._count(part) for part in ((stride, stride) if isinstance(stride, Real) else stride))
+        left, right = (self._count(part) for part in (stride if isinstance(stride, (list, tuple)) else (stride,) * 2))
         if self.stride_seconds is None and left < 1:
             least = 3 * self.hop / self.rate
             raise ValueError(f"chunk_seconds is {self.chunk_seconds}; it must be more than {least}.")

@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -26,6 +25,19 @@ X = TypeVar("X")
 logger = logging.getLogger("minitrans")
 
 FAULTS = (ValueError, TypeError, OSError, EOFError)  # what a single input may be at fault for
+
+
+class Held(logging.Filter):
+    """Holds log records back: where an error says the same, they are not wanted too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the record."""
+        self.records.append(record)
+        return False
 
 
 @dataclass
@@ -69,7 +81,7 @@ class Task:
         self.model, self.processor = model, processor
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Any:
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Any:
         """Read a folder or hub id; options as in `AutoModel.from_pretrained`.
 
         Raises ValueError, with their names, where answers would rest on tensors that the checkpoint does not hold.
@@ -81,7 +93,12 @@ class Task:
     @classmethod
     def load_model(cls, repository: hub.Repository, **options: Any) -> Any:
         """The model of a repository, every tensor of which that the answers rest on was in the file."""
-        model = cls.auto.from_pretrained(repository, **options)
+        held = Held()
+        logger.addFilter(held)
+        try:
+            model = cls.auto.from_pretrained(repository, **options)
+        finally:
+            logger.removeFilter(held)
         report = model.load_report
         mismatched = [name for name, *_ in report.mismatched]
         random = [name for name in [*report.missing, *mismatched] if not re.search(cls.unneeded, name)]
@@ -91,6 +108,8 @@ class Task:
                 f"{repository.name} holds no weights for {listed} of {type(model).__name__}: {cls.__name__} would "
                 "answer at random; choose a checkpoint that was trained for this task, or train this one first."
             )
+        for record in held.records:
+            logger.handle(record)
         return model
 
     @property
@@ -174,9 +193,12 @@ class Task:
                     raise
                 error = fault
         is_named = isinstance(piece.source, (str, os.PathLike))
-        name = f"{str(piece.source)[:200]}" if is_named else f"input {number}"
-        logger.warning("%s was skipped: %s", name, error)
+        self.report(str(piece.source)[:200] if is_named else f"input {number}", error)
         return None
+
+    def report(self, name: str, error: Exception) -> None:
+        """Say that an input was skipped, and why."""
+        logger.warning("%s was skipped: %s", name, error)
 
     def _several(self, inputs: Any) -> Iterable[Any]:
         """`inputs`, where one can go over them and find inputs."""
@@ -328,7 +350,7 @@ class Classifier(Task):
 
 def usual_function(config: Any) -> str:
     """What makes scores of a classification head's logits, by its configuration."""
-    kind = config.problem_type or ("multi_label_classification" if config.num_labels == 1 else None)
+    kind = config.problem_type or ("multi_label_classification" if config.num_labels == 1 else "")
     return {"multi_label_classification": "sigmoid", "regression": "none"}.get(kind, "softmax")
 
 

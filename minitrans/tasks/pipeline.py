@@ -19,6 +19,7 @@ from minitrans.processing.speech import Wav2Vec2Processor
 from minitrans.tasks.audio import AudioClassifier, FrameClassifier, SpeakerEncoder, Transcriber
 from minitrans.tasks.base import Task
 from minitrans.tasks.image import ImageClassifier, ImageVectors
+from minitrans.tasks.names import ALIASES, made_for
 from minitrans.tasks.text import (
     ChoiceTask,
     NextSentenceClassifier,
@@ -55,13 +56,13 @@ class Pipeline:
         """The answer, or answers; see the class."""
         shown, job, common = self._settings({**self.options, **options})
         if job.is_one(inputs):
-            return self.show(inputs, job(self.read(inputs, job), **common), **shown)
+            return self._shown(inputs, job(self.read(inputs, job), **common), shown)
         several = job._several(inputs)
         if not hasattr(inputs, "__len__"):  # as it comes, and no answer later than it need be
             job.window = self.options.get("batch_size") or options.get("batch_size") or 1
         sources: list[Any] = []
         answers = job.stream(self._read(several, job, sources), **common)
-        found = (self.show(sources.pop(0), answer, **shown) for _, answer in answers)
+        found = (self._shown(sources.pop(0), answer, shown) for _, answer in answers)
         return list(found) if isinstance(inputs, (list, tuple)) else found
 
     predict = transform = __call__
@@ -90,8 +91,11 @@ class Pipeline:
         """An input as the task takes it."""
         return source
 
-    def show(self, source: Any, answer: Any, **shown: Any) -> Any:
-        """An answer as transformers gives it; None for an input that was skipped."""
+    def _shown(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
+        return None if answer is None else self.show(source, answer, shown)
+
+    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
+        """An answer as transformers gives it, and as the options in `shown` say."""
         return answer
 
     @property
@@ -157,9 +161,9 @@ class TextClassificationPipeline(Pipeline):
         nested = isinstance(source, list) and len(source) == 1 and isinstance(source[0], list)
         return tuple(source[0]) if nested else source
 
-    def show(self, source: Any, answer: Any, best: bool = False) -> Any:
+    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        return answer[0] if best and answer is not None else answer
+        return answer[0] if shown["best"] else answer
 
 
 class TokenClassificationPipeline(Pipeline):
@@ -179,9 +183,9 @@ class TokenClassificationPipeline(Pipeline):
         found = super().__call__(inputs, **options)
         return [found] if job.is_split_into_words and job.is_one(inputs) else found
 
-    def show(self, source: Any, answer: Any) -> Any:
+    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        return answer and [
+        return [
             {"entity" if "index" in item else "entity_group": item["label"],
              **{name: item[name] for name in ("score", "index", "word", "start", "end") if name in item}}
             for item in answer
@@ -203,10 +207,8 @@ class FillMaskPipeline(Pipeline):
         """See `Pipeline`."""
         return _with_length(options)
 
-    def show(self, source: Any, answer: Any) -> Any:
+    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        if answer is None:
-            return None
         tokenizer = self.job.tokenizer
         ids = tokenizer(self.job.read(source), verbose=False)["input_ids"]
         places = [place for place, index in enumerate(ids) if index == tokenizer.mask_token_id]
@@ -253,10 +255,8 @@ class QuestionAnsweringPipeline(Pipeline):
             raise TypeError("The pipeline question-answering takes question= and context=, or a dict of both.")
         return super().__call__(inputs, **options)
 
-    def show(self, source: Any, answer: Any) -> Any:
+    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        if answer is None:
-            return None
         found = answer if isinstance(answer, list) else [answer]
         rows = [{name: item[name] for name in ("score", "start", "end", "answer")} for item in found]
         return rows[0] if len(rows) == 1 else rows
@@ -274,9 +274,9 @@ class FeatureExtractionPipeline(Pipeline):
         """See `Pipeline`."""
         return _with_length(options)
 
-    def show(self, source: Any, answer: Any, return_tensors: bool = False) -> Any:
+    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        return None if answer is None else _tensor(answer, return_tensors)
+        return _tensor(answer, shown.get("return_tensors", False))
 
 
 class ZeroShotClassificationPipeline(Pipeline):
@@ -291,18 +291,18 @@ class ZeroShotClassificationPipeline(Pipeline):
     def __init__(self, name: str, job: Any, options: Mapping[str, Any]) -> None:
         self.task, self.job, self.options = name, job, dict(options)  # labels may come with a call
 
-    def __call__(self, sequences: Any, candidate_labels: Any = None, **options: Any) -> Any:
-        """See `Pipeline`."""
+    def __call__(
+        self, inputs: Any = None, candidate_labels: Any = None, *, sequences: Any = None, **options: Any
+    ) -> Any:
+        """See `Pipeline`; `sequences` is the other name of what is classified."""
         named = {} if candidate_labels is None else {"candidate_labels": candidate_labels}
-        return super().__call__(sequences, **named, **options)
+        return super().__call__(sequences if inputs is None else inputs, **named, **options)
 
     def _settings(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
         return super()._settings({"candidate_labels": (), **options})
 
-    def show(self, source: Any, answer: Any) -> Any:
+    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        if answer is None:
-            return None
         columns = {f"{name}s": [item[name] for item in answer] for name in ("label", "score")}
         return {"sequence": self.job.read(source), **columns}
 
@@ -362,11 +362,9 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
         length = options["chunk_seconds"] or float("inf")
         return {**options, "chunk_seconds": length, "characters": options.get("characters") == "char"}
 
-    def show(self, source: Any, answer: Any, times: str | None = None) -> Any:
+    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`; what else a mapping holds comes back in lists, as in transformers."""
-        if answer is None:
-            return None
-        more = {}
+        times, more = shown["times"], {}
         if isinstance(source, Mapping) and "sampling_rate" in source:
             used = ("raw", "array", "path", "sampling_rate")
             more = {name: [value] for name, value in source.items() if name not in used}
@@ -443,47 +441,10 @@ PIPELINES: dict[str, type[Pipeline]] = {
     "audio-xvector": SpeakerVectorPipeline,
     "audio-frame-classification": FrameClassificationPipeline,
 }
-ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
-# model_type -> the end of the architecture's name -> what the checkpoint was made for
-TEXT = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForMaskedLM": "fill-mask",
-    "ForPreTraining": "fill-mask",
-    "ForQuestionAnswering": "question-answering",
-    "ForMultipleChoice": "multiple-choice",
-    "ForNextSentencePrediction": "next-sentence-prediction",
-    "Model": "feature-extraction",
-}
-MADE_FOR: dict[str, dict[str, str]] = {
-    "bert": TEXT,
-    "distilbert": TEXT,
-    "swin": {"ForImageClassification": "image-classification", "Model": "image-feature-extraction"},
-    "wav2vec2": {
-        "ForCTC": "automatic-speech-recognition",
-        "ForSequenceClassification": "audio-classification",
-        "ForSpeechClassification": "audio-classification",
-        "ForAudioFrameClassification": "audio-frame-classification",
-        "ForXVector": "audio-xvector",
-    },
-}
 PROCESSORS: dict[Any, str] = {
     AutoTokenizer: "tokenizer", AutoImageProcessor: "image_processor", AutoFeatureExtractor: "feature_extractor",
     AutoProcessor: "processor",
 }  # fmt: skip
-
-
-def made_for(model_type: Any, architectures: Any, name: str) -> str:
-    """The task that a checkpoint was made for, by its configuration; ValueError for one that none fits."""
-    architecture = str((architectures or ["Model"])[0])
-    known = MADE_FOR.get(model_type, {})
-    for end, task in known.items():
-        if architecture.endswith(end):
-            return task
-    raise ValueError(
-        f"{name} is a {model_type} checkpoint of {architecture}, which none of the tasks here is made for: "
-        f"{', '.join(known) or 'there are none for its kind'}."
-    )
 
 
 def pipeline(
@@ -566,8 +527,8 @@ def _check_fits(model: Any, kind: type[Task], name: str) -> None:
     """ValueError for a loaded model whose published class is for another task."""
     if not hasattr(model, "load_report"):
         raise TypeError(f"model is a {type(model).__name__}; it must be a folder, a hub id or a model of minitrans.")
-    is_published = type(model).__module__.startswith("minitrans.models.")
     wanted = kind.auto._class_for(model.config)
+    is_published = type(model).__module__ == wanted.__module__  # a class of the user's own may be anything
     anything = kind in (TokenVectors, ImageVectors)
     if is_published and not anything and type(model).__name__.rpartition("For")[2] not in _ends(kind):
         raise ValueError(f"{name} takes a {wanted.__name__}, not a {type(model).__name__}.")
@@ -591,7 +552,7 @@ def _processor(kind: type[Task], repository: hub.Repository | None, given: dict[
         return loaded[wanted]
     whole = loaded.get("processor")
     if wanted == "processor" and ("tokenizer" in loaded or "feature_extractor" in loaded):
-        parts = {name: loaded.get(name) for name in ("feature_extractor", "tokenizer")}
+        parts: dict[str, Any] = {name: loaded.get(name) for name in ("feature_extractor", "tokenizer")}
         for name, part in parts.items():
             if part is None and repository is not None:
                 parts[name] = autos[name].from_pretrained(repository)

@@ -47,7 +47,7 @@ class TextTask(Task):
     unit = "text"
     takes = 'a text (a string, or a mapping with "text")'
     budget = 4096
-    options = ("max_tokens",)
+    options: ClassVar[tuple[str, ...]] = ("max_tokens",)
     pairs: ClassVar[bool] = False  # whether an input may be two texts
     cut: ClassVar[bool | str] = True  # which text of a pair is cut, as a tokenizer's `truncation`
 
@@ -157,7 +157,7 @@ class TextClassifier(Classifier, TextTask):
 
     auto = AutoModelForSequenceClassification
     takes = 'a text, a tuple of two, or a mapping with "text" and, for a pair, "text_pair"'
-    options = (*Classifier.options, *TextTask.options)
+    options: ClassVar[tuple[str, ...]] = (*Classifier.options, *TextTask.options)
     pairs = True
 
     def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
@@ -173,7 +173,7 @@ class ZeroShotClassifier(TextTask):
     """
 
     auto = AutoModelForSequenceClassification
-    options = (*TextTask.options, "candidate_labels", "hypothesis_template", "multi_label")
+    options: ClassVar[tuple[str, ...]] = (*TextTask.options, "candidate_labels", "hypothesis_template", "multi_label")
     cut = "only_first"
     candidate_labels: Sequence[str] = ()
     hypothesis_template = "This example is {}."
@@ -268,7 +268,7 @@ class Reranker(ListTask):
     auto = AutoModelForSequenceClassification
     takes = 'a tuple (query, [documents]), or a mapping with "query" and "documents"'
     columns = ("query", "documents")
-    options = (*TextTask.options, "top_k")
+    options: ClassVar[tuple[str, ...]] = (*TextTask.options, "top_k")
     top_k: int | None = None
 
     def __init__(self, model: Any, tokenizer: Any = None, max_tokens: int | None = None, **options: Any) -> None:

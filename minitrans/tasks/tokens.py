@@ -47,7 +47,7 @@ class WindowedTask(TextTask):
     question, and every window holds the first.
     """
 
-    options = (*TextTask.options, "overlap")
+    options: ClassVar[tuple[str, ...]] = (*TextTask.options, "overlap")
     asked = 0  # which text of an input is in question
     overlap: int | None = None
     is_split_into_words = False
@@ -117,7 +117,13 @@ class EntityRecognizer(WindowedTask):
     """
 
     auto = AutoModelForTokenClassification
-    options = (*WindowedTask.options, "aggregation_strategy", "ignore_labels", "is_split_into_words", "delimiter")
+    options: ClassVar[tuple[str, ...]] = (
+        *WindowedTask.options,
+        "aggregation_strategy",
+        "ignore_labels",
+        "is_split_into_words",
+        "delimiter",
+    )
     aggregation_strategy = "simple"
     ignore_labels: Sequence[str] = ("O",)
     delimiter = " "
@@ -265,7 +271,7 @@ class MaskFiller(WindowedTask):
     """
 
     auto = AutoModelForMaskedLM
-    options = (*WindowedTask.options, "top_k", "targets")
+    options: ClassVar[tuple[str, ...]] = (*WindowedTask.options, "top_k", "targets")
     top_k = 5
     targets: Sequence[str] | str | None = None
 
@@ -281,7 +287,8 @@ class MaskFiller(WindowedTask):
 
     def _target_ids(self) -> list[int]:
         targets = [self.targets] if isinstance(self.targets, str) else list(self.targets or ())
-        vocabulary, found = self.tokenizer.get_vocab(), {}
+        vocabulary = self.tokenizer.get_vocab()
+        found: dict[int, None] = {}
         for target in targets:
             index = vocabulary.get(target)
             if index is None:
@@ -352,7 +359,7 @@ class QuestionAnswerer(WindowedTask):
 
     auto = AutoModelForQuestionAnswering
     takes = 'a tuple (question, text), or a mapping with "question" and "context"'
-    options = (
+    options: ClassVar[tuple[str, ...]] = (
         *WindowedTask.options, "top_k", "longest_answer", "handle_impossible_answer", "null_threshold",
         "align_to_words",
     )  # fmt: skip

@@ -106,6 +106,7 @@ class Embedder(TextTask):
 
     auto = AutoModel
     unneeded = r"(^|\.)pooler\."  # the head that BERT was trained with
+    prompts: dict[str, str]
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class Embedder(TextTask):
         prompts: Mapping[str, str] | None = None,
         include_prompt: bool = True,
         lower: bool = False,
-        similarity_fn_name: str = "cosine",
+        similarity_fn_name: str | None = None,
         truncate_dim: int | None = None,
         default_prompt_name: str | None = None,
         **loading: Any,
@@ -131,6 +132,7 @@ class Embedder(TextTask):
             self.__dict__ = type(self).from_pretrained(_with_owner(model), **loading).__dict__
             self.truncate_dim = truncate_dim
             self.prompts |= prompts or {}
+            self.similarity_fn_name = _similarity(similarity_fn_name or self.similarity_fn_name)
             if default_prompt_name is not None:
                 self.prompt = self._named_prompt(default_prompt_name)
             return
@@ -140,11 +142,9 @@ class Embedder(TextTask):
         unknown = [name for name in pooling if name not in POOLINGS]
         if unknown or not pooling:
             raise ValueError(f"The pooling is {list(pooling)}; known are {', '.join(POOLINGS)}.")
-        if similarity_fn_name not in SIMILARITIES:
-            raise ValueError(f"similarity_fn_name is {similarity_fn_name!r}; known are {', '.join(SIMILARITIES)}.")
         self.pooling, self.normalize, self.prompt, self.lower = tuple(pooling), normalize, prompt, lower
         self.prompts = {"query": "", "document": "", **(prompts or {})}
-        self.include_prompt, self.similarity_fn_name = include_prompt, similarity_fn_name
+        self.include_prompt, self.similarity_fn_name = include_prompt, _similarity(similarity_fn_name or "cosine")
         self.truncate_dim = truncate_dim
         self.dense, self.dim = tuple(dense), model.config.hidden_size * len(self.pooling)
         for layer in self.dense:
@@ -319,6 +319,12 @@ class Embedder(TextTask):
 
 
 SentenceTransformer = Embedder  # the name by which sentence-transformers' programs know it
+
+
+def _similarity(name: str) -> str:
+    if name not in SIMILARITIES:
+        raise ValueError(f"similarity_fn_name is {name!r}; known are {', '.join(SIMILARITIES)}.")
+    return name
 
 
 def _with_owner(name: Any) -> Any:
