@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,6 +106,7 @@ class Embedder(TextTask):
     auto = AutoModel
     unneeded = r"(^|\.)pooler\."  # the head that BERT was trained with
     prompts: dict[str, str]
+    similarity_fn_name: str
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class Embedder(TextTask):
             self.dim = layer.weight.shape[0]
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Embedder:
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Embedder:
         """Read a folder or hub id; options as in `AutoModel.from_pretrained`.
 
         Raises ValueError for a sentence-transformers module or setting that is not computed here.
