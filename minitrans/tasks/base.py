@@ -146,10 +146,12 @@ class Task:
         what is wrong with an input and answers None for it; "raise" stops at the first. Other options are the task's
         settings, for this call.
         """
-        common = {"budget": budget, "on_error": on_error, **options}
+        self._refuse_table(inputs)
         if self.is_one(inputs):
-            return next(self.stream([inputs], show_progress=False, **common))[1]
-        return [answer for _, answer in self.stream(inputs, show_progress=show_progress, **common)]
+            job = self._job(on_error, options)
+            return next(job._answers([inputs], self.budget if budget is None else budget, False))[1]
+        common = {"budget": budget, "on_error": on_error, "show_progress": show_progress}
+        return [answer for _, answer in self.stream(inputs, **common, **options)]
 
     def stream(
         self,
@@ -164,11 +166,15 @@ class Task:
 
         Options as in a call. Raises TypeError for what is no number of inputs.
         """
+        job = self._job(on_error, options)
+        return job._answers(self._several(inputs), self.budget if budget is None else budget, show_progress)
+
+    def _job(self, on_error: str, options: dict[str, Any]) -> Any:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'.")
         job = self.with_options(**options)
         job.on_error = on_error
-        return job._answers(self._several(inputs), self.budget if budget is None else budget, show_progress)
+        return job
 
     def _answers(self, inputs: Iterable[Any], budget: int, show_progress: bool | None) -> Iterator[tuple[Any, Any]]:
         said: list[Any] = []
@@ -202,17 +208,20 @@ class Task:
 
     def _several(self, inputs: Any) -> Iterable[Any]:
         """`inputs`, where one can go over them and find inputs."""
-        if hasattr(inputs, "columns") and hasattr(inputs, "shape"):
-            raise TypeError(
-                f"A {type(inputs).__name__} is a table; {type(self).__name__} takes one of its columns, such as "
-                f"table[{str(next(iter(inputs.columns), 'text'))!r}]."
-            )
+        self._refuse_table(inputs)
         if self.is_one(inputs) or not (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")):
             raise TypeError(
                 f"{type(self).__name__} goes over several inputs here, each {self.takes}; a {type(inputs).__name__} "
                 "is not several."
             )
         return inputs
+
+    def _refuse_table(self, inputs: Any) -> None:
+        if hasattr(inputs, "columns") and hasattr(inputs, "shape"):
+            raise TypeError(
+                f"A {type(inputs).__name__} is a table; {type(self).__name__} takes one of its columns, such as "
+                f"table[{str(next(iter(inputs.columns), 'text'))!r}]."
+            )
 
     @torch.inference_mode()
     def _results(self, pieces: list[Piece], budget: int, bar: tqdm) -> list[Any]:

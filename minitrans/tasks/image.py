@@ -69,6 +69,8 @@ class ImageTask(Task):
                     yield path
                 except OSError:
                     raise OSError(f"{len(source)} bytes cannot be read as an image: {bytes(source[:16])!r}.") from None
+        elif isinstance(source, (str, os.PathLike)):
+            yield os.fspath(source)
         elif isinstance(source, (list, tuple, int, float)) or getattr(source, "ndim", 2) not in (2, 3):
             raise self.refusal(source)
         else:

@@ -55,6 +55,7 @@ class Pipeline:
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """The answer, or answers; see the class."""
         shown, job, common = self._settings({**self.options, **options})
+        job._refuse_table(inputs)
         if job.is_one(inputs):
             return self._shown(inputs, job(self.read(inputs, job), **common), shown)
         several = job._several(inputs)
