@@ -251,6 +251,8 @@ class SoundFileRecording(Recording):
     def __init__(self, name: str, sound: SoundFile, tail: bytes) -> None:
         self.name, self.sound, self.tail = name, sound, tail
         self.samplerate, self.frames = sound.samplerate, sound.frames
+        # Else soundfile seeks after each block to where it is, which in an MP3 loses what frames hand on to the next.
+        sound.seekable = lambda: False  # type: ignore[method-assign]
 
     def next(self, size: int) -> np.ndarray:
         """See `Recording`."""
@@ -264,9 +266,12 @@ class SoundFileRecording(Recording):
         return round(count * max(shares, default=1.0))
 
     def is_cut(self) -> bool:
-        """See `Recording`: the last page of an Ogg file has a flag that says so."""
-        page = self.tail.rfind(b"OggS")
-        return self.sound.format == "OGG" and (page < 0 or not self.tail[page + 5 : page + 6] > b"\x03")
+        """See `Recording`: the last page of an Ogg file is whole, and has a flag that says so."""
+        if self.sound.format != "OGG":
+            return False
+        page = self.tail[max(self.tail.rfind(b"OggS"), 0) :]
+        segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+        return not segments or page[5] < 4 or len(page) < 27 + len(segments) + sum(segments)
 
 
 class AvRecording(Recording):
