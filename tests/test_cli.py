@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn
 import soundfile
 import test_tasks_audio
 import test_tasks_text
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.numpy import load_file
+from sentence_transformers import SentenceTransformer
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import minitrans
@@ -471,3 +473,47 @@ class TestProcess:
         done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, env={**os.environ})
         for command in ("demo", "info", "run"):
             assert command in done.stdout
+
+
+class TestEndToEnd:
+    """What people have, through the command line, beside transformers: speech, photographs, pages, a real encoder."""
+
+    def run(self, *command: Any) -> str:
+        """What a process of its own prints."""
+        words = [sys.executable, "-m", "minitrans", "run", *map(str, command)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def test_speech(self, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            subprocess.run(["espeak-ng", "-w", tmp_path / f"{name}.wav", f"This is sentence {name}."], check=True)
+        files = sorted(tmp_path.glob("*.wav"))
+        folder = checkpoints["Wav2Vec2ForCTC"]
+        lines = [json.loads(line) for line in self.run(folder, "--json", *files).splitlines()]
+        for path, line in zip(files, lines, strict=True):
+            text, words = test_tasks_audio.reference(folder, test_tasks_audio.samples(path))
+            assert line["output"]["text"] == text
+            test_tasks_audio.same_words(line["output"], words)
+        self.run(folder, "--vtt", "--output", tmp_path / "subtitles", *files)
+        assert sorted(path.name for path in (tmp_path / "subtitles").iterdir()) == ["one.vtt", "two.vtt"]
+
+    def test_photographs_and_pages(self, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+        photographs = sorted(Path(sklearn.__file__).parent.glob("datasets/images/*.jpg"))
+        page = Image.new("RGB", (320, 450), "white")
+        ImageDraw.Draw(page).text((20, 20), "\n".join(["A page, with lines of text."] * 20), fill="black")
+        page.save(tmp_path / "page.png")
+        files, folder = [*photographs, tmp_path / "page.png"], checkpoints["SwinForImageClassification"]
+        assert len(files) == 3
+        model = transformers.SwinForImageClassification.from_pretrained(folder)
+        processor = ViTImageProcessorPil.from_pretrained(folder)
+        classify = transformers.pipeline("image-classification", model, image_processor=processor, device="cpu")
+        lines = [json.loads(line) for line in self.run(folder, *files, "--json").splitlines()]
+        for path, line in zip(files, lines, strict=True):
+            expected = {item["label"]: item["score"] for item in classify(str(path))}
+            assert {item["label"]: item["score"] for item in line["output"]} == pytest.approx(expected, rel=1e-3)
+
+    def test_a_real_encoder(self, minilm: Path) -> None:
+        rows = [[float(value) for value in line.split()] for line in self.run(minilm, *TEXTS).splitlines()]
+        theirs = SentenceTransformer(str(minilm), device="cpu").encode(TEXTS)
+        assert np.abs(np.array(rows) - theirs).max() <= 1e-5

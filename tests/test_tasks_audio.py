@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -379,6 +380,25 @@ def test_cues_are_short_and_lose_no_word() -> None:
     assert all(before[1] <= after[0] for before, after in pairwise(made))
     assert all(re.search(r"\S", text) for _, _, text in made)
     assert len(made) < 100
+
+
+def test_an_n_gram_model_decodes_where_the_processor_has_one(clip: np.ndarray, folder: Path) -> None:
+    """The scores of every clip's own frames go to the processor, and its words get their times."""
+    transcribe = Transcriber.from_pretrained(folder)
+    greedy = transcribe.processor
+    sounds = [(clip[:length], RATE) for length in (9000, 399, 150000)]
+    expected = [Transcriber(transcribe.model, greedy)(sound) for sound in sounds]
+    seen = []
+
+    def decode(logits: np.ndarray, output_word_offsets: bool) -> Any:
+        seen.append(logits.shape)
+        return greedy.tokenizer.decode(logits.argmax(-1), output_word_offsets=output_word_offsets)
+
+    parts = {"feature_extractor": greedy.feature_extractor, "tokenizer": greedy.tokenizer}
+    weighed = Transcriber(transcribe.model, SimpleNamespace(**parts, decoder=object(), decode=decode))
+    assert weighed(sounds) == expected
+    assert seen == [(27, 32), (468, 32)]
+    assert weighed(sounds[0], characters=True) == {**expected[0], "characters": []}
 
 
 LONG = [("字" * 300, 61.0, 5), ("あ" * 70, 7.5, 2), ("x" * 81, 5.0, 2), ("ก" * 240, 20.0, 3), ("w" * 200, 0.0, 3)]

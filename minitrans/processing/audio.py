@@ -252,7 +252,7 @@ class SoundFileRecording(Recording):
         self.name, self.sound, self.tail = name, sound, tail
         self.samplerate, self.frames = sound.samplerate, sound.frames
         # Else soundfile seeks after each block to where it is, which in an MP3 loses what frames hand on to the next.
-        sound.seekable = lambda: False  # type: ignore[method-assign]
+        sound.seekable = lambda: False
 
     def next(self, size: int) -> np.ndarray:
         """See `Recording`."""

@@ -308,7 +308,9 @@ class Transcriber(AudioTask):
         if heard:
             logits = self.output(heard).logits
             rows = iter((logits.float() if self._decoder() else logits.argmax(-1)).cpu())
-        nothing = torch.empty((0, self.model.config.vocab_size) if self._decoder() else 0)
+        nothing = (
+            torch.empty((0, self.model.config.vocab_size)) if self._decoder() else torch.empty(0, dtype=torch.long)
+        )
         # Of a row that is shorter than its batch, only its own frames: the model's blank need not be the tokenizer's.
         return [
             nothing if piece.inputs is None else next(rows)[: self.frames(piece.size)][piece.part] for piece in pieces
@@ -320,30 +322,29 @@ class Transcriber(AudioTask):
 
     def answer(self, source: Any, results: list[torch.Tensor]) -> dict[str, Any]:
         """See `Task`."""
-        frames, step = torch.cat(results), self.hop / self.rate
-        if not len(frames):
-            return {"text": "", "words": [], **({"characters": []} if self.characters else {})}
-        if self._decoder() and not self.characters:
+        frames = torch.cat(results)
+        words: list[dict[str, Any]] = []
+        characters: list[dict[str, Any]] = []  # of an n-gram model there are none: it weighs words
+        text = ""
+        if len(frames) and self._decoder():
             decoded = self.processor.decode(frames.numpy(), output_word_offsets=True)
-            words = [(word["word"], word["start_offset"], word["end_offset"]) for word in decoded.word_offsets]
-            return {"text": decoded.text, "words": self._timed("word", words, step)}
-        frames = frames.argmax(-1) if frames.dim() == 2 else frames.long()
-        decoded = self.tokenizer.decode(frames, output_word_offsets=True, output_char_offsets=True)
-        answer = {"text": decoded.text}
-        for key, name, offsets in (
-            ("words", "word", decoded.word_offsets),
-            ("characters", "char", decoded.char_offsets),
-        ):
-            found = [(item[name], item["start_offset"], item["end_offset"]) for item in offsets]
-            answer[key] = self._timed("character" if name == "char" else name, found, step)
-        return answer if self.characters else {key: answer[key] for key in ("text", "words")}
+            text, words = decoded.text, self._timed("word", decoded.word_offsets, "word")
+        elif len(frames):
+            decoded = self.tokenizer.decode(frames, output_word_offsets=True, output_char_offsets=True)
+            text, words = decoded.text, self._timed("word", decoded.word_offsets, "word")
+            characters = self._timed("character", decoded.char_offsets, "char")
+        return {"text": text, "words": words, **({"characters": characters} if self.characters else {})}
 
-    def _timed(self, name: str, items: list[tuple[str, int, int]], step: float) -> list[dict[str, Any]]:
-        """Texts with their frames, in lower case where the whole text is, as texts with their times."""
-        lower = getattr(self.tokenizer, "do_lower_case", False)
+    def _timed(self, name: str, offsets: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+        """Texts with their frames, as texts with their times; in lower case where the whole text is."""
+        lower, step = getattr(self.tokenizer, "do_lower_case", False), self.hop / self.rate
         return [
-            {name: text.lower() if lower else text, "start": start * step, "end": end * step}
-            for text, start, end in items
+            {
+                name: item[key].lower() if lower else item[key],
+                "start": item["start_offset"] * step,
+                "end": item["end_offset"] * step,
+            }
+            for item in offsets
         ]
 
 

@@ -150,8 +150,8 @@ class Task:
         if self.is_one(inputs):
             job = self._job(on_error, options)
             return next(job._answers([inputs], self.budget if budget is None else budget, False))[1]
-        common = {"budget": budget, "on_error": on_error, "show_progress": show_progress}
-        return [answer for _, answer in self.stream(inputs, **common, **options)]
+        common: dict[str, Any] = {"budget": budget, "show_progress": show_progress, "on_error": on_error, **options}
+        return [answer for _, answer in self.stream(inputs, **common)]
 
     def stream(
         self,

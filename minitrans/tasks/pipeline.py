@@ -355,6 +355,8 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
         times = options.get("return_timestamps")
         if times not in (None, False, "word", "char"):
             raise ValueError(f"return_timestamps is {times!r}; a CTC checkpoint gives times of a 'word' or a 'char'.")
+        if times == "char" and getattr(self.job.processor, "decoder", None):
+            raise ValueError("An n-gram model weighs words: return_timestamps='word' gives their times.")
         _, job, common = super()._settings(options)
         return {"times": times}, job, common
 
