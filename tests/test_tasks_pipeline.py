@@ -134,6 +134,7 @@ TEXT_CALLS: list[tuple[str, str, dict[str, Any], tuple[Any, ...], dict[str, Any]
     ("BertForSequenceClassification", "text-classification", {"top_k": 3}, (SAID,), {"function_to_apply": "none"}),
     ("BertForSequenceClassification", "text-classification", {"function_to_apply": "sigmoid"}, (SAID,), {}),
     ("BertForSequenceClassification", "text-classification", {}, (SAID,), {"truncation": True, "max_length": 8}),
+    ("BertForSequenceClassification", "text-classification", {"truncation": True, "max_length": 512}, (SAID,), {}),
     ("Ranker", "text-classification", {}, (SAID,), {}),
     ("BertForTokenClassification", "token-classification", {}, (TEXTS[0],), {}),
     ("BertForTokenClassification", "ner", {}, (SAID,), {"ignore_labels": []}),
@@ -484,7 +485,7 @@ class TestForms:
             (lambda: pipeline("ner", folder, aggregation_strategy="middle"), "holds no weights|aggregation_strategy"),
             (lambda: classify("x", function_to_apply="tanh"), "function_to_apply is 'tanh'"),
             (lambda: classify("x", top_k=0), "top_k is 0"),
-            (lambda: classify("x", max_length=65), "the model reads 64 tokens at most"),
+            (lambda: classify("x", max_length=0), "max_tokens is 0"),
         ):
             with pytest.raises(ValueError, match=message):
                 call()

@@ -82,7 +82,12 @@ class Pipeline:
             known = ", ".join([*self.names, *self.shown, "on_error"])
             raise TypeError(f"The pipeline {self.task} has no option {min(unknown)!r}; it has {known}.")
         options = {self.names[name]: value for name, value in options.items()}
-        return shown, self.job.with_options(**self.converted(options)), common
+        if options.get("max_tokens") is None:
+            options.pop("max_tokens", None)
+        options = self.converted(options)
+        if "max_tokens" in options:  # a number above what the model reads cuts where the model ends
+            options["max_tokens"] = min(options["max_tokens"], self.job.most_tokens)
+        return shown, self.job.with_options(**options), common
 
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
         """The task's options, where what they hold has another form there."""

@@ -54,9 +54,8 @@ class TextTask(Task):
     def __init__(self, model: Any, tokenizer: Any, max_tokens: int | None = None) -> None:
         super().__init__(model, tokenizer)
         self.tokenizer = tokenizer
-        limit = model.config.max_position_embeddings
-        self.most_tokens: int = min(limit, tokenizer.model_max_length)
-        self.max_tokens: int = min(self.most_tokens, max_tokens or limit)
+        self.most_tokens: int = model.config.max_position_embeddings
+        self.max_tokens: int = min(self.most_tokens, tokenizer.model_max_length, max_tokens or self.most_tokens)
         self.taken = inspect.signature(model.base_model.encode).parameters.keys()
 
     def check(self) -> None:
