@@ -1,8 +1,10 @@
 """What every task takes and refuses: forms of input, heads without weights, padding, bad inputs."""
 
+import copy
 import io
 import json
 import logging
+import pickle
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -217,6 +219,22 @@ def test_the_side_of_the_padding_changes_no_answer(
     for source, together in zip(inputs, padded(inputs), strict=True):
         same(together, plain(source))
         same(padded(source), together)
+
+
+@pytest.mark.parametrize("task", ["TextClassifier", "ImageClassifier", "AudioClassifier"])
+def test_a_model_in_training_draws_nothing(folders: dict[str, Path], task: str) -> None:
+    noise = np.random.default_rng(0).normal(size=9000)
+    example = {"TextClassifier": TEXTS[0], "ImageClassifier": np.zeros((40, 40, 3), np.uint8)}.get(task, (noise, RATE))
+    run = loaded(folders, task)
+    expected = run(example)
+    run.model.train()
+    frozen = next(module for module in run.model.modules() if isinstance(module, torch.nn.Linear))
+    frozen.eval()
+    same([run(example) for _ in range(3)], [expected] * 3)
+    assert run.model.training
+    assert not frozen.training
+    same(pickle.loads(pickle.dumps(run))(example), expected)
+    same(copy.deepcopy(run)(example), expected)
 
 
 class TestTexts:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from itertools import islice
@@ -230,7 +230,7 @@ class Task:
         sound = [index for index, piece in enumerate(pieces) if piece.error is None]
         for places in by_budget([pieces[index].size for index in sound], budget):
             batch = [sound[place] for place in places]
-            with nullcontext() if engine == "auto" else ops.engine(engine):
+            with nullcontext() if engine == "auto" else ops.engine(engine), evaluating(self.model):
                 results.update(zip(batch, self._run([pieces[index] for index in batch]), strict=True))
             bar.update(sum(pieces[index].done for index in batch))
         return [results.get(index, piece.error) for index, piece in enumerate(pieces)]
@@ -288,6 +288,19 @@ class Task:
     def answer(self, source: Any, results: list[Any]) -> Any:
         """The answer for one input from what the model said about its pieces."""
         return results[0]
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Within it a model in training draws no dropout: the answers of two calls are equal."""
+    training = [module for module in model.modules() if module.training] if model.training else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def windows(items: Iterable[X], size: int) -> Iterator[list[X]]:

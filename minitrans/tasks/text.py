@@ -56,7 +56,7 @@ class TextTask(Task):
         self.tokenizer = tokenizer
         self.most_tokens: int = model.config.max_position_embeddings
         self.max_tokens: int = min(self.most_tokens, tokenizer.model_max_length, max_tokens or self.most_tokens)
-        self.taken = inspect.signature(model.base_model.encode).parameters.keys()
+        self.taken = {*inspect.signature(model.base_model.encode).parameters}
 
     def check(self) -> None:
         """See `Task`."""
