@@ -19,7 +19,7 @@ import test_tasks_audio
 import torch
 import transformers
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_tasks_text import TEXTS, checkpoint
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -132,6 +132,28 @@ class TestRandomHeads:
         options = {"num_labels": 5, "ignore_mismatched_sizes": True}
         with pytest.raises(ValueError, match=r"no weights for classifier\.weight, classifier\.bias"):
             minitrans.TextClassifier.from_pretrained(folders["BertForSequenceClassification"], **options)
+
+    @pytest.mark.parametrize(
+        ("task", "missing"),
+        [
+            ("Transcriber", "wav2vec2.masked_spec_embed"),  # as in facebook/wav2vec2-base-960h
+            ("AudioClassifier", "wav2vec2.masked_spec_embed"),
+            ("SpeakerEncoder", "objective.weight"),
+            ("SpeakerEncoder", "classifier.weight"),
+            ("MaskFiller", "cls.predictions.decoder.bias"),
+            ("MaskFiller", "cls.predictions.decoder.weight"),
+            ("Embedder", "pooler.dense.weight"),
+        ],
+    )
+    def test_a_tensor_that_no_answer_rests_on(
+        self, folders: dict[str, Path], task: str, missing: str, tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(folders[HEADS[task]], tmp_path / "m")
+        state = load_file(folder / "model.safetensors")
+        state.pop(missing, None)
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        example = TEXTS[0] + "[MASK]" if task in TEXT_TASKS else (np.random.default_rng(0).normal(size=9000), RATE)
+        same(getattr(minitrans, task).from_pretrained(folder)(example), loaded(folders, task)(example))
 
     def test_what_no_answer_rests_on_may_be_missing(self, folders: dict[str, Path]) -> None:
         """The pooler of a sentence encoder, and a backbone's own norms."""

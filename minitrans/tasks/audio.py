@@ -53,6 +53,7 @@ class AudioTask(Task):
     )
     budget = 60 * 16000
     window = 8
+    unneeded = r"(^|\.)masked_spec_embed$"  # what stands for hidden frames in training; many checkpoints lack it
 
     def __init__(self, model: Any, processor: Any, *more: Any) -> None:
         super().__init__(model, processor, *more)
@@ -190,7 +191,7 @@ class SpeakerEncoder(AudioTask):
 
     auto = AutoModelForAudioXVector
     processing = AutoFeatureExtractor
-    unneeded = r"^(classifier|objective)\."  # for the loss in training
+    unneeded = rf"{AudioTask.unneeded}|^(classifier|objective)\."  # for the loss in training
 
     def run(self, pieces: list[Piece]) -> Sequence[np.ndarray]:
         """See `Task`."""
