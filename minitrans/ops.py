@@ -105,7 +105,7 @@ def _say_once(message: str) -> None:
 
 def check_ids(ids: Tensor, size: int, name: str, table: str) -> None:
     """Raise ValueError where an index on the CPU lies outside a table of `size` rows (a GPU checks by itself)."""
-    if ids.device.type != "cpu" or ids.numel() == 0 or traced():
+    if traced() or ids.device.type != "cpu" or ids.numel() == 0:
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:

@@ -211,10 +211,10 @@ def embedding_layer_norm(
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float) -> Tensor:
-    if sequences.spans is None:
-        return _padded_attention(q, k, v, sequences, bias, dropout)
+    if sequences.spans is None or not sequences.ragged:
+        return _batched_attention(q, k, v, sequences, bias, dropout)
     pieces = []
-    # Neighbours of one length are one call; a batch without padding is a single one.
+    # Neighbours of one length are one call.
     for length, group in groupby(enumerate(sequences.spans), key=lambda item: item[1][1]):
         members = list(group)
         first, start = members[0][0], members[0][1][0]
@@ -232,13 +232,15 @@ def _bias_of(bias: Tensor | None, which: slice, length: int) -> Tensor | None:
     return (bias if bias.dim() == 3 else bias[which])[..., :length, :length]
 
 
-def _padded_attention(
+def _batched_attention(
     q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float
 ) -> Tensor:
+    """`attention` where all cells of the batch are rows: one call, with a mask where there is padding."""
     length = sequences.shape[1]
-    mask = (torch.arange(length, device=q.device) < sequences.lengths[:, None])[:, None, None]
-    if bias is not None:
-        mask = bias.masked_fill(~mask, float("-inf"))
+    mask = None if bias is None else bias[..., :length, :length]
+    if sequences.ragged:
+        real = (torch.arange(length, device=q.device) < sequences.lengths[:, None])[:, None, None]
+        mask = real if mask is None else mask.masked_fill(~real, float("-inf"))
     query, key, value = (x.unflatten(0, sequences.shape).transpose(1, 2) for x in (q, k, v))
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return sequences.blank(out.transpose(1, 2).flatten(0, 1))
@@ -353,5 +355,5 @@ def _apart(window: int, shift: int, device: torch.device) -> Tensor:
     """
     wrapped = torch.arange(window, device=device) >= window - shift
     rows, columns = wrapped.repeat_interleave(window), wrapped.repeat(window)
-    rows, columns = rows[:, None] != rows, columns[:, None] != columns
+    rows, columns = rows[:, None] ^ rows, columns[:, None] ^ columns  # not !=, which torch.compile refuses for bools
     return torch.stack([torch.zeros_like(rows), columns, rows, rows | columns])[:, None]

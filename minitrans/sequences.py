@@ -32,7 +32,7 @@ class Sequences:
 
     `starts` and `lengths` are (B,) int32 on the rows' device, `longest` bounds the lengths, and `spans` holds the same
     as Python numbers where the host knows them. `cells` (T,) int64 is each row's place in the flattened (B·N) grid,
-    None where every cell holds a row.
+    None where every cell holds a row. `ragged` says whether some cell of the batch may be padding.
     """
 
     shape: tuple[int, int]
@@ -41,16 +41,17 @@ class Sequences:
     longest: int
     spans: tuple[tuple[int, int], ...] | None
     cells: Tensor | None
+    ragged: bool = True
 
     @classmethod
     def full(cls, batch: int, length: int, device: torch.device) -> Sequences:
-        """Sequences without padding: B of them, N rows each."""
-        lengths = torch.full((batch,), length, dtype=torch.int32, device=device)
-        if exported():  # for other sizes, too
-            return cls.padded(lengths, length)
-        starts = torch.arange(batch, dtype=torch.int32, device=device) * length
-        spans = tuple((index * length, length) for index in range(batch))
-        return cls((batch, length), starts, lengths, length, spans, None)
+        """Sequences without padding: B of them, N rows each.
+
+        While torch traces, B and N may be symbols; Python numbers made of them would hold for this one size.
+        """
+        unpadded = cls.padded(torch.full((batch,), length, dtype=torch.int32, device=device), length)
+        spans = None if traced() else tuple((index * length, length) for index in range(batch))
+        return replace(unpadded, spans=spans, ragged=False)
 
     @classmethod
     def padded(cls, lengths: Tensor, length: int) -> Sequences:
@@ -112,11 +113,6 @@ class Sequences:
         order = torch.argsort(torch.where(kept, columns, 2**31 - columns), dim=1)  # ONNX has no stable sort
         return replace(padded, cells=(order + padded.starts[:, None]).flatten())
 
-    @property
-    def ragged(self) -> bool:
-        """Whether some cell of the batch may be padding, or rows stand in another order than cells."""
-        return self.cells is not None or self.spans is None
-
     def row_positions(self) -> Tensor:
         """Each row's column in the batch, (T,) int64."""
         return self.pack(torch.arange(self.shape[1], device=self.starts.device).expand(self.shape))
@@ -136,7 +132,7 @@ class Sequences:
 
     def real(self) -> Tensor | None:
         """Which rows (T,) hold a token; None where all do, as everywhere but in the padded layout."""
-        if self.spans is not None:
+        if self.spans is not None or not self.ragged:
             return None
         length = self.shape[1]
         return (torch.arange(length, device=self.starts.device) < self.lengths[:, None]).flatten()

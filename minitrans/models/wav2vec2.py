@@ -166,9 +166,12 @@ class EncoderLayer(nn.Module):
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        if self.training and self.layerdrop and torch.rand(()) < self.layerdrop:
-            return rows
-        return self.compute(rows, sequences, trace)
+        if not (self.training and self.layerdrop):
+            return self.compute(rows, sequences, trace)
+        dropped = torch.rand(()) < self.layerdrop
+        if traced():  # a graph has no way around a layer
+            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, trace))
+        return rows if dropped else self.compute(rows, sequences, trace)
 
     def compute(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """`forward` of a layer that is not left out."""
@@ -383,27 +386,31 @@ class Wav2Vec2Model(PretrainedModel):
             masked = frames.pack(indices).bool()
         if not config.apply_spec_augment:
             return rows, masked
-        chosen, lengths = masked, [count for _, count in frames.spans or ()]
+        chosen = masked
         if chosen is None and self.training and config.mask_time_prob > 0:
-            grid = span_mask(
-                lengths, frames.shape[1], config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
+            chosen = frames.pack(
+                span_mask(
+                    frames.lengths,
+                    frames.shape[1],
+                    config.mask_time_prob,
+                    config.mask_time_length,
+                    config.mask_time_min_masks,
+                )
             )
-            chosen = frames.pack(grid.to(rows.device))
         if chosen is not None:
             if self.masked_spec_embed is None:
                 raise ValueError("mask_time_indices needs a model with mask_time_prob or mask_feature_prob above 0.")
             rows = torch.where(chosen[:, None], self.masked_spec_embed.to(rows.dtype), rows)
         if self.training and config.mask_feature_prob > 0:
-            width = rows.shape[1]
             channels = span_mask(
-                [width] * len(lengths),
-                width,
+                torch.full_like(frames.lengths, rows.shape[1]),
+                rows.shape[1],
                 config.mask_feature_prob,
                 config.mask_feature_length,
                 config.mask_feature_min_masks,
             )
-            clip = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-            rows = rows.masked_fill(channels[clip].to(rows.device), 0.0)
+            clip = frames.pack(torch.arange(frames.shape[0], device=rows.device)[:, None].expand(frames.shape))
+            rows = rows.masked_fill(channels[clip], 0.0)
         return rows, masked
 
     def forward(
