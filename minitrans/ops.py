@@ -53,14 +53,17 @@ def engine(name: str) -> Iterator[None]:
 
 
 def on_this_engine(function: Callable[..., X]) -> Callable[..., X]:
-    """`function` on the engine that is chosen now, whichever thread calls it: autograd has threads of its own."""
+    """`function` on the engine that is chosen now, whoever calls it and when: a backward pass that recomputes does."""
     chosen = _chosen.name
 
     def run(*arguments: object) -> X:
-        with engine(chosen or "auto"):
+        outer, _chosen.name = _chosen.name, chosen
+        try:
             return function(*arguments)
+        finally:
+            _chosen.name = outer
 
-    return function if chosen is None else run
+    return run
 
 
 def _known(name: str, source: str) -> str:

@@ -46,7 +46,7 @@ def pair(name: str, folder: Path, **values: Any) -> tuple[Any, Any]:
     """The transformers model, every number random, and ours."""
     if name in CLASSES:
         quiet = {**QUIET, "classifier_dropout": 0.0} if "DistilBert" in name else QUIET
-        theirs = reference(name, **quiet, **values)
+        theirs = reference(name, **{**quiet, **values})
     else:
         family = getattr(transformers, name)
         torch.manual_seed(0)
