@@ -41,7 +41,7 @@ class ModelOutput(dict):
                 raise TypeError(f"{type(self).__name__} has the fields {', '.join(fields)}, and no others.")
             named = {**dict.fromkeys(fields), **dict(zip(fields, values, strict=False)), **named}
         for name, value in named.items():
-            self[name] = value
+            self._put(name, value)
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None."""
@@ -54,12 +54,21 @@ class ModelOutput(dict):
             raise KeyError(f"{type(self).__name__} has no {key!r} here; it has {', '.join(self)}.")
         return super().__getitem__(key)
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def _put(self, key: str, value: Any) -> None:
         object.__setattr__(self, key, value)
         if value is not None:
             super().__setitem__(key, value)
         elif key in self:
             super().__delitem__(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._put(key, value)
+        order = [*type(self).__dataclass_fields__]  # type: ignore[attr-defined]
+        for name in order[order.index(key) + 1 :] if key in order else ():  # the fields stay in their order
+            if name in self:
+                later = self[name]
+                super().__delitem__(name)
+                super().__setitem__(name, later)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
@@ -157,6 +166,12 @@ class Encoded:
     pooled: Tensor | None
     hidden_states: States
     attentions: States
+    grid: Tensor | None = None  # the rows as (B, N, C), where they were needed so before
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        """The rows as (B, N, C), zeros where there was padding."""
+        return self.sequences.unpack(self.rows) if self.grid is None else self.grid
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -217,7 +232,7 @@ class Feature(NamedTuple):
 class EncodedImages:
     """What a vision model hands to a head: its last map (B, H, W, C), the mean (B, C), and what it was given.
 
-    `kept` holds the hidden states and attentions that were asked for, by their names in the outputs.
+    `rows` are the map as it is returned, (B, H·W, C); `kept` holds the hidden states and attentions that were asked for, by their names in the outputs.
     """
 
     grid: Tensor
@@ -225,6 +240,7 @@ class EncodedImages:
     kept: Mapping[str, States]
     pixel_values: Tensor
     bool_masked_pos: Tensor | None
+    rows: Tensor | None = None
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -269,6 +285,12 @@ class EncodedAudio(Encoded):
     `sequences` and `frames` differ where an adapter follows the encoder. `masked` (T',) is None where not given.
     """
 
-    features: Tensor
-    frames: Sequences
-    masked: Tensor | None
+    features: Tensor = None  # type: ignore[assignment]  # the fields before it have defaults
+    frames: Sequences = None  # type: ignore[assignment]
+    masked: Tensor | None = None
+    feature_grid: Tensor | None = None  # the features as (B, N', C'), where they were needed so before
+
+    @property
+    def extract_features(self) -> Tensor:
+        """The features as (B, N', C'), zeros where there was padding."""
+        return self.frames.unpack(self.features) if self.feature_grid is None else self.feature_grid
