@@ -119,11 +119,11 @@ def test_dtypes(tmp_path):
     for value in (torch.bfloat16, "bfloat16", "torch.bfloat16"):
         for key in ("dtype", "torch_dtype"):
             config = minitrans.BertConfig(**{key: value})
-            assert config.dtype == "bfloat16"
+            assert config.dtype is config.torch_dtype is torch.bfloat16
             config.save_pretrained(tmp_path)
             assert str(transformers.AutoConfig.from_pretrained(tmp_path).dtype) == "torch.bfloat16"
     (tmp_path / "config.json").write_text('{"model_type": "bert", "torch_dtype": "float16"}')
-    assert minitrans.AutoConfig.from_pretrained(tmp_path, dtype="float32").dtype == "float32"
+    assert minitrans.AutoConfig.from_pretrained(tmp_path, dtype="float32").dtype == torch.float32
 
 
 @pytest.mark.parametrize(

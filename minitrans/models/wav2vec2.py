@@ -47,7 +47,7 @@ from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences, traced, wants_grid
 
 
-@dataclass(init=False)
+@dataclass(init=False, eq=False)
 class Wav2Vec2Config(Config):
     """The fields of wav2vec 2.0's config.json and their published defaults (wav2vec2-base-960h)."""
 
@@ -127,6 +127,15 @@ class Wav2Vec2Config(Config):
                             (self.codevector_dim, "num_codevector_groups")):  # fmt: skip
             if whole % getattr(self, name):
                 raise ValueError(f"{name} is {getattr(self, name)}, which does not divide {whole} channels.")
+
+    @property
+    def num_feat_extract_layers(self) -> int:
+        """How many convolutions make frames of samples."""
+        return len(self.conv_dim)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As every configuration, and how many convolutions there are, as it stands in config.json."""
+        return {**super().to_dict(), "num_feat_extract_layers": self.num_feat_extract_layers}
 
     @property
     def inputs_to_logits_ratio(self) -> int:
@@ -425,7 +434,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         if chosen is not None:
             if self.masked_spec_embed is None:
                 raise ValueError("mask_time_indices needs a model with mask_time_prob or mask_feature_prob above 0.")
-            rows = torch.where(chosen[:, None], self.masked_spec_embed.to(rows.dtype), rows)
+            rows = torch.where(chosen[..., None], self.masked_spec_embed.to(rows.dtype), rows)
         if self.training and config.mask_feature_prob > 0:
             channels = span_mask(
                 torch.full_like(frames.lengths, rows.shape[1]),
