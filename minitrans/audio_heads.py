@@ -71,10 +71,15 @@ class CTC(AudioHead):
 
     @classmethod
     def load(
-        cls, repository: Repository, config: Config | None = None, *, target_lang: str | None = None, **options: Any
+        cls,
+        repository: Repository,
+        config: Config | None = None,
+        *model_args: Any,
+        target_lang: str | None = None,
+        **options: Any,
     ) -> Any:
         """As every model's; `target_lang` is the language whose adapter is loaded too."""
-        loaded = super().load(repository, config, **options)
+        loaded = super().load(repository, config, *model_args, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.repository = repository
         if target_lang is not None:
@@ -133,7 +138,7 @@ class CTC(AudioHead):
                 self.initialise(path)
 
     @property
-    def accepts_loss_kwargs(self) -> bool:  # type: ignore[override]
+    def accepts_loss_kwargs(self) -> bool:
         """Whether the losses of several batches add up to that of one large batch: where it is a sum over clips."""
         return self.config.ctc_loss_reduction == "sum"
 

@@ -24,7 +24,8 @@ FRAMES_AT_ONCE = {"cpu": 128, "cuda": 8192}  # what they are made of then fits a
 def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Any) -> None:
     """Raise ValueError, with the value, unless these are samples (B, n) and a mask of that shape.
 
-    The samples must have the dtype and device of `like`, a tensor or a model; on the CPU NaN and infinite ones are refused too.
+    The samples must have the dtype and device of `like`, a tensor or a model; on the CPU NaN and infinite ones are
+    refused too.
     """
     if input_values.dim() != 2 or input_values.numel() == 0:
         raise ValueError(
@@ -125,7 +126,7 @@ class ConvolutionLayer(Module):
 class NormedConvolutionLayer(ConvolutionLayer):
     """A convolution, normalised by `norm_class(channels)` before its activation."""
 
-    norm_class: ClassVar[Callable[[int], nn.Module]] = LayerNorm
+    norm_class: ClassVar[Any] = LayerNorm
 
     def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
         super().__init__(size, kernel, stride, bias, "linear")
@@ -160,13 +161,13 @@ class GroupNormLayer(NormedConvolutionLayer):
         return is_plain(self.conv, Convolution) and is_plain(self.norm, nn.GroupNorm)
 
     def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `ConvolutionLayer`; the norm takes its statistics from all the samples and becomes part of the filter."""
+        """See `ConvolutionLayer`; the norm takes its statistics from all samples and becomes part of the filter."""
         if not self.is_filter:
             return self
         conv, norm = self.conv, self.norm
         offset = samples.detach().double().mean().to(samples.dtype)
         norms = norm.weight, norm.bias, norm.eps
-        weight, bias = ops.group_norm_filter(samples - offset, conv.weight.mT, *norms, conv.stride)  # type: ignore
+        weight, bias = ops.group_norm_filter(samples - offset, conv.weight.mT, *norms, conv.stride)
 
         def normalised(rows: Tensor) -> Tensor:
             return ops.convolution(rows - offset, weight, bias, stride=conv.stride, activation=self.activation)
@@ -176,11 +177,14 @@ class GroupNormLayer(NormedConvolutionLayer):
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
         """See `ConvolutionLayer`; the norm is computed as such."""
         dtype, conv = rows.dtype, self.conv
-        rows = ops.convolution((rows - mean_of_first(rows, counts)).to(dtype), conv.weight.mT, None, stride=conv.stride)
+        rows = ops.convolution(
+            (rows - mean_of_first(rows, counts)).to(dtype), conv.weight.mT, None, stride=conv.stride
+        )
         counts = (counts - conv.weight.shape[2]) // conv.stride + 1
         centred = rows - mean_of_first(rows, counts)
         variance = mean_of_first(centred.square(), counts)
-        normalised = centred * (variance + self.norm.eps).rsqrt() * self.norm.weight + self.norm.bias
+        norm: nn.GroupNorm = self.norm
+        normalised = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
         return self.activated(normalised.to(dtype))
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -334,9 +338,7 @@ class Downsampling(Module):
         self.proj = nn.Linear(size, output_size) if changes else None
         self.norm = LayerNorm(output_size) if changes else None
         channels = output_size, 2 * output_size
-        self.layers = nn.ModuleList(
-            ConvolutionLayer(channels, kernel, stride, True, "linear") for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(ConvolutionLayer(channels, kernel, stride, True, "linear") for _ in range(layers))
 
     def forward(self, rows: Tensor, sequences: Sequences) -> tuple[Tensor, Sequences]:
         """Rows (T, C) -> (T', C') and where they lie; zeros surround each sequence."""

@@ -180,8 +180,8 @@ class Config:
         """Build from the content of a config.json; `overrides` win, and TypeError says which of them is no field."""
         if overrides.pop("trust_remote_code", False) and values.get("auto_map"):
             raise ValueError(
-                "trust_remote_code=True: the checkpoint names code of its own (auto_map), and minitrans never runs code "
-                "from a checkpoint; leave it out to load it as the family that its model_type says."
+                "trust_remote_code=True: the checkpoint names code of its own (auto_map), and minitrans never runs "
+                "code from a checkpoint; leave it out to load it as the family that its model_type says."
             )
         known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *PASSED_ON}
         unknown = sorted(overrides.keys() - (known - {"extra", "model_type"}))

@@ -230,11 +230,12 @@ class QueryKeyValue(Module):
         for name in ("weight", "bias"):
             tensors = [layer._parameters.get(name) for layer in layers]
             kinds = {(type(x), x.dtype, x.device, x.shape) for x in tensors if x is not None}
-            if len(kinds) == 1 and type(tensors[0]) is nn.Parameter and tensors[0].device.type != "meta":
-                if _whole(tensors) is None:
-                    whole = torch.cat([tensor.detach() for tensor in tensors])  # type: ignore[union-attr]
-                    for tensor, part in zip(tensors, whole.chunk(len(tensors)), strict=True):
-                        tensor.data = part  # type: ignore[union-attr]
+            first = tensors[0]
+            alike = len(kinds) == 1 and type(first) is nn.Parameter and first.device.type != "meta"
+            if alike and _whole(tensors) is None:
+                whole = torch.cat([tensor.detach() for tensor in tensors])  # type: ignore[union-attr]
+                for tensor, part in zip(tensors, whole.chunk(len(tensors)), strict=True):
+                    tensor.data = part  # type: ignore[union-attr]
 
     def joined(self) -> tuple[Tensor, Tensor | None] | None:
         """The weights (3C, C) and biases (3C,) as one matrix each, None where they do not lie so any more."""
@@ -244,6 +245,7 @@ class QueryKeyValue(Module):
             if not is_plain(layer, Linear):  # type: ignore[arg-type]
                 return None
             weight, bias = layer._parameters["weight"], layer._parameters["bias"]  # type: ignore[union-attr]
+            assert weight is not None  # a linear layer has one
             places.append((weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.dtype))
         if self._joined is None or self._places != places:
             weights, biases = ([x._parameters[name] for x in self.layers()] for name in ("weight", "bias"))
@@ -278,7 +280,7 @@ class QueryKeyValue(Module):
         self.join()  # torch copies each parameter by itself
 
 
-def _whole(tensors: list[Tensor | None]) -> Tensor | None:
+def _whole(tensors: Sequence[Tensor | None]) -> Tensor | None:
     """The tensor that others are equal parts of along dimension 0, None where they do not lie so."""
     first = tensors[0]
     if first is None or any(type(x) is not nn.Parameter or x.shape != first.shape for x in tensors):
@@ -372,9 +374,9 @@ def pack_text(
 ) -> TextRows:
     """Check what a text model was given, (B, N) or (B, N, C), and pack it.
 
-    `attention_mask` is (B, N), a mask for each query of more dimensions, or the sequences that it would make. A token's position is its column, whatever is
-    padded, unless `position_ids` (B or 1, N) says otherwise. Raises ValueError, with the value, for shapes, devices,
-    indices and lengths that the model cannot take.
+    `attention_mask` is (B, N), a mask for each query of more dimensions, or the sequences that it would make. A
+    token's position is its column, whatever is padded, unless `position_ids` (B or 1, N) says otherwise. Raises
+    ValueError, with the value, for shapes, devices, indices and lengths that the model cannot take.
     """
     name, tokens = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
@@ -414,7 +416,8 @@ def encoded_text(
     """What a text model that was called as a module, (B, N, C), hands to a head."""
     del config, others
     last = output[0]
-    sequences = _sequences(attention_mask, *last.shape[:2], last.device)
+    batch, length = last.shape[:2]
+    sequences = _sequences(attention_mask, batch, length, last.device)
     kept = {name: getattr(output, name, None) for name in ("pooler_output", "hidden_states", "attentions")}
     return Encoded(sequences.pack(last), sequences, kept["pooler_output"], kept["hidden_states"], kept["attentions"])
 

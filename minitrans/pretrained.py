@@ -68,7 +68,7 @@ class PretrainedModel(Published):
         self.load_report: LoadReport | None = None
         self.gradient_checkpointing = False
         self.engine = "auto"
-        self._inputs = _inputs(type(self))
+        self._inputs = _inputs(type(self))  # type: ignore[arg-type]  # mypy takes Module.__hash__ for none
 
     def post_init(self) -> None:
         """Initialise what nobody has set, and tie what is tied; ends every `__init__`.
@@ -101,9 +101,8 @@ class PretrainedModel(Published):
         """The arguments without those that change nothing; TypeError or ValueError for any other."""
         for name in given.keys() - accepted:
             if name not in NO_EFFECT:
-                raise TypeError(
-                    f"{type(self).__name__} has no input {name!r}; it has {', '.join(sorted(accepted - {*NO_EFFECT}))}."
-                )
+                names = ", ".join(sorted(accepted - {*NO_EFFECT}))
+                raise TypeError(f"{type(self).__name__} has no input {name!r}; it has {names}.")
             if name in MUST_BE_NONE and given[name] is not None:
                 raise ValueError(f"{type(self).__name__} does not compute {name}; it must be None.")
         return {name: value for name, value in given.items() if name in accepted}
@@ -333,7 +332,7 @@ class PretrainedModel(Published):
         """
         for place, model in self.inner_models().items():
             if path.startswith(f"{place}."):
-                model.initialise(path[len(place) + 1 :])  # type: ignore[operator]
+                model.initialise(path[len(place) + 1 :])
                 return
         owner, _, leaf = path.rpartition(".")
         module = self.get_submodule(owner)
@@ -353,8 +352,9 @@ class PretrainedModel(Published):
         """The older name of `post_init`."""
         self.post_init()
 
-    def tie_weights(self, **_: Any) -> None:
-        """Let tied parameters share one tensor, where the configuration ties them."""
+    def tie_weights(self, **options: Any) -> None:
+        """Let tied parameters share one tensor, where the configuration ties them; `options` change nothing."""
+        del options
         for path, source in self._ties().items():
             owner, _, leaf = path.rpartition(".")
             setattr(self.get_submodule(owner), leaf, self.get_parameter(source))

@@ -38,6 +38,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 
+
 class Checkpoint:
     """The tensors of one checkpoint by name, whichever of its files they lie in.
 
@@ -312,7 +313,7 @@ def load(model: Published, checkpoint: Checkpoint, report: LoadReport) -> None:
     for path, tensor in tensors_of(model).items():
         name = report.sources.get(path)
         if name is None and not getattr(tensor, "_is_hf_initialized", False):
-            model.initialise(path)  # type: ignore[operator]
+            model.initialise(path)
         tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # see `PretrainedModel.post_init`
         if name is None:
             continue
@@ -356,7 +357,7 @@ def is_weights(filename: str) -> bool:
 
 
 def write(state: dict[str, Tensor], folder: Path, max_shard_size: int | str, variant: str | None) -> None:
-    """Write tensors as model.safetensors, or as several such files and their index where they are too large for one."""
+    """Write tensors as model.safetensors, or as several such files and an index where they are too large for one."""
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 

@@ -7,7 +7,7 @@ packed rows (T, C) at the door (`minitrans.layers.pack_text`), and leaves as (B,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -97,14 +97,14 @@ class BertLayer(Module):
         super().__init__()
         size, eps = config.hidden_size, config.layer_norm_eps
         self.attention = SelfAttention(size, config.num_attention_heads, config.attention_probs_dropout_prob)
-        self.attention_norm = LayerNorm(size, eps=eps)
+        self.attention.norm = LayerNorm(size, eps=eps)  # a part of it in published models
         self.feed_forward = FeedForward(size, config.intermediate_size, config.hidden_act)
         self.norm = LayerNorm(size, eps=eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, trace)), rows)
+        rows = add_norm(self.attention.norm, self.dropout(self.attention(rows, sequences, trace)), rows)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -140,7 +140,7 @@ class BertModel(BertPreTrainedModel):
         "layers.{}.attention.qkv.key": "encoder.layer.{}.attention.self.key",
         "layers.{}.attention.qkv.value": "encoder.layer.{}.attention.self.value",
         "layers.{}.attention.out": "encoder.layer.{}.attention.output.dense",
-        "layers.{}.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+        "layers.{}.attention.norm": "encoder.layer.{}.attention.output.LayerNorm",
         "layers.{}.feed_forward.up": "encoder.layer.{}.intermediate.dense",
         "layers.{}.feed_forward.down": "encoder.layer.{}.output.dense",
         "layers.{}.norm": "encoder.layer.{}.output.LayerNorm",

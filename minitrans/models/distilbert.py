@@ -6,7 +6,7 @@ BERT with half the layers, without token types and pooler, and with names of its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F

@@ -229,7 +229,9 @@ class Wav2Vec2PreTrainedModel(PretrainedModel):
         """How many frames so many samples, a number or a tensor of them, become; published programs ask for it."""
         config = self.config
         frames = frames_of(input_lengths, config.conv_kernel, config.conv_stride)
-        for _ in range(config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0):
+        for _ in range(
+            config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0
+        ):
             frames = downsampled(frames, config.adapter_kernel_size, config.adapter_stride)
         return frames
 
@@ -266,6 +268,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         "layers.{}.adapter.down": "encoder.layers.{}.adapter_layer.linear_2",
         "adapter.norm": "adapter.proj_layer_norm",
     }
+
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
         size, eps = config.hidden_size, config.layer_norm_eps
@@ -342,13 +345,19 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         counts = [len(clip) for clip in clips_of(input_values, attention_mask)]
         lengths = [frames_of(count, config.conv_kernel, config.conv_stride) for count in counts]
         frames = Sequences.from_lengths(lengths, features.shape[1], last.device)
-        for _ in range(config.num_adapter_layers if config.add_adapter else 0):
+        for _layer in range(config.num_adapter_layers if config.add_adapter else 0):
             lengths = [downsampled(length, config.adapter_kernel_size, config.adapter_stride) for length in lengths]
         sequences = Sequences.from_lengths(lengths, last.shape[1], last.device)
         masked = None if mask_time_indices is None else frames.pack(mask_time_indices).bool()
         states = getattr(output, "hidden_states", None), getattr(output, "attentions", None)
         return EncodedAudio(
-            sequences.pack(last), sequences, None, *states, features=frames.pack(features), frames=frames, masked=masked
+            sequences.pack(last),
+            sequences,
+            None,
+            *states,
+            features=frames.pack(features),
+            frames=frames,
+            masked=masked,
         )
 
     def encode(
@@ -497,7 +506,7 @@ def _compute_mask_indices(
 def _sample_negative_indices(
     features_shape: tuple[int, int], num_negatives: int, mask_time_indices: np.ndarray | None = None
 ) -> np.ndarray:
-    """For each masked frame `num_negatives` others of its clip's, (B, N, K) int32, as places in the flattened frames."""
+    """For each masked frame `num_negatives` others of its clip's, (B, N, K) int32: places in the flattened frames."""
     batch, width = features_shape
     masked = np.ones(features_shape, dtype=bool) if mask_time_indices is None else np.asarray(mask_time_indices, bool)
     chosen = np.zeros((batch, width, num_negatives), dtype=np.int32)
