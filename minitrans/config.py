@@ -199,19 +199,19 @@ class Config:
         return cls(**{**values, **overrides})
 
     @classmethod
-    def from_pretrained(cls: type[C], name_or_path: str | Path, **options: Any) -> C:
+    def from_pretrained(cls: type[C], pretrained_model_name_or_path: str | Path, **options: Any) -> C:
         """Read config.json of a folder or hub id.
 
         Hub options are those of `minitrans.hub.open_repository`; the rest override fields.
         """
-        repository, overrides = hub.open_with(name_or_path, options)
+        repository, overrides = hub.open_with(pretrained_model_name_or_path, options)
         values = repository.json("config.json")
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
             raise ValueError(
                 f"{repository.name} is a {found!r} checkpoint, but {cls.__name__} reads {cls.model_type!r}."
             )
-        return cls.from_dict(values, **{"name_or_path": str(name_or_path), **overrides})
+        return cls.from_dict(values, **{"name_or_path": repository.name, **overrides})
 
     @classmethod
     def from_json_file(cls: type[C], json_file: str | Path) -> C:
