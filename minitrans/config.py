@@ -235,8 +235,9 @@ class Config:
         return _as_json({**values, **{name: value for name, value in optional.items() if value is not None}})
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """`to_dict` without what every configuration has and this one does not change."""
+        """`to_dict` without what configurations of all kinds have and this one does not change."""
         common, model = Config().to_dict(), type(self)().to_dict()
+        del common["tie_word_embeddings"]  # not all kinds have it
         return {
             name: value
             for name, value in self.to_dict().items()
@@ -335,9 +336,10 @@ class BackboneConfig(Config):
         super().validate()
         if not self.depths:
             raise ValueError(f"{type(self).__name__}.depths is empty; it must have a number for each stage.")
-        self._complete_stages()
+        self.verify_out_features_out_indices()
 
-    def _complete_stages(self) -> None:
+    def verify_out_features_out_indices(self) -> None:
+        """Complete the stages that were asked for by name or by index; ValueError where there are no such."""
         stages, features, indices = self.stage_names, self.out_features, self.out_indices
         if features is None:
             for index in indices or ():
@@ -359,12 +361,14 @@ class BackboneConfig(Config):
         object.__setattr__(self, "out_features", features)
         object.__setattr__(self, "out_indices", indices)
 
-    def set_output_features_output_indices(self, out_features: list[str] | None, out_indices: list[int] | None) -> None:
+    def set_output_features_output_indices(
+        self, out_features: list[str] | None, out_indices: list[int] | None
+    ) -> None:
         """Choose the stages by name, by index or both; ValueError, and nothing changed, where there are no such."""
         before = self.out_features, self.out_indices
         self._put_stages(out_features, out_indices)
         try:
-            self._complete_stages()
+            self.verify_out_features_out_indices()
         except ValueError:
             self._put_stages(*before)
             raise
@@ -374,7 +378,6 @@ class BackboneConfig(Config):
             super().__setattr__(name, value)
         else:
             self.set_output_features_output_indices(**{"out_features": None, "out_indices": None, name: value})
-
 
     @classmethod
     def from_dict(cls: type[B], values: dict[str, Any], **overrides: Any) -> B:

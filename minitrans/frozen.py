@@ -253,9 +253,7 @@ class FrozenModel(Frozen):
         if next(self.model.parameters()).data_ptr() != self.weights:
             raise RuntimeError("The model's weights have moved since it was frozen; call .freeze() again.")
 
-    def compute(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any
-    ) -> Any:
+    def compute(self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any) -> Any:
         """Token indices (B, N) -> the model's output, the caller's to keep."""
         self._check()
         inputs = {"input_ids": input_ids, **{name: value for name, value in others.items() if value is not None}}

@@ -83,7 +83,9 @@ def test_names_that_necks_and_heads_read(values, tmp_path):
                  "has_attentions"):  # fmt: skip
         assert getattr(ours, name) == getattr(theirs, name), name
     with torch.no_grad():
-        found, expected = (model.forward_with_filtered_kwargs(PIXELS, output_attentions=True) for model in (ours, theirs))
+        found, expected = (
+            model.forward_with_filtered_kwargs(PIXELS, output_attentions=True) for model in (ours, theirs)
+        )
         assert [*found] == [*expected]
         assert len(found.feature_maps) == len(ours.out_features)
         ours.forward_with_filtered_kwargs(PIXELS, of_no_model=1)

@@ -80,7 +80,10 @@ def given(model: Any, size: int = 11, *, masked: bool = False, labels: bool = Fa
                 inputs["sampled_negative_indices"] = torch.arange(BATCH * size * 2).view(BATCH, size, 2) % 7
         elif labels and name != "Wav2Vec2Model":
             frames = torch.randint(0, 3, (BATCH, size))
-            kinds = {"Wav2Vec2ForCTC": torch.tensor([[3, 4], [5, -100]]), "Wav2Vec2ForAudioFrameClassification": frames}
+            kinds = {
+                "Wav2Vec2ForCTC": torch.tensor([[3, 4], [5, -100]]),
+                "Wav2Vec2ForAudioFrameClassification": frames,
+            }
             inputs["labels"] = kinds.get(name, torch.tensor([0, 2]))
         return inputs
     shape = (BATCH, 3, size) if "Choice" in name else (BATCH, size)
