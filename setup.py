@@ -6,6 +6,7 @@ from setuptools import setup
 
 IMAGE = ["pillow>=10.1"]
 AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
+AV = ["av>=14", *AUDIO]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
@@ -21,7 +22,7 @@ TEST = [
     *TOOLS,
     *DEMO,
     *BENCH,
-    *AUDIO,
+    *AV,
     *OCR,
     *TRITON,
 ]
@@ -48,6 +49,7 @@ setup(
     extras_require={
         "image": IMAGE,
         "audio": AUDIO,
+        "av": AV,
         "ocr": OCR,
         "triton": TRITON,
         "bench": BENCH,

@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
 # The face of the package names all parts, and imports them on first use.
 FACES = {"__init__"}
 # Imported inside functions, so that nobody needs or waits for what he does not use.
-LATE = {"transformers", "huggingface_hub", "PIL", "soundfile", "soxr", "pytesseract", "triton"}
+LATE = {"transformers", "huggingface_hub", "PIL", "soundfile", "soxr", "av", "pytesseract", "triton"}
 
 
 class Import(NamedTuple):
