@@ -1,4 +1,4 @@
-"""`SwinBackbone` where programs written for transformers' stands: in its segmenters and detectors, and by its names."""
+"""`SwinBackbone` where transformers' stands in published programs: in segmenters and detectors, and by its names."""
 
 from typing import Any
 

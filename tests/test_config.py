@@ -92,7 +92,7 @@ def test_dicts_and_files_are_the_published_ones(family, values, tmp_path):
 
 
 def test_json_files_that_are_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file .*gone.json"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*gone.json"):
         minitrans.BertConfig.from_json_file(tmp_path / "gone.json")
     for text, words in (("{", "is not JSON"), ("[1]", "holds a list")):
         (tmp_path / "bad.json").write_text(text)
@@ -154,10 +154,10 @@ def test_one_of_names_and_indices_of_stages_follows_from_the_other(start, steps,
 )  # fmt: skip
 def test_stages_that_cannot_be_change_nothing(name, value):
     config = minitrans.SwinConfig(out_features=["stage2"])
-    with pytest.raises(ValueError, match="out_|stages"):
+    with pytest.raises(ValueError, match=r"out_|stages"):
         setattr(config, name, value)
     assert (config.out_features, config.out_indices) == (["stage2"], [2])
-    with pytest.raises(ValueError, match="out_|stages"):
+    with pytest.raises(ValueError, match=r"out_|stages"):
         config.set_output_features_output_indices(["stage1"], [2])
     assert (config.out_features, config.out_indices) == (["stage2"], [2])
     config.set_output_features_output_indices(None, (0, 1))

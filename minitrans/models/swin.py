@@ -441,8 +441,8 @@ class SwinBackbone(SwinEncoder):
         chosen = self.out_features
         if absent := [name for name in chosen if name not in self.norms]:
             raise ValueError(
-                f"out_features names {absent[0]!r}, and this backbone has norms for {', '.join(self.norms)}; choose the "
-                "stages before it is made or loaded."
+                f"out_features names {absent[0]!r}, and this backbone has norms for {', '.join(self.norms)}; choose "
+                "the stages before it is made or loaded."
             )
         last = len(self.stages) if whole else names.index(chosen[-1])
         x = trace.keep(self.embeddings(pixel_values, None, interpolate_pos_encoding))
