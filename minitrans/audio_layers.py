@@ -68,20 +68,20 @@ def clips_of(input_values: Tensor, attention_mask: Tensor | None) -> list[Tensor
     return [clip[:length] for clip, length in zip(input_values, lengths.tolist(), strict=True)]
 
 
-def span_mask(lengths: list[int], width: int, share: float, span: int, at_least: int) -> Tensor:
-    """Random spans of True in (B, width), none beyond a sequence's length: SpecAugment (Park et al. 2019).
+def span_mask(lengths: Tensor, width: int, share: float, span: int, at_least: int) -> Tensor:
+    """Random spans of True in (B, width), none beyond a sequence's length (B,): SpecAugment (Park et al. 2019).
 
     As many spans of `span` as make `share` of the length if none overlap, rounded up or down at random, and
     `at_least` so many where they fit.
     """
-    mask = torch.zeros(len(lengths), width, dtype=torch.bool)
-    rounding = float(torch.rand(()))
-    for row, length in zip(mask, lengths, strict=True):
-        starts = max(length - span + 1, 0)
-        count = min(max(int(share * length / span + rounding), at_least), width // span, starts)
-        for start in torch.randperm(starts)[:count].tolist():
-            row[start : start + span] = True
-    return mask
+    starts = (lengths - span + 1).clamp(min=0)
+    counts = (share * lengths / span + torch.rand((), device=lengths.device)).long().clamp(min=at_least)
+    counts = torch.minimum(counts, starts).clamp(max=width // span)
+    places = torch.arange(width, device=lengths.device)
+    lots = torch.rand(len(lengths), width, device=lengths.device).masked_fill(places >= starts[:, None], 2.0)
+    first = lots.argsort(1).argsort(1) < counts[:, None]  # of the places where a span may start, those drawn
+    begun = first.int().cumsum(1)
+    return begun - F.pad(begun, (span, 0))[:, :width] > 0
 
 
 class Convolution(nn.Module):

@@ -70,7 +70,7 @@ def read_config(repository: hub.Repository, overrides: dict[str, Any]) -> Config
     """config.json of a repository as its family's dataclass."""
     values = repository.json("config.json")
     kind = config_class(values.get("model_type"), f"config.json of {repository.name}")
-    return kind.from_dict(values, **overrides)
+    return kind.from_dict(values, **{"name_or_path": repository.name, **overrides})
 
 
 def architecture_class(config: Config) -> Any:

@@ -21,6 +21,9 @@ class ModelOutput(dict):
     """
 
     def __init_subclass__(cls) -> None:
+        # TorchScript takes a class whose own methods it can compile, be they none, for one of its own; this one it
+        # cannot, and torch.jit.trace sees a dict.
+        cls.__init__ = ModelOutput.__init__  # type: ignore[method-assign]
         _pytree.register_pytree_node(
             cls,
             lambda output: (list(output.values()), list(output.keys())),

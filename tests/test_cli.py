@@ -162,7 +162,7 @@ class TestRun:
         close(objects(capsys, "run", folder, sound), [{"input": sound, "output": expected}])
         cues = printed(capsys, "run", folder, sound, "--srt")
         assert cues.startswith("1\n00:00:0")
-        assert " ".join(cues.splitlines()[2::4]).replace("  ", " ") == expected["text"]
+        assert " ".join(cues.splitlines()[2::4]).split() == expected["text"].split()
         assert printed(capsys, "run", folder, sound, "--vtt").startswith("WEBVTT\n\n00:00:0")
         folder = checkpoints["Wav2Vec2ForSequenceClassification"]
         classes = minitrans.AudioClassifier.from_pretrained(folder)(sound)

@@ -191,6 +191,7 @@ def test_scans_in_grey_and_black_become_three_channels():
         np.testing.assert_array_equal(processor(page).pixel_values, processor(page.convert("RGB")).pixel_values)
 
 
+@pytest.mark.needs("tesseract")
 @pytest.mark.parametrize("settings", [{}, {"ocr_lang": "eng", "tesseract_config": "--psm 6"}], ids=str)
 def test_tesseract_reads_the_page_as_in_transformers(folder, settings):
     page = drawn_page()
@@ -201,6 +202,7 @@ def test_tesseract_reads_the_page_as_in_transformers(folder, settings):
     assert " ".join(found.words[0]) == " ".join(LINES)
 
 
+@pytest.mark.needs("tesseract")
 @pytest.mark.parametrize("question", [None, QUESTION])
 @pytest.mark.parametrize("tensors", [None, "pt"])
 def test_the_whole_way_from_the_page(folder, reference, question, tensors):
@@ -215,6 +217,7 @@ def test_the_whole_way_from_the_page(folder, reference, question, tensors):
         assert found.bbox.shape == (*found.input_ids.shape, 4)
 
 
+@pytest.mark.needs("tesseract")
 def test_pages_that_overflow_keep_their_image(folder, reference):
     pages = [drawn_page(), drawn_page(LINES[:1], (300, 200))]
     options = {"truncation": True, "max_length": 10, "stride": 2, "padding": "max_length"}
@@ -259,6 +262,7 @@ def test_any_function_is_an_ocr(folder):
         processor.image_processor(Image.new("L", (50, 100)), ocr=lambda page: (["a"], [(0, 0, 51, 9)]))
 
 
+@pytest.mark.needs("tesseract")
 def test_saved_processors_open_in_both(folder, reference, tmp_path):
     processor = LayoutLMv2Processor.from_pretrained(folder, size=64, ocr_lang="eng", ocr=lambda page: ([], []))
     processor.save_pretrained(tmp_path)
@@ -308,8 +312,12 @@ def test_bad_calls_of_the_processor_get_a_sentence(folder, monkeypatch):
         own([page, page], WORDS, boxes=BOXES)
     with pytest.raises(TypeError, match="sizes"):
         LayoutLMv2Processor.from_pretrained(folder, sizes=3)
-    with pytest.raises(RuntimeError, match=r"ocr_lang='xyz'.*xyz"):
-        processor.image_processor(page, ocr_lang="xyz")
     monkeypatch.setattr("pytesseract.pytesseract.tesseract_cmd", "no-such-tesseract")
     with pytest.raises(FileNotFoundError, match="apt-get install tesseract-ocr"):
         processor(page)
+
+
+@pytest.mark.needs("tesseract")
+def test_a_language_that_is_not_installed_gets_a_sentence(folder):
+    with pytest.raises(RuntimeError, match=r"ocr_lang='xyz'.*xyz"):
+        LayoutLMv2ImageProcessor.from_pretrained(folder)(drawn_page(), ocr_lang="xyz")

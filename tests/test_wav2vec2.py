@@ -445,8 +445,8 @@ def test_spans_are_drawn_as_in_transformers() -> None:
 
     torch.manual_seed(0)
     np.random.seed(0)
-    lengths, width = [200, 60, 7, 3], 200
-    real = torch.arange(width) < torch.tensor(lengths)[:, None]
+    lengths, width = torch.tensor([200, 60, 7, 3]), 200
+    real = torch.arange(width) < lengths[:, None]
     ours = [span_mask(lengths, width, 0.3, 5, 2) for _ in range(300)]
     theirs = [torch.tensor(_compute_mask_indices((4, width), 0.3, 5, real.long(), 2)) for _ in range(300)]
     assert not any((mask & ~real).any() for mask in ours)

@@ -36,7 +36,7 @@ from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
 
 
-@dataclass(init=False)
+@dataclass(init=False, eq=False)
 class BertConfig(Config):
     """The fields of BERT's config.json and their published defaults (bert-base-uncased)."""
 
@@ -45,7 +45,6 @@ class BertConfig(Config):
         "hidden_act": tuple(ops.ACTIVATIONS),
         "is_decoder": (False,),
         "add_cross_attention": (False,),
-        "is_encoder_decoder": (False,),
         "position_embedding_type": ("absolute",),
         "pruned_heads": ({},),
     }
@@ -63,6 +62,8 @@ class BertConfig(Config):
     initializer_range: Positive = 0.02
     layer_norm_eps: Positive = 1e-12
     pad_token_id: int | None = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
     use_cache: bool = True
     classifier_dropout: Rate | None = None
     is_decoder: bool = False
