@@ -52,16 +52,22 @@ def open_repository(
 
 
 def open_with(
-    name_or_path: "str | os.PathLike[str] | Repository", options: dict[str, Any]
+    name_or_path: "str | os.PathLike[str] | Repository", options: dict[str, Any], *files: str
 ) -> tuple["Repository", dict[str, Any]]:
     """`open_repository` with those of `options` that are its own; return the repository and the other options.
 
     A repository that is open already is taken as it is, so that several parts of one checkpoint come from one commit.
+    `files` are those of which the name may be one itself: a file whose name ends as one of them is taken for it.
     """
     if isinstance(name_or_path, Repository):
         return name_or_path, options
     own = {key: value for key, value in options.items() if key in (open_repository.__kwdefaults__ or ())}
     rest = {key: value for key, value in options.items() if key not in own}
+    if os.path.isfile(name_or_path):
+        suffix = Path(name_or_path).suffix
+        role = next((file for file in files if Path(file).suffix == suffix), None)
+        if role is not None:
+            return SingleFile(Path(name_or_path), role), rest
     return open_repository(name_or_path, **own), rest
 
 
@@ -118,6 +124,17 @@ class Repository:
 
     def _absence(self, filename: str) -> str:
         return f"{filename} is missing in {self._folder}, which holds {_listing(self._folder)}."
+
+
+class SingleFile(Repository):
+    """One file that was named by its own path, whatever its name, as the only file of a checkpoint: its `role`."""
+
+    def __init__(self, path: Path, role: str) -> None:
+        super().__init__(str(path), path.parent)
+        self._path, self._role = path, role
+
+    def _locate(self, filename: str) -> Path | None:
+        return self._path if filename == self._role else None
 
 
 class HubRepository(Repository):
@@ -283,6 +300,14 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if is_new and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def save_files(folder: str | os.PathLike[str], write: Callable[[Path], object]) -> list[str]:
+    """Put what `write(folder)` writes into `folder`, all of it or nothing; return the paths of the files, sorted."""
+    with atomic_folder(folder) as files:
+        write(files)
+        names = sorted(str(path.relative_to(files)) for path in files.rglob("*") if path.is_file())
+    return [os.path.join(folder, name) for name in names]
 
 
 def push_folder(

@@ -137,8 +137,8 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         "only_label_first_subword": True,
     }
 
-    def __init__(self, vocab: Any, settings: Mapping[str, Any] | None = None, *name: str, **options: Any) -> None:
-        super().__init__(vocab, settings, *name, **options)
+    def __init__(self, *vocab: Any, **options: Any) -> None:
+        super().__init__(*vocab, **options)
         self.cls_token_box: list[int] = self._settings["cls_token_box"]
         self.sep_token_box: list[int] = self._settings["sep_token_box"]
         self.pad_token_box: list[int] = self._settings["pad_token_box"]
