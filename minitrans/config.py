@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import types
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -40,6 +41,13 @@ class Config:
     attribute_map: ClassVar[dict[str, str]] = {}  # other name -> field name
     honoured: ClassVar[dict[str, tuple]] = {}  # key -> the values that this package computes
     not_honoured: ClassVar[dict[str, str]] = {}  # key -> why only `honoured` values are accepted
+
+    # What every published configuration has and nothing here depends on, with its default.
+    WITHOUT_EFFECT: ClassVar[dict[str, Any]] = {
+        "bos_token_id": None, "eos_token_id": None, "is_encoder_decoder": False, "chunk_size_feed_forward": 0,
+        "finetuning_task": None, "tokenizer_class": None, "transformers_version": None,
+    }  # fmt: skip
+    _name_or_path = ""
 
     architectures: list[str] | None = None
     id2label: Labels = None
@@ -90,6 +98,8 @@ class Config:
             return getattr(self, type(self).attribute_map[name])
         if name in extra:
             return extra[name]
+        if name in type(self).WITHOUT_EFFECT:
+            return type(self).WITHOUT_EFFECT[name]
         raise AttributeError(f"{type(self).__name__} has no field {name!r}.")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -137,9 +147,9 @@ class Config:
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:
         """Build from the content of a config.json; `overrides` win, and TypeError says which of them is no field."""
-        if overrides.pop("trust_remote_code", False):
-            raise ValueError("trust_remote_code=True: minitrans never runs code from a checkpoint; leave it out.")
-        known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, "num_labels", "torch_dtype"}
+        overrides.pop("trust_remote_code", None)  # no code of a checkpoint is needed here, and none is run
+        known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *cls.WITHOUT_EFFECT}
+        known |= {"num_labels", "torch_dtype"}
         unknown = sorted(overrides.keys() - (known - {"extra", "model_type"}))
         if unknown:
             raise TypeError(f"from_pretrained has no option {unknown[0]!r}, and {cls.__name__} no such field.")
@@ -155,19 +165,32 @@ class Config:
         return cls(**{**values, **overrides})
 
     @classmethod
-    def from_pretrained(cls: type[C], name_or_path: str | Path, **options: Any) -> C:
-        """Read config.json of a folder or hub id.
+    def from_pretrained(
+        cls: type[C], pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> C:
+        """Read config.json of a folder or hub id, or a JSON file by its own path.
 
         Hub options are those of `minitrans.hub.open_repository`; the rest override fields.
         """
-        repository, overrides = hub.open_with(name_or_path, options)
+        return cls.read(*hub.open_with(pretrained_model_name_or_path, options, "config.json"))
+
+    @classmethod
+    def from_json_file(cls: type[C], json_file: str | os.PathLike[str]) -> C:
+        """Read a JSON file."""
+        return cls.from_pretrained(json_file)
+
+    @classmethod
+    def read(cls: type[C], repository: hub.Repository, overrides: dict[str, Any]) -> C:
+        """Read config.json of a repository; `overrides` win. ValueError where it is of another model_type."""
         values = repository.json("config.json")
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
             raise ValueError(
                 f"{repository.name} is a {found!r} checkpoint, but {cls.__name__} reads {cls.model_type!r}."
             )
-        return cls.from_dict(values, **overrides)
+        config = cls.from_dict(values, **overrides)
+        config._name_or_path = repository.name
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and every unknown key, as they stand in config.json."""
@@ -176,14 +199,61 @@ class Config:
             del values["dtype"]
         return copy.deepcopy({**self.extra, **values, "model_type": self.model_type})
 
-    def to_json_string(self) -> str:
-        """`to_dict` as JSON text, keys sorted."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Config:
+        """The configuration itself: no model here has another for its text."""
+        return self
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json into `folder`; an interrupted save leaves the old file whole."""
-        with hub.atomic_folder(folder) as files:
-            (files / "config.json").write_text(self.to_json_string(), encoding="utf-8")
+    def to_diff_dict(self) -> dict[str, Any]:
+        """`to_dict` without what every model's configuration has and this one leaves at its default."""
+        plain = Config().to_dict()
+        return {key: value for key, value in self.to_dict().items() if key not in plain or value != plain[key]}
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """`to_diff_dict`, or `to_dict`, as JSON text, keys sorted."""
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
+        """Write `to_json_string` to a file."""
+        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__repr__" not in cls.__dict__:  # else `dataclass` writes one
+            cls.__repr__ = Config.__repr__  # type: ignore[method-assign]
+
+    @property
+    def name_or_path(self) -> str:
+        """The folder or the id that the configuration was read from."""
+        return self._name_or_path
+
+    @name_or_path.setter
+    def name_or_path(self, value: str) -> None:
+        self._name_or_path = value
+
+    def _write(self, folder: Path) -> None:
+        (folder / "config.json").write_text(self.to_json_string(use_diff=False), encoding="utf-8")
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, repo_id: str | None = None, **push: Any
+    ) -> None:
+        """Write config.json into a folder; an interrupted save leaves the old file whole.
+
+        `push_to_hub=True` uploads it too, to `repo_id` (by default the folder's name), with the options of
+        `minitrans.hub.push_folder`.
+        """
+        if push and not push_to_hub:
+            raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(push))!r}.")
+        hub.save_files(save_directory, self._write)
+        if push_to_hub:
+            self.push_to_hub(repo_id or Path(save_directory).name, **push)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload config.json as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
+        return hub.push_folder(repo_id, self._write, **options)
 
 
 def pair(size: int | list[int]) -> tuple[int, int]:

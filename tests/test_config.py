@@ -208,7 +208,7 @@ def test_copies():
         twin.num_labels = 7
     assert config.novelty == {"a": [1]}
     assert config.num_labels == 3
-    assert "hidden_size=768" in repr(config)
+    assert '"hidden_size": 768' in repr(config)
 
 
 def test_update():

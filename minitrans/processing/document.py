@@ -6,16 +6,18 @@ words of a question take the labels of the page's, and a word that begins with a
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from minitrans import hub
 from minitrans.processing.encoding import BatchEncoding
-from minitrans.processing.features import BatchFeature
+from minitrans.processing.features import BatchFeature, Saved, open_with
 from minitrans.processing.image import FIRST, ImageProcessor, as_pillow
 from minitrans.processing.text import BertTokenizer
 
@@ -230,7 +232,7 @@ class LayoutLMv2Tokenizer(BertTokenizer):
 LayoutLMv2TokenizerFast = LayoutLMv2Tokenizer
 
 
-class LayoutLMv2Processor:
+class LayoutLMv2Processor(Saved):
     """From pictures of pages to LayoutLMv2's inputs: `input_ids`, `token_type_ids`, `attention_mask`, `bbox`, `image`.
 
     `image_processor` and `tokenizer` can be used alone; their settings are options of `from_pretrained`.
@@ -243,21 +245,23 @@ class LayoutLMv2Processor:
         self.tokenizer = tokenizer
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> LayoutLMv2Processor:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> LayoutLMv2Processor:
         """Read both parts from a folder or hub id; each option goes to the part that has such a setting."""
-        of_image = {spec.name for spec in fields(LayoutLMv2ImageProcessor)}
-        of_both = set(hub.open_repository.__kwdefaults__ or ())
-        for_image = {name: value for name, value in options.items() if name in of_image | of_both}
-        for_text = {name: value for name, value in options.items() if name not in of_image}
+        repository, settings = open_with(pretrained_model_name_or_path, options)
+        seen = {spec.name for spec in fields(LayoutLMv2ImageProcessor)}
         return cls(
-            LayoutLMv2ImageProcessor.from_pretrained(name_or_path, **for_image),
-            LayoutLMv2Tokenizer.from_pretrained(name_or_path, **for_text),
+            LayoutLMv2ImageProcessor.from_pretrained(repository, **{k: settings[k] for k in settings if k in seen}),
+            LayoutLMv2Tokenizer.from_pretrained(repository, **{k: settings[k] for k in settings if k not in seen}),
         )
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the files of both parts into `folder`, readable by transformers too."""
-        self.image_processor.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+    def write_files(self, folder: Path) -> None:
+        """Write processor_config.json, which holds the image processor's settings, and the tokenizer's files."""
+        config = {"image_processor": self.image_processor.to_dict(), "processor_class": type(self).__name__}
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (folder / "processor_config.json").write_text(text, encoding="utf-8")
+        self.tokenizer.write_files(folder)
 
     def __call__(
         self,
@@ -296,7 +300,7 @@ class LayoutLMv2Processor:
         if rows[-1] + 1 != len(features.pixel_values):
             raise ValueError(f"There are {len(features.pixel_values)} images for {rows[-1] + 1} pages of words.")
         image = BatchFeature(image=[features.pixel_values[index] for index in rows])
-        encoding.update(image.convert_to_tensors(return_tensors, "Pass do_resize=True."))
+        encoding.update(image.convert_to_tensors(return_tensors, advice="Pass do_resize=True."))
         return encoding
 
     def decode(self, *args: Any, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, read_settings, warn_once
+from minitrans.processing.features import BatchFeature, Saved, open_with, read_settings, warn_once
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,7 +34,7 @@ P = TypeVar("P", bound="ImageProcessor")
 
 
 @dataclass
-class ImageProcessor:
+class ImageProcessor(Saved):
     """Read, convert, resize, crop, rescale and normalise images, each step by its `do_` switch.
 
     The fields are the settings of preprocessor_config.json; each can be overridden in a call, and None stands for the
@@ -99,14 +99,16 @@ class ImageProcessor:
             setattr(self, name, values.tolist())
 
     @classmethod
-    def from_pretrained(cls: type[P], name_or_path: str | os.PathLike[str], **options: Any) -> P:
-        """Read preprocessor_config.json of a folder or hub id, old spellings included.
+    def from_pretrained(
+        cls: type[P], pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> P:
+        """Read preprocessor_config.json of a folder or hub id, or a JSON file, old spellings included.
 
         `options` are those of `minitrans.hub.open_repository` and settings that override the file's. Unknown keys of
         the file are kept in `extra` and saved back. Raises ValueError where the file belongs to another processor or
         asks for padding, which this one does not do; TypeError for an unknown option.
         """
-        repository, overrides = hub.open_with(name_or_path, options)
+        repository, overrides = open_with(pretrained_model_name_or_path, options, "preprocessor_config.json")
         values = read_settings(repository, "image_processor")
         found = values.get("image_processor_type") or values.get("feature_extractor_type")
         if found is not None and found not in cls.published_names:
@@ -128,15 +130,6 @@ class ImageProcessor:
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
         (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write preprocessor_config.json into `folder`, readable by transformers too."""
-        with hub.atomic_folder(folder) as files:
-            self.write_files(files)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
-        return hub.push_folder(repo_id, self.write_files, **options)
-
     def __call__(self, images: Any, *, return_tensors: str | None = None, **options: Any) -> BatchFeature:
         """Make `pixel_values` of one image or a batch: a list of arrays, or one "np" array or "pt" tensor.
 
@@ -154,7 +147,7 @@ class ImageProcessor:
         """Make the result of a call from images that `read` has taken in."""
         features = BatchFeature(pixel_values=[self.finish(picture) for picture in pictures])
         advice = "Pass do_resize=True with a fixed size, or call the processor image by image."
-        return features.convert_to_tensors(return_tensors, advice)
+        return features.convert_to_tensors(return_tensors, advice=advice)
 
     def read(self, image: Any, name: str) -> Picture:
         """Take in one image of any accepted type: a PIL image of 8 bits a channel, or an array (H, W, C)."""

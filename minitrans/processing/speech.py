@@ -5,18 +5,28 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minitrans import hub
 from minitrans.processing.audio import Wav2Vec2FeatureExtractor
-from minitrans.processing.ctc import Wav2Vec2CTCTokenizer
+from minitrans.processing.ctc import TOKENIZERS, Wav2Vec2CTCTokenizer
+from minitrans.processing.encoding import SETTINGS, read_settings
+from minitrans.processing.features import Saved, open_with
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SPELLINGS = {"Wav2Vec2Tokenizer": "Wav2Vec2CTCTokenizer"}  # a class of older years
+_TARGETS: ContextVar[bool] = ContextVar("targets", default=False)  # whether a call takes text first
 
 
 @dataclass
-class Wav2Vec2Processor:
+class Wav2Vec2Processor(Saved):
     """Sound to `input_values`, text to `labels`, and the ids of a CTC model back to text."""
 
     feature_extractor: Wav2Vec2FeatureExtractor
@@ -28,20 +38,32 @@ class Wav2Vec2Processor:
         return [*self.feature_extractor.model_input_names, "labels"]
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Wav2Vec2Processor:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> Self:
         """Read both parts from a folder or hub id, in the files of today or of older years.
 
-        `options` are those of `minitrans.hub.open_repository`, and settings of either part that override the files'.
+        `options` are those of `minitrans.hub.open_repository`, and settings of either part, or of both where both
+        have them, that win over every file. Raises ValueError for a tokenizer that this package does not have.
         """
+        repository, settings = open_with(pretrained_model_name_or_path, options)
+        return cls(*cls.parts(repository, settings))
+
+    @staticmethod
+    def parts(
+        repository: hub.Repository, settings: Mapping[str, Any]
+    ) -> tuple[Wav2Vec2FeatureExtractor, Wav2Vec2CTCTokenizer]:
+        """Read the feature extractor and the tokenizer, each with the settings that it has."""
+        named = read_settings(repository).get("tokenizer_class") or "Wav2Vec2CTCTokenizer"
+        kind = TOKENIZERS.get(SPELLINGS.get(named, named))
+        if kind is None:
+            known = ", ".join(TOKENIZERS)
+            raise ValueError(f"{repository.name} has a {named}, which cannot be decoded with here; there are {known}.")
         heard = {spec.name for spec in fields(Wav2Vec2FeatureExtractor)}
-        _, settings = hub.open_with(name_or_path, options)
-        return cls(
-            Wav2Vec2FeatureExtractor.from_pretrained(
-                name_or_path, **{key: value for key, value in options.items() if key in heard or key not in settings}
-            ),
-            Wav2Vec2CTCTokenizer.from_pretrained(
-                name_or_path, **{key: value for key, value in options.items() if key not in heard}
-            ),
+        read = settings.keys() - (heard - {*SETTINGS, *kind.defaults})
+        return (
+            Wav2Vec2FeatureExtractor.from_pretrained(repository, **{k: settings[k] for k in settings if k in heard}),
+            kind.from_pretrained(repository, **{key: settings[key] for key in settings if key in read}),
         )
 
     def write_files(self, folder: Path) -> None:
@@ -49,16 +71,16 @@ class Wav2Vec2Processor:
         config = {"feature_extractor": self.feature_extractor.to_dict(), "processor_class": type(self).__name__}
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (folder / "processor_config.json").write_text(text, encoding="utf-8")
-        self.tokenizer.save_pretrained(folder)
+        self.tokenizer.write_files(folder)
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write all files into `folder`, readable by transformers too."""
-        with hub.atomic_folder(folder) as files:
-            self.write_files(files)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
-        return hub.push_folder(repo_id, self.write_files, **options)
+    @contextmanager
+    def as_target_processor(self) -> Iterator[None]:
+        """Within it a call takes text, as scripts of older years wrote `processor(text)` for labels."""
+        token = _TARGETS.set(True)
+        try:
+            yield
+        finally:
+            _TARGETS.reset(token)
 
     def __call__(
         self,
@@ -73,11 +95,13 @@ class Wav2Vec2Processor:
         Each option goes to the part that has it, or to both, such as `padding` and `return_tensors`; `audio_kwargs`
         and `text_kwargs` reach one part alone. Raises TypeError for an option that neither has.
         """
+        if _TARGETS.get() and text is None:
+            audio, text = None, audio
         if audio is None and text is None:
             raise ValueError("The processor needs audio or text, and got neither.")
         # transformers lets this setting of tokenizer_config.json rule over sound too.
-        if "return_attention_mask" in self.tokenizer._settings:
-            options = {"return_attention_mask": self.tokenizer._settings["return_attention_mask"], **options}
+        if self.tokenizer.init_kwargs.get("return_attention_mask") is not None:
+            options = {"return_attention_mask": self.tokenizer.init_kwargs["return_attention_mask"], **options}
         heard, read = _accepted(self.feature_extractor), _accepted(self.tokenizer)
         if unknown := options.keys() - (heard | read):
             raise TypeError(f"{type(self).__name__} has no option {min(unknown)!r}.")
@@ -97,6 +121,8 @@ class Wav2Vec2Processor:
 
         Options are those that both parts' `pad` have. Labels of both come back under `labels`.
         """
+        if _TARGETS.get() and labels is None:
+            input_features, labels = None, input_features
         if input_features is None and labels is None:
             raise ValueError("pad needs input_features or labels, and got neither.")
         if input_features is None:
