@@ -69,7 +69,7 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
         pictures = list(pictures)
         features = super().collect(pictures, return_tensors)
         if self.apply_ocr:
-            pages = [as_pillow(page)[1] if isinstance(page, np.ndarray) else page for page in pictures]
+            pages = [as_pillow(page) if isinstance(page, np.ndarray) else page for page in pictures]
             found = [self._words_and_boxes(page, f"Page {index}") for index, page in enumerate(pages)]
             features.update(words=[words for words, _ in found], boxes=[boxes for _, boxes in found])
         return features
