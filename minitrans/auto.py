@@ -436,7 +436,9 @@ class AutoProcessor(AutoProcessing):
     @classmethod
     def _class_for(cls, repository: hub.Repository, model_type: str | None) -> Any:
         """The processor of a checkpoint that has both parts, else the class of the part that there is."""
-        named = any(_look_up(repository, *source) for source in cls.sources) or CONFIGS.get(model_type) in cls.registered
+        named = (
+            any(_look_up(repository, *source) for source in cls.sources) or CONFIGS.get(model_type) in cls.registered
+        )
         read = repository.find("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json")
         seen = repository.find("preprocessor_config.json", "processor_config.json")
         if named or (read and seen and model_type in cls.by_model_type):

@@ -238,7 +238,11 @@ class Config:
         (folder / "config.json").write_text(self.to_json_string(use_diff=False), encoding="utf-8")
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, repo_id: str | None = None, **push: Any
+        self,
+        save_directory: str | os.PathLike[str],
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **push: Any,
     ) -> None:
         """Write config.json into a folder; an interrupted save leaves the old file whole.
 

@@ -135,7 +135,9 @@ def test_options_may_stand_in_the_settings_or_in_the_call():
 @pytest.mark.parametrize("size", [{"max_height": 20, "max_width": 20}, {"max_height": 400, "max_width": 33}])
 def test_filters_by_name_and_sizes_to_fit_into(size, filter):
     assert_same([CHINA], size=size, resample=getattr(Image.Resampling, filter.upper()))
-    named, numbered = (ViTImageProcessor(size=size, resample=kind) for kind in (filter, Image.Resampling[filter.upper()]))
+    named, numbered = (
+        ViTImageProcessor(size=size, resample=kind) for kind in (filter, Image.Resampling[filter.upper()])
+    )
     assert named == numbered
     assert type(named.to_dict()["resample"]) is int
     found = named(CHINA, return_tensors="pt", device="meta").pixel_values
@@ -188,7 +190,9 @@ def test_no_program_is_started_to_draw_a_file(tmp_path, monkeypatch, name):
     started = []
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: started.append(1))
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: started.append(1))
-    (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    (tmp_path / name).write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    )
     with pytest.raises(OSError, match="cannot be read as an image"):
         ViTImageProcessor()(tmp_path / name)
     assert not started

@@ -116,7 +116,11 @@ class Saved:
         raise NotImplementedError
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, repo_id: str | None = None, **push: Any
+        self,
+        save_directory: str | os.PathLike[str],
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **push: Any,
     ) -> list[str]:
         """Write all files into a folder, readable by transformers too; return their paths.
 

@@ -192,7 +192,9 @@ class ImageProcessor(Saved):
     def _check_range(self, pixels: np.ndarray, name: str) -> None:
         low, high, top = pixels.min(), pixels.max(), max(255.0, 1 / self.rescale_factor)
         if low < 0 or high > top:
-            advice = "pass do_rescale=False for values that are rescaled already (and do_normalize=False if normalised)"
+            advice = (
+                "pass do_rescale=False for values that are rescaled already (and do_normalize=False if normalised)"
+            )
             if low >= 0 and high > 255:  # of more bits a channel, which no switch of the processor puts right
                 advice = f"bring 0 to its white, such as {2 ** (int(high).bit_length()) - 1}, to 0 to 255 first"
             raise ValueError(f"{name} has pixels from {low:g} to {high:g}, but 0 to {top:g} are expected; {advice}.")

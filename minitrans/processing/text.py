@@ -329,9 +329,7 @@ class Tokenizer(TokenizerBase):
         those of the trainer in the `tokenizers` library.
         """
         renamed, new = special_tokens_map or {}, list(new_special_tokens or ())
-        backend = training.trained(
-            self._state[0], text_iterator, vocab_size, length, new, renamed, **trainer_options
-        )
+        backend = training.trained(self._state[0], text_iterator, vocab_size, length, new, renamed, **trainer_options)
         special = {role: renamed.get(token, token) for role, token in self.special_tokens_map.items()}
         extra = [*self.extra_special_tokens, *map(shared.token_text, new)]
         dropped = ("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", *special)
