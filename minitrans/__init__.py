@@ -31,10 +31,23 @@ _NAMES = {
         "AutoProcessor",
         "AutoTokenizer",
     ),
+    "minitrans.config": ("PretrainedConfig", "PreTrainedConfig"),
     "minitrans.ops": ("engine",),
+    "minitrans.pretrained": ("PreTrainedModel",),
+    "minitrans.processing.collate": (
+        "DataCollatorForLanguageModeling",
+        "DataCollatorForMultipleChoice",
+        "DataCollatorForTokenClassification",
+        "DataCollatorWithPadding",
+        "DefaultDataCollator",
+        "default_data_collator",
+    ),
+    "minitrans.processing.encoding": ("AddedToken", "BatchEncoding", "PreTrainedTokenizerBase"),
+    "minitrans.processing.features": ("BatchFeature",),
     "minitrans.tasks.audio": ("AudioClassifier", "Transcriber"),
     "minitrans.tasks.image": ("FeatureMaps", "ImageClassifier"),
     "minitrans.tasks.text": ("Embedder", "EntityRecognizer", "MaskFiller", "QuestionAnswerer", "TextClassifier"),
+    "minitrans.utils": ("logging", "set_seed"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -42,8 +42,20 @@ SPELLINGS = {
 }
 
 
+# What transformers' training programs use beside models and processors, and what works with those of this package.
+TRANSFORMERS_OWN = re.compile(
+    r"Trainer|Seq2SeqTrainer|TrainingArguments|HfArgumentParser|EvalPrediction|DataCollator\w*|\w*Callback"
+    r"|TrainerCallback|get_\w*scheduler|get_\w+_schedule_with_warmup|SchedulerType"
+)
+
+
 def published_class(name: str) -> Any:
     """The class of a published name, such as "BertForMaskedLM" or "ViTImageProcessor"; AttributeError for no such."""
+    if TRANSFORMERS_OWN.fullmatch(name):
+        raise AttributeError(
+            f"minitrans has no {name}; transformers' works with this package's models, tokenizers and processors: "
+            f"from transformers import {name}."
+        )
     for module, family in FAMILIES.values():
         if re.match(rf"{family}(For|Model$|Config$|Backbone$)", name):
             return getattr(importlib.import_module(module), name)

@@ -260,6 +260,9 @@ class Config:
         return hub.push_folder(repo_id, self._write, **options)
 
 
+PretrainedConfig = PreTrainedConfig = Config  # the published names
+
+
 def pair(size: int | list[int]) -> tuple[int, int]:
     """(height, width) of a size that may be one number; ValueError for a list of another length."""
     if isinstance(size, int):

@@ -588,6 +588,9 @@ class TokenizerBase(Likeness, Saved):
             logger.warning(message, *values)
 
 
+PreTrainedTokenizerBase = TokenizerBase  # the published name
+
+
 def token_text(token: Any) -> str:
     """Return the text of a special token: a string, an AddedToken, or the dict that stands for one in JSON."""
     text = token.get("content") if isinstance(token, Mapping) else getattr(token, "content", token)
