@@ -57,7 +57,7 @@ __all__ = [*_HOME]
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
-    if name.startswith("_"):
+    if not name[0].isupper():  # the published classes are capitalised; a module of the package is none of them
         raise AttributeError(f"module 'minitrans' has no attribute {name!r}")
     return importlib.import_module("minitrans.auto").published_class(name)
 

@@ -97,6 +97,10 @@ class Repository:
         paths = (self._locate(_inside(filename)) for filename in filenames)
         return next((path for path in paths if path is not None), None)
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in one of its folders; none where there is no such folder."""
+        return sorted(path.name for path in (self._folder / _inside(folder)).glob("*") if path.is_file())
+
     def inside(self, folder: str) -> "Repository":
         """Return the repository of one of its folders, at the same commit; ValueError for a path that leads out."""
         other = copy(self)
@@ -187,6 +191,23 @@ class HubRepository(Repository):
             raise _explained(error, self.name, self._revision, f"{path} of {self.name}") from error
         self._commit = Path(local).parts[-1 - len(Path(path).parts)]  # …/snapshots/<commit>/<path>
         return Path(local)
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in one of its folders, as the hub lists them or, offline, the cache has them."""
+        from huggingface_hub import HfApi, errors, snapshot_download
+
+        place = f"{self._subfolder}/{_inside(folder)}".strip("/")
+        try:
+            if self._options["local_files_only"]:
+                raise errors.OfflineModeIsEnabled
+            api = HfApi(token=self._options["token"])
+            found = api.list_repo_files(self.name, revision=self._commit or self._revision)
+        except (errors.OfflineModeIsEnabled, ConnectionError):
+            cached = Path(snapshot_download(self.name, local_files_only=True, **self._snapshot()))
+            found = [path.relative_to(cached).as_posix() for path in cached.rglob("*")]
+        except Exception as error:
+            raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from error
+        return sorted(name.rpartition("/")[2] for name in found if name.rpartition("/")[0] == place)
 
     def _known_absent(self, path: str) -> bool:
         """Whether the hub has said so before: the cache keeps a mark of that."""

@@ -292,7 +292,9 @@ def test_one_token_of_a_word_takes_its_label_in_every_script(size):
     jamo = [chr(code) for code in (*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A8, 0x11C3))]
     other = [*"अनुवादिหमतرسوضعไทยпривет", "½", "1", "2", "⁄", "'", "don", "t"]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *jamo, *other]
-    vocab = {token: index for index, token in enumerate(dict.fromkeys([*tokens, *(f"##{c}" for c in (*jamo, *other))]))}
+    vocab = {
+        token: index for index, token in enumerate(dict.fromkeys([*tokens, *(f"##{c}" for c in (*jamo, *other))]))
+    }
     tokenizer = LayoutLMv2Tokenizer(vocab)
     words = ["한국어", "가", "अनुवाद", "مرسوض", "ไทย", "́привет", "東京", "don't", "​привет", "½"]
     cut = {} if size is None else {"truncation": True, "max_length": size, "return_overflowing_tokens": True}
