@@ -43,6 +43,7 @@ class Activation(nn.Module):
         self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply it to each number."""
         return ops.ACTIVATIONS[self.name](x)
 
     def _get_name(self) -> str:

@@ -193,7 +193,7 @@ class HubRepository(Repository):
         return Path(local)
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of the files in one of its folders, as the hub lists them or, offline, the cache has them."""
+        """Return the names of the files in one of its folders: those on the hub or, offline, those in the cache."""
         from huggingface_hub import HfApi, errors, snapshot_download
 
         place = f"{self._subfolder}/{_inside(folder)}".strip("/")

@@ -136,7 +136,7 @@ def test_the_search_is_exact(arpa, settings, count, sharpness):
         expected = exhaustive(logp, model)
         found = search(logp, SYMBOLS, model, width=10**6)
         assert len(found) == len(expected)
-        for item, (_, value, score) in zip(found, expected, strict=True):
+        for item, (_, _, score) in zip(found, expected, strict=True):
             assert item.lm_score == pytest.approx(score)
         by_text = {text: value for text, value, _ in expected}
         for item in found:

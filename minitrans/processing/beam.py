@@ -193,37 +193,41 @@ def search(
     first = Prefix("", state=model.start() if model else None)
     prefixes = {"": first}
     beams: dict[str, dict[int, float]] = {"": {-1: 0.0}}  # text -> the last token -> ln p; -1 is the blank
-    blank = symbols.index(None)
+    blank, bonus = symbols.index(None), max(0.0, model.beta) if model else 0.0
     for frame in logp:
         row = frame.tolist()
         order = [t for t in np.argsort(-frame, kind="stable").tolist() if row[t] > NEVER]
         order = [t for t in order if row[t] >= token_min_logp] or order[:1]
+        totals = {text: _total(states) for text, states in beams.items()}
         bound = NEVER
-        if len(beams) >= width:  # a text that is kept goes on without another token at least so well
-            bound = min(_total(states) + _added(prefixes[text]) for text, states in beams.items()) + row[blank]
+        if len(beams) >= width:  # each text that is kept goes on with the likeliest token, about so well
+            bound = min(total + _added(prefixes[text]) for text, total in totals.items()) + row[order[0]]
         grown: dict[str, dict[int, float]] = {}
         for text, states in beams.items():
-            prefix, total = prefixes[text], _total(states)
+            prefix, total = prefixes[text], totals[text]
+            for last, value in states.items():
+                if last >= 0 and row[last] > NEVER:
+                    _add(grown, text, last, value + row[last])
+            if row[blank] > NEVER:
+                _add(grown, text, -1, total + row[blank])
             for token in order:
                 symbol = symbols[token]
-                if symbol is None:
-                    _add(grown, text, -1, total + row[token])
-                    continue
-                bonus = max(0.0, model.beta) if model and symbol == " " else 0.0
-                repeated = states.get(token, NEVER)
-                if repeated > NEVER:
-                    _add(grown, text, token, repeated + row[token])
                 if total + row[token] + _added(prefix) + bonus < bound:
-                    continue
-                others = _total({last: value for last, value in states.items() if last != token})
-                if others > NEVER:
-                    longer = _extended(prefix, token, symbol, prefixes, model)
-                    _add(grown, longer, token, others + row[token])
+                    break
+                if symbol is not None:
+                    others = states
+                    if token in states:
+                        others = {last: value for last, value in states.items() if last != token}
+                    if others:
+                        longer = _extended(prefix, token, symbol, prefixes, model)
+                        reached = total if others is states else _total(others)
+                        _add(grown, longer, token, reached + row[token])
         if not grown:
             raise ValueError("A frame gives every token the probability 0.")
-        ranked = sorted(grown, key=lambda text: _total(grown[text]) + _added(prefixes[text]), reverse=True)[:width]
-        least = _total(grown[ranked[0]]) + _added(prefixes[ranked[0]]) + beam_prune_logp
-        beams = {t: grown[t] for t in ranked if _total(grown[t]) + _added(prefixes[t]) >= least}
+        scores = {text: _total(states) + _added(prefixes[text]) for text, states in grown.items()}
+        ranked = sorted(scores, key=scores.__getitem__, reverse=True)[:width]
+        least = scores[ranked[0]] + beam_prune_logp
+        beams = {text: grown[text] for text in ranked if scores[text] >= least}
         prefixes = {text: prefixes[text] for text in beams}
     return _finished(beams, prefixes, model)
 

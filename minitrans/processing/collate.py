@@ -5,7 +5,7 @@ transformers' own collators take this library's tokenizers too; what is not here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class DefaultDataCollator:
     return_tensors: str = "pt"
 
     def __call__(self, features: list[Any], return_tensors: str | None = None) -> dict[str, Any]:
+        """Make a batch of examples."""
         return default_data_collator(features, return_tensors or self.return_tensors)
 
 
@@ -78,18 +79,21 @@ class DataCollatorWithPadding:
     pad_to_multiple_of: int | None = None
     return_tensors: str = "pt"
 
-    def __call__(self, features: list[Mapping[str, Any]]) -> Any:
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> Any:
+        """Make a batch of examples."""
         batch = self._padded(features)
         for name in ("label", "label_ids"):
             if name in batch:
                 batch["labels"] = batch.pop(name)
         return batch
 
-    def _padded(self, features: list[Mapping[str, Any]]) -> Any:
+    def _padded(self, features: Sequence[Mapping[str, Any]]) -> Any:
         options = {"max_length": self.max_length, "pad_to_multiple_of": self.pad_to_multiple_of}
         return self.tokenizer.pad(features, padding=self.padding, return_tensors=self.return_tensors, **options)
 
-    def _without_labels(self, features: list[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], str, list[Any] | None]:
+    def _without_labels(
+        self, features: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[dict[str, Any]], str, list[Any] | None]:
         name = "label" if "label" in features[0] else "labels"
         rest = [{key: value for key, value in row.items() if key != name} for row in features]
         return rest, name, [as_lists(row[name]) for row in features] if name in features[0] else None
@@ -106,7 +110,8 @@ class DataCollatorForTokenClassification(DataCollatorWithPadding):
     label_pad_token_id: int = IGNORED
     return_tensors: str = field(default="pt", kw_only=True)
 
-    def __call__(self, features: list[Mapping[str, Any]]) -> Any:
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> Any:
+        """Make a batch of examples."""
         rest, name, labels = self._without_labels(features)
         batch = self._padded(rest)
         if labels is not None:
@@ -122,7 +127,8 @@ class DataCollatorForTokenClassification(DataCollatorWithPadding):
 class DataCollatorForMultipleChoice(DataCollatorWithPadding):
     """Pad the choices of examples, each value a list of choices, to (examples, choices, tokens)."""
 
-    def __call__(self, features: list[Mapping[str, Any]]) -> Any:
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> Any:
+        """Make a batch of examples."""
         rest, _, labels = self._without_labels(features)
         choices = len(rest[0]["input_ids"])
         flat = [{name: value[choice] for name, value in row.items()} for row in rest for choice in range(choices)]
@@ -164,11 +170,12 @@ class DataCollatorForLanguageModeling:
         chances = (self.mlm_probability or 0.0, self.mask_replace_prob, self.random_replace_prob)
         if not all(0 <= chance <= 1 for chance in chances) or chances[1] + chances[2] > 1:
             raise ValueError(
-                f"mlm_probability, mask_replace_prob and random_replace_prob are {chances}; each lies between 0 and 1, "
-                "and the last two are no more than 1 together."
+                f"mlm_probability, mask_replace_prob and random_replace_prob are {chances}; each lies between 0 and "
+                "1, and the last two are no more than 1 together."
             )
 
     def __call__(self, features: list[Any]) -> dict[str, Any]:
+        """Make a batch of examples, mappings or lists of ids."""
         import torch
 
         if self.seed is not None and self.generator is None:

@@ -223,7 +223,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
     def _pairs(self, text: Any, text_pair: Any, words: bool) -> tuple[list[tuple[list[int], list[int]]], bool]:
         """Return the ids of each text and of its pair (none where there is none), and whether it was a batch."""
         batched = isinstance(text, (list, tuple)) and not (words and all(isinstance(word, str) for word in text))
-        items, pairs = (list(text), text_pair) if batched else ([text], None if text_pair is None else [text_pair])
+        items = list(text) if batched else [text]
+        pairs: Any = text_pair if batched or text_pair is None else [text_pair]
         if text_pair is not None and (isinstance(text, str) != isinstance(text_pair, str) or len(items) != len(pairs)):
             raise ValueError(f"There are {len(items)} texts and {len(pairs)} pairs; each text has one, in one form.")
         if batched and pairs is None:
@@ -321,10 +322,10 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
             span = {"start_offset": word[0]["start_offset"], "end_offset": word[-1]["end_offset"]}
             words += [] if is_space else [{"word": "".join(item["char"] for item in word), **span}]
         _timed(words, time_per_frame)
-        return Wav2Vec2CTCTokenizerOutput(
+        return _output(
             text=text.lower() if self.do_lower_case else text,
-            **({"char_offsets": characters} if output_char_offsets else {}),
-            **({"word_offsets": words} if output_word_offsets else {}),
+            chars=characters if output_char_offsets else None,
+            words=words if output_word_offsets else None,
         )
 
     def decode(
@@ -335,7 +336,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
 
         The other options are those of `convert_tokens_to_string`; with offsets asked for, its output is returned.
         `skip_special_tokens=True` takes out the blank as well, before repeats are collapsed, as in transformers: for
-        labels it is right, for frames it loses doubled letters and the offsets count what is left. Raises TypeError for what are no ids, such as logits.
+        labels it is right, for frames it loses doubled letters and the offsets count what is left. Raises TypeError
+        for what are no ids, such as logits.
         """
         ids = _ids(token_ids)
         tokens = self.convert_ids_to_tokens(ids)
@@ -407,7 +409,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         pass  # a phoneme ends at a space
 
     @property
-    def word_delimiter_token_id(self) -> int | None:  # type: ignore[override]
+    def word_delimiter_token_id(self) -> int | None:
         """The id of `word_delimiter_token`, None where there is none."""
         return None if self.word_delimiter_token is None else self.convert_tokens_to_ids(self.word_delimiter_token)
 
@@ -423,7 +425,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         return tokens
 
     def phonemize(self, text: str, phonemizer_lang: str | None = None) -> str:
-        """Return the phonemes of a text, `phone_delimiter_token` between them and `word_delimiter_token` between words.
+        """Return the phonemes of a text, with `phone_delimiter_token` and `word_delimiter_token` where they belong.
 
         Raises ImportError where the package `phonemizer` is missing.
         """
@@ -455,10 +457,10 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         left_out = {self.pad_token, self.word_delimiter_token if filter_word_delimiter_token else None}
         characters = [item for item in runs(tokens, group_tokens, time_per_frame) if item["char"] not in left_out]
         words = [{"word" if key == "char" else key: value for key, value in item.items()} for item in characters]
-        return Wav2Vec2CTCTokenizerOutput(
+        return _output(
             text=" ".join(item["char"] for item in characters).strip(),
-            **({"char_offsets": characters} if output_char_offsets else {}),
-            **({"word_offsets": words} if output_word_offsets else {}),
+            chars=characters if output_char_offsets else None,
+            words=words if output_word_offsets else None,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -466,6 +468,12 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
 
 
 TOKENIZERS = {kind.__name__: kind for kind in (Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer)}
+
+
+def _output(text: str, chars: Any, words: Any) -> Wav2Vec2CTCTokenizerOutput:
+    offsets = {"char_offsets": chars, "word_offsets": words}
+    asked = {name: value for name, value in offsets.items() if value is not None}
+    return Wav2Vec2CTCTokenizerOutput({"text": text, **asked})
 
 
 def runs(tokens: Sequence[str], group_tokens: bool, time_per_frame: float | None) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,8 +38,8 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
     With `apply_ocr` the result holds, beside `pixel_values`, the lists `words` and `boxes` of each page, the boxes as
     left, top, right, bottom from 0 to 1000. Tesseract reads them, in the language `ocr_lang` ("eng" where it is None)
     and with the options `tesseract_config`; or `ocr` does, any function that takes a PIL image in RGB and returns the
-    words and their boxes in pixels: four numbers, or the corners of a quadrangle. What hangs over the page by two pixels
-    or a hundredth is cut off. The other settings are those of `ImageProcessor`.
+    words and their boxes in pixels: four numbers, or the corners of a quadrangle. What hangs over the page by two
+    pixels or a hundredth is cut off. The other settings are those of `ImageProcessor`.
     """
 
     published_names: ClassVar[tuple[str, ...]] = (
@@ -163,7 +163,7 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         self.pad_token_label: int = self._settings["pad_token_label"]
         self.only_label_first_subword: bool = self._settings["only_label_first_subword"]
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         text: Any,
         text_pair: Any = None,
@@ -176,9 +176,9 @@ class LayoutLMv2Tokenizer(BertTokenizer):
     ) -> BatchEncoding:
         """Encode pages, or questions (`text`) about pages (`text_pair`); gives `bbox` and `labels` beside the ids.
 
-        A page is a list of words; `boxes` has four whole numbers from 0 to 1000 for each word (or a quadrangle's eight),
-        `word_labels` one int. A batch is a list of pages, of boxes, of labels and of questions; boxes and labels can be
-        arrays. The first token of a word takes its label, in any script. `options` are those of `Tokenizer`. Raises
+        A page is a list of words; `boxes` has four whole numbers from 0 to 1000 for each word, or a quadrangle's
+        eight, and `word_labels` one int. A batch is a list of pages, of boxes, of labels and of questions; boxes and
+        labels can be arrays. The first token of a word takes its label. `options` are those of `Tokenizer`. Raises
         TypeError for what is no list of words, ValueError where the numbers of words, boxes and labels differ and for
         boxes that do not lie on the page.
         """

@@ -227,9 +227,7 @@ class TokenizerBase(Likeness, Saved):
         self.model_input_names = list(settings.get("model_input_names") or self.inputs)
         self.clean_up_tokenization_spaces = bool(settings.get("clean_up_tokenization_spaces", False))
 
-    def __call__(self, text: Any = None, text_pair: Any = None, **options: Any) -> BatchEncoding:
-        """Encode a text, a pair of texts, or a batch of either."""
-        raise NotImplementedError
+    __call__: Callable[..., BatchEncoding]  # encodes a text, a pair of texts, or a batch of either
 
     def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
         """As a call: its name for one text before transformers 5."""

@@ -1,4 +1,4 @@
-"""What processors share: the dict of arrays that they return, saving, and what transformers' Trainer takes them for."""
+"""What processors share: the dict of arrays that they return, saving, and what transformers takes them for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import KeysView, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -154,23 +154,25 @@ class Likeness:
 
     shown_as: ClassVar[tuple[str, str]]  # the module of transformers and its base class
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         module, name = type(self).shown_as
         base = getattr(sys.modules.get(module), name, None)
-        return type(self) if base is None else _shown(type(self), base)
+        own: Any = type(self)
+        return own if base is None else _shown(own, base)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # pickle's own way compares type() with __class__.
-        state = self.__getstate__() if "__getstate__" in dir(type(self)) else self.__dict__
+        get = getattr(type(self), "__getstate__", None)  # every class has one from Python 3.11 on
+        state = self.__dict__ if get is None else get(self)
         return _blank, (type(self),), state
 
 
-def _blank(kind: type) -> Any:
+def _blank(kind: Any) -> Any:
     return kind.__new__(kind)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shown(own: type, base: type) -> type:
     """Return a subclass of `own` and `base` by the name of `own`; calling it makes an `own`, as `replace` does."""
     names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}

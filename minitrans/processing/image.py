@@ -149,8 +149,9 @@ class ImageProcessor(Saved):
     ) -> BatchFeature:
         """Make `pixel_values` of one image or a batch: a list of arrays, or one "np" array or "pt" tensor.
 
-        A tensor goes to `device`; the work is done on the CPU. `options` override the settings for this call. Raises TypeError for an unknown option or input, ValueError for
-        an image or a setting that cannot give right numbers, OSError for a file that is missing or damaged.
+        A tensor goes to `device`; the work is done on the CPU. `options` override the settings for this call. Raises
+        TypeError for an unknown option or input, ValueError for an image or a setting that cannot give right numbers,
+        OSError for a file that is missing or damaged.
         """
         settings = replace(self, **{name: value for name, value in options.items() if value is not None})
         features = settings.collect((settings.read(image, name) for name, image in _named(images)), return_tensors)

@@ -148,7 +148,7 @@ class Wav2Vec2Processor(Saved):
 
 
 class Wav2Vec2DecoderWithLMOutput(BatchFeature):
-    """The `text` of frames with its `logit_score` (ln p of the frames) and `lm_score` (with the language model's part).
+    """The `text` of frames, its `logit_score` (ln p of the frames) and `lm_score` (with the language model's part).
 
     `word_offsets` are there where they were asked for. A batch, or `n_best` above 1, has lists of all these.
     """
@@ -202,7 +202,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
             text = json.dumps({name: getattr(self.decoder, name) for name in WEIGHTS})
             attributes.write_text(text, encoding="utf-8")
 
-    def decode(  # type: ignore[override]
+    def decode(
         self, logits: Any, beam_width: int | None = None, beam_prune_logp: float | None = None,
         token_min_logp: float | None = None, hotwords: Any = None, hotword_weight: float | None = None,
         alpha: float | None = None, beta: float | None = None, unk_score_offset: float | None = None,
@@ -210,8 +210,8 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
     ) -> Wav2Vec2DecoderWithLMOutput:  # fmt: skip
         """Return the best text of a clip's logits (T, V), or lists of the `n_best` best.
 
-        `beam_width` texts are kept from frame to frame (100). Texts worse than the best by `beam_prune_logp` and tokens
-        below `token_min_logp` are left out where these are given. `alpha`, `beta`, `unk_score_offset` and
+        `beam_width` texts are kept from frame to frame (100). Texts worse than the best by `beam_prune_logp` and
+        tokens below `token_min_logp` are left out where these are given. `alpha`, `beta`, `unk_score_offset` and
         `lm_score_boundary` replace the model's weights for this call. Offsets are those of the likeliest way to spread
         the text over the frames. Raises ValueError for other shapes, for logits that are no numbers, for a vocabulary
         of another size, and for hot words, which are not weighed here.
@@ -226,7 +226,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
             "unk_score_offset": unk_score_offset,
             "score_boundary": lm_score_boundary,
         }
-        chosen = {name: value for name, value in given.items() if value is not None}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.decoder is None:
             found = [self._greedy(logp, blank)]
         else:
@@ -244,7 +244,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
             return Wav2Vec2DecoderWithLMOutput(rows[0])
         return Wav2Vec2DecoderWithLMOutput({name: [row[name] for row in rows] for name in rows[0]})
 
-    def batch_decode(  # type: ignore[override]
+    def batch_decode(
         self, logits: Any, pool: Any = None, num_processes: int | None = None, **options: Any
     ) -> Wav2Vec2DecoderWithLMOutput:
         """Return lists of the best texts of logits (B, T, V), options as in `decode`; rows of -100 are padding.

@@ -45,8 +45,9 @@ class Tokenizer(TokenizerBase):
     """A tokenizer that does what its tokenizer.json says. Safe to call from many threads at once.
 
     `tokenizer_object` is a `tokenizers.Tokenizer`, whose model is shared, and `tokenizer_file` the path of its
-    tokenizer.json; `settings` are keys of tokenizer_config.json, and `options` the same keys from the caller, which win. Raises ValueError where a special token has no id or an added
-    token another id than its file says, TypeError for unknown options.
+    tokenizer.json; `settings` are keys of tokenizer_config.json, and `options` the same keys from the caller, which
+    win. Raises ValueError where a special token has no id or an added token another id than its file says, TypeError
+    for unknown options.
     """
 
     files: ClassVar[tuple[str, ...]] = ("tokenizer.json",)
@@ -114,9 +115,10 @@ class Tokenizer(TokenizerBase):
 
     def __call__(
         self, text: Any = None, text_pair: Any = None, text_target: Any = None, text_pair_target: Any = None, *,
-        add_special_tokens: bool = True, padding: bool | str = False, truncation: bool | str | None = None, max_length: int | None = None, stride: int = 0,
-        is_split_into_words: bool = False, pad_to_multiple_of: int | None = None, padding_side: str | None = None,
-        return_tensors: str | None = None, return_token_type_ids: bool | None = None,
+        add_special_tokens: bool = True, padding: bool | str = False, truncation: bool | str | None = None,
+        max_length: int | None = None, stride: int = 0, is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None, padding_side: str | None = None, return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
         return_attention_mask: bool | None = None, return_overflowing_tokens: bool = False,
         return_special_tokens_mask: bool = False, return_offsets_mapping: bool = False, return_length: bool = False,
         max_target_length: int | None = None, pad_to_max_length: bool | None = None, verbose: bool = True,
@@ -130,8 +132,8 @@ class Tokenizer(TokenizerBase):
         truncated text as further rows that overlap by `stride` tokens, with their text's number in
         `overflow_to_sample_mapping`. A `text_target` (and `text_pair_target`) is encoded too, truncated to
         `max_target_length`, and its ids are the `labels`; alone, it is the text. `pad_to_max_length` has no effect
-        since transformers 5, and says so. Values are lists of int, one a row (for a single text the row itself), or with
-        `return_tensors` "pt" or "np" int64 of (rows, tokens).
+        since transformers 5, and says so. Values are lists of int, one a row (for a single text the row itself), or
+        with `return_tensors` "pt" or "np" int64 of (rows, tokens).
 
         Raises TypeError for what is no text, ValueError for texts that cannot be truncated as asked and for rows of
         different length in a tensor.
