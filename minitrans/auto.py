@@ -81,7 +81,7 @@ CONFIGS: dict[Any, type[Config]] = {}  # model_type -> what AutoConfig.register 
 
 def config_class(model_type: Any, source: str) -> type[Config]:
     """The configuration class of a model_type; ValueError, with those known, for another."""
-    if model_type in CONFIGS:
+    if isinstance(model_type, str) and model_type in CONFIGS:
         return CONFIGS[model_type]
     module, family = _family(model_type, source)
     return getattr(importlib.import_module(module), f"{family}Config")
@@ -114,7 +114,7 @@ class AutoConfig:
 
         The name is that of a folder, a hub id, or the path of a JSON file.
         """
-        return read_config(*open_with(pretrained_model_name_or_path, options, "config.json"))
+        return read_config(*hub.open_with(pretrained_model_name_or_path, options, "config.json"))
 
     @classmethod
     def register(cls, model_type: str, config: type[Config], exist_ok: bool = False) -> None:
@@ -319,12 +319,26 @@ class AutoProcessing:
         model the checkpoint is of. Raises ValueError, with those known, where the files name a class that minitrans
         does not have.
         """
+        trusted = options.get("trust_remote_code", False)
         repository, options = open_with(pretrained_model_name_or_path, options, *cls.files)
+        if trusted:
+            cls._refuse_code(repository)
         config = options.pop("config", None)
         model_type = config.model_type if config else _look_up(repository, "config.json", "model_type")
         kind = cls._class_for(repository, model_type)
         load = getattr(kind, "from_repository", None)  # of tokenizers, whose files may say more than the class
         return load(repository, options) if load else kind.from_pretrained(repository, **options)
+
+    @classmethod
+    def _refuse_code(cls, repository: hub.Repository) -> None:
+        """Raise ValueError where the files name code of their own for this Auto class."""
+        for filename in dict.fromkeys(source[0] for source in cls.sources):
+            code = repository.json(filename).get("auto_map") if repository.find(filename) else None
+            if code and (not isinstance(code, dict) or cls.__name__ in code):
+                raise ValueError(
+                    f"trust_remote_code=True: minitrans never runs code from a checkpoint, and {filename} of "
+                    f"{repository.name} brings its own ({code}); without the option the class that it names is taken."
+                )
 
     @classmethod
     def register(cls, config_class: type[Config], *classes: Any, exist_ok: bool = False, **named: Any) -> None:

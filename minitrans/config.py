@@ -147,7 +147,11 @@ class Config:
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:
         """Build from the content of a config.json; `overrides` win, and TypeError says which of them is no field."""
-        overrides.pop("trust_remote_code", None)  # no code of a checkpoint is needed here, and none is run
+        if overrides.pop("trust_remote_code", False) and values.get("auto_map"):
+            raise ValueError(
+                f"trust_remote_code=True: minitrans never runs code from a checkpoint, and this one brings its own "
+                f"({values['auto_map']}); without the option it is read as a {cls.model_type} of this package."
+            )
         known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *cls.WITHOUT_EFFECT}
         known |= {"num_labels", "torch_dtype"}
         unknown = sorted(overrides.keys() - (known - {"extra", "model_type"}))

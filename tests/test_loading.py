@@ -447,6 +447,9 @@ def test_unknown_options(name, option, folder):
 
 @pytest.mark.parametrize("name", ["AutoModel", "AutoConfig", "BertForMaskedLM", "BertConfig"])
 def test_code_from_a_checkpoint_is_refused(name, folder):
+    for needless in (False, True):
+        getattr(minitrans, name).from_pretrained(folder, trust_remote_code=needless)
+    edit_config(folder, auto_map={"AutoModel": "modeling.Mine"})
     getattr(minitrans, name).from_pretrained(folder, trust_remote_code=False)
     with pytest.raises(ValueError, match="trust_remote_code") as caught:
         getattr(minitrans, name).from_pretrained(folder, trust_remote_code=True)
