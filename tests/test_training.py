@@ -19,13 +19,20 @@ from minitrans.activations import ACT2FN, get_activation
 from minitrans.processing.document import LayoutLMv2Tokenizer
 from minitrans.utils import logging as verbosity
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the a sun bob paris is hot red ## ##s ##ed".split()
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *["the", "a", "sun", "bob", "paris", "is", "hot", "red", "##", "##s", "##ed"],
+]
 VOCAB = {word: index for index, word in enumerate(WORDS)}
 CHARACTERS = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5, "B": 6}
 TINY = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 SOUND = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-         "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "mask_time_prob": 0.0,
-         "classifier_proj_size": 8}  # fmt: skip
+         "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+         "mask_time_prob": 0.0, "classifier_proj_size": 8}  # fmt: skip
 
 
 def tokenizers():
@@ -183,7 +190,8 @@ def test_choices_equal_transformers(labelled):
 @pytest.mark.parametrize(
     "options",
     [{}, {"mlm_probability": 0.6}, {"mlm": False}, {"mask_replace_prob": 1.0, "random_replace_prob": 0.0},
-     {"mask_replace_prob": 0.0, "random_replace_prob": 1.0, "mlm_probability": 0.9}, {"seed": 3, "mlm_probability": 0.5},
+     {"mask_replace_prob": 0.0, "random_replace_prob": 1.0, "mlm_probability": 0.9},
+     {"seed": 3, "mlm_probability": 0.5},
      {"pad_to_multiple_of": 8, "mlm_probability": 0.5}],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["none", "special", "ids"])
