@@ -243,6 +243,17 @@ def test_own_words(folder, reference):
     assert processor.batch_decode([ids, ids[:3]]) == reference.batch_decode([ids, ids[:3]])
 
 
+@pytest.mark.parametrize(
+    "options", [{"padding": True}, {"padding": "max_length", "max_length": 30, "truncation": True}]
+)
+def test_several_pages_with_several_questions(folder, reference, options):
+    processor = LayoutLMv2Processor.from_pretrained(folder)
+    pages, questions = [drawn_page(), drawn_page(LINES[:2])], [QUESTION, "Who?"]
+    expected = plain(reference(pages, questions, return_tensors="pt", **options))
+    for asked in (questions, tuple(questions), np.array(questions)):
+        assert plain(processor(pages, asked, return_tensors="pt", **options)) == expected
+
+
 def test_any_function_is_an_ocr(folder):
     def reader(page):
         assert page.mode == "RGB"

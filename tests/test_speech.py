@@ -160,7 +160,7 @@ def test_batches_of_pairs(characters):
         ours("ABCD", "E", truncation="only_second", max_length=2)
 
 
-@pytest.mark.parametrize("chosen", itertools.product([False, True], repeat=3))
+@pytest.mark.parametrize("chosen", list(itertools.product([False, True], repeat=3)))
 def test_only_the_offsets_that_were_asked_for(characters, chosen):
     skip, chars, words = chosen
     ids = [5, 5, 0, 6, 4, 1, 7, 0, 7, 2]
