@@ -152,9 +152,7 @@ class Config:
                 f"trust_remote_code=True: minitrans never runs code from a checkpoint, and this one brings its own "
                 f"({values['auto_map']}); without the option it is read as a {cls.model_type} of this package."
             )
-        known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *cls.WITHOUT_EFFECT}
-        known |= {"num_labels", "torch_dtype"}
-        unknown = sorted(overrides.keys() - (known - {"extra", "model_type"}))
+        unknown = cls._unknown(values, overrides)
         if unknown:
             raise TypeError(f"from_pretrained has no option {unknown[0]!r}, and {cls.__name__} no such field.")
         overrides = {cls.attribute_map.get(key, key): value for key, value in overrides.items()}
@@ -174,7 +172,8 @@ class Config:
     ) -> C:
         """Read config.json of a folder or hub id, or a JSON file by its own path.
 
-        Hub options are those of `minitrans.hub.open_repository`; the rest override fields.
+        Hub options are those of `minitrans.hub.open_repository`; the rest override fields. `return_unused_kwargs=True`
+        returns the configuration and a dict of those that are none.
         """
         return cls.read(*hub.open_with(pretrained_model_name_or_path, options, "config.json"))
 
@@ -192,9 +191,18 @@ class Config:
             raise ValueError(
                 f"{repository.name} is a {found!r} checkpoint, but {cls.__name__} reads {cls.model_type!r}."
             )
+        split = overrides.pop("return_unused_kwargs", False)
+        unused = {name: overrides.pop(name) for name in cls._unknown(values, overrides)} if split else {}
         config = cls.from_dict(values, **overrides)
         config._name_or_path = repository.name
-        return config
+        return (config, unused) if split else config  # type: ignore[return-value]
+
+    @classmethod
+    def _unknown(cls, values: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
+        """Return those of `overrides` that are no field, no key of a config.json and no option."""
+        known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *cls.WITHOUT_EFFECT}
+        known |= {"num_labels", "torch_dtype", "trust_remote_code"}
+        return sorted(overrides.keys() - (known - {"extra", "model_type"}))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and every unknown key, as they stand in config.json."""

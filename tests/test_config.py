@@ -280,6 +280,8 @@ def test_names_of_where_it_comes_from(tmp_path):
         config = kind.from_pretrained(tmp_path, finetuning_task="mnli", num_labels=3)
         assert (config.name_or_path, config._name_or_path) == (str(tmp_path), str(tmp_path))
         assert (config.finetuning_task, config.num_labels) == ("mnli", 3)
+        config, unused = kind.from_pretrained(tmp_path, num_labels=4, nonsense=1, return_unused_kwargs=True)
+        assert (config.num_labels, unused) == (4, {"nonsense": 1})
     assert minitrans.BertConfig().name_or_path == ""
     assert minitrans.PretrainedConfig is minitrans.PreTrainedConfig
     assert isinstance(config, minitrans.PretrainedConfig)

@@ -98,9 +98,6 @@ def folder(path, own, model_type=None, **settings):
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", None])
 def test_a_tokenizer_of_the_users_own_is_kept(tmp_path, kind, named, model_type):
     own = KINDS[kind]()
-    if kind == "wordpiece" and named is None:
-        own.normalizer = normalizers.BertNormalizer()  # a tokenizer that nobody named is BERT's where it can be
-        own.post_processor = BertTokenizer(VOCAB).backend_tokenizer.post_processor
     settings = {"tokenizer_class": named} if named else {}
     path = folder(tmp_path, own, model_type, **settings)
     for auto in (minitrans.AutoTokenizer, minitrans.AutoProcessor):
@@ -116,6 +113,20 @@ def test_a_tokenizer_of_the_users_own_is_kept(tmp_path, kind, named, model_type)
     ours.save_pretrained(tmp_path / "again")
     again = minitrans.AutoTokenizer.from_pretrained(tmp_path / "again")
     assert [again(text)["input_ids"] for text in TEXTS] == [own.encode(text).ids for text in TEXTS]
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_a_tokenizer_json_of_berts_is_read_as_it_normalises(tmp_path, lower, model_type):
+    made = BertTokenizer(VOCAB, do_lower_case=lower)
+    ours = minitrans.AutoTokenizer.from_pretrained(folder(tmp_path, made.backend_tokenizer, model_type))
+    assert type(ours) is (BertTokenizer if model_type == "bert" else DistilBertTokenizer)
+    assert ours.do_lower_case is lower
+    assert ours("Paris", "the")["input_ids"] == made("Paris", "the")["input_ids"]
+    assert ("token_type_ids" in ours("Paris")) is (model_type == "bert")
+    if lower:
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        assert dict(ours(TEXTS, padding=True)).items() <= dict(theirs(TEXTS, padding=True)).items()
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])

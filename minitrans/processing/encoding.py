@@ -429,7 +429,7 @@ class TokenizerBase(Likeness, Saved):
     def pad(
         self, encoded_inputs: Any, padding: bool | str = True, max_length: int | None = None,
         pad_to_multiple_of: int | None = None, padding_side: str | None = None,
-        return_attention_mask: bool | None = None, return_tensors: str | None = None,
+        return_attention_mask: bool | None = None, return_tensors: str | None = None, verbose: bool = True,
     ) -> BatchEncoding:  # fmt: skip
         """Pad what was encoded before: a dict of one row or of many, or a list of dicts, as a data loader collects.
 

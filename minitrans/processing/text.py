@@ -93,7 +93,9 @@ class Tokenizer(TokenizerBase):
 
     @classmethod
     def from_repository(cls, repository: hub.Repository, options: dict[str, Any]) -> Tokenizer:
-        """Load as `cls`, or as its tokenizer.json says where that holds another kind of model than `cls` has."""
+        """Load as `cls`, or as a tokenizer.json says that is no `cls`: it holds another kind of model or, where no
+        tokenizer_config.json says more, splits texts in another way.
+        """
         return cls._load(repository, options, Tokenizer)
 
     @classmethod
@@ -108,6 +110,10 @@ class Tokenizer(TokenizerBase):
             )
         backend = _read_backend(path)
         kind: Any = cls if isinstance(backend.model, cls.model_kind) else otherwise
+        if path.suffix == ".json" and kind is not otherwise and not repository.find("tokenizer_config.json"):
+            described = cls._described(backend)
+            kind = otherwise if described is None else kind
+            settings = {**(described or {}), **settings}
         names = settings.get("model_input_names") or kind.inputs
         if "token_type_ids" in names and shared.model_type(repository) in WITHOUT_TOKEN_TYPES:
             settings["model_input_names"] = [name for name in names if name != "token_type_ids"]
@@ -249,6 +255,11 @@ class Tokenizer(TokenizerBase):
         tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else new_tokens
         with _ADDING:
             return self._replace_backend(self._state[0], [_as_added(token, special_tokens) for token in tokens])
+
+    @classmethod
+    def _described(cls, backend: tokenizers.Tokenizer) -> dict[str, Any] | None:
+        """Return the settings that a tokenizer.json of this class holds; None where it is of no such tokenizer."""
+        return {}
 
     @classmethod
     def _refuse_unknown(cls, options: Mapping[str, Any]) -> None:
@@ -419,6 +430,19 @@ class BertTokenizer(Tokenizer):
             special_tokens=[(self.cls_token, self.cls_token_id), (self.sep_token, self.sep_token_id)],
         )
         self.do_lower_case: bool = chosen["do_lower_case"]
+
+    @classmethod
+    def _described(cls, backend: tokenizers.Tokenizer) -> dict[str, Any] | None:
+        """Return how a tokenizer.json normalises; None where it normalises or splits otherwise than BERT does."""
+        how, split = backend.normalizer, backend.pre_tokenizer
+        bert = isinstance(how, normalizers.BertNormalizer) and isinstance(split, pre_tokenizers.BertPreTokenizer)
+        if not bert or backend.post_processor is None:
+            return None
+        return {
+            "do_lower_case": how.lowercase,
+            "strip_accents": how.strip_accents,
+            "tokenize_chinese_chars": how.handle_chinese_chars,
+        }
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
