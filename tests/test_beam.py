@@ -4,11 +4,14 @@ import gzip
 import json
 import logging
 import math
+import sys
+import types
 from itertools import groupby, product
 
 import numpy as np
 import pytest
 import torch
+from standin_hub import StandInHub
 
 import minitrans
 from minitrans.processing import features
@@ -233,7 +236,8 @@ def test_a_folder_with_a_language_model(tmp_path, arpa, lower):
         ({"other.arpa": ARPA}, "holds 2"),
     ],
 )
-def test_what_cannot_be_read_is_decoded_greedily_with_one_warning(tmp_path, caplog, files, reason):
+def test_what_cannot_be_read_is_decoded_greedily_with_one_warning(tmp_path, caplog, monkeypatch, files, reason):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
     features.warn_once.cache_clear()
     path = folder(tmp_path, files)
     with caplog.at_level(logging.WARNING, "minitrans"):
@@ -250,6 +254,55 @@ def test_what_cannot_be_read_is_decoded_greedily_with_one_warning(tmp_path, capl
     assert found.word_offsets == [
         {"word": "AA", "start_offset": 0, "end_offset": 4}, {"word": "B", "start_offset": 5, "end_offset": 6}
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_binary_model_is_read_by_kenlm(tmp_path, arpa, monkeypatch, broken):
+    """A stand-in for the package, whose states are filled in place."""
+
+    class State:
+        words: tuple[str, ...] = ()
+
+    class Model:
+        def __init__(self, path):
+            assert path.endswith("5gram.bin")
+            if broken:
+                raise OSError(f"Cannot read model '{path}'")
+            self.model = ArpaModel(arpa)
+
+        def BeginSentenceWrite(self, state):
+            state.words = ("<s>",)
+
+        def NullContextWrite(self, state):
+            state.words = ()
+
+        def BaseScore(self, state, word, after):
+            score, after.words = self.model.score(state.words, word)
+            return score
+
+        def __contains__(self, word):
+            return word in self.model
+
+    monkeypatch.setitem(sys.modules, "kenlm", types.SimpleNamespace(State=State, Model=Model))
+    path = folder(tmp_path / "a", {"3gram.arpa": None, "5gram.bin": "kenlm's own"})
+    processor = Wav2Vec2ProcessorWithLM.from_pretrained(path)
+    assert (processor.decoder is None) is broken
+    expected = Wav2Vec2ProcessorWithLM.from_pretrained(folder(tmp_path / "b"))
+    for boundary in (True, False) if not broken else ():
+        logits = frames(1, 5, 2.0)
+        found, by_arpa = (p.decode(logits, lm_score_boundary=boundary) for p in (processor, expected))
+        assert found == by_arpa
+
+
+def test_a_folder_on_the_hub(tmp_path):
+    path = folder(tmp_path / "made")
+    files = {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    logits = frames(0, 5, 2.0)
+    expected = Wav2Vec2ProcessorWithLM.from_pretrained(path).decode(logits)
+    with StandInHub({"org/lm": files}) as hub, hub.connected(tmp_path / "cache"):
+        for options in ({}, {"local_files_only": True}):
+            processor = minitrans.AutoProcessor.from_pretrained("org/lm", **options)
+            assert processor.decode(logits) == expected
 
 
 def test_bad_logits_get_a_sentence(tmp_path):

@@ -93,13 +93,18 @@ def _columns(line: str, order: int) -> list[str]:
 
 
 class KenlmModel:
-    """A binary file of kenlm, read by kenlm; ImportError where that is not installed."""
+    """A binary file of kenlm, read by kenlm; ImportError where that is not installed, ValueError for another file."""
 
     def __init__(self, path: Path) -> None:
-        import kenlm
-
+        try:
+            import kenlm
+        except ImportError as error:
+            raise ImportError(f"{path} is read by kenlm, which is not installed") from error
         self._new_state = kenlm.State
-        self._model = kenlm.Model(str(path))
+        try:
+            self._model = kenlm.Model(str(path))
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{path} cannot be read by kenlm ({error})") from error
 
     def __contains__(self, word: str) -> bool:
         return word in self._model
