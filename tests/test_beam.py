@@ -270,13 +270,13 @@ def test_a_binary_model_is_read_by_kenlm(tmp_path, arpa, monkeypatch, broken):
                 raise OSError(f"Cannot read model '{path}'")
             self.model = ArpaModel(arpa)
 
-        def BeginSentenceWrite(self, state):
+        def BeginSentenceWrite(self, state):  # noqa: N802
             state.words = ("<s>",)
 
-        def NullContextWrite(self, state):
+        def NullContextWrite(self, state):  # noqa: N802
             state.words = ()
 
-        def BaseScore(self, state, word, after):
+        def BaseScore(self, state, word, after):  # noqa: N802
             score, after.words = self.model.score(state.words, word)
             return score
 
