@@ -300,7 +300,7 @@ class AutoProcessing:
     by_model_type: ClassVar[dict[str, str]]
     more: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json",)
-    registered: ClassVar[dict[type[Config], Any]]
+    registered: ClassVar[dict[type[Config], tuple[Any, ...]]]
 
     def __init_subclass__(cls) -> None:
         cls.registered = {}
@@ -345,7 +345,7 @@ class AutoProcessing:
         """Let a class of your own answer for a configuration class, and for its own name in files.
 
         `tokenizer_class`, `fast_tokenizer_class`, `image_processor_classes` and so on name it as in transformers; of
-        several the last one counts. Raises ValueError where there is one already.
+        several the last one counts where no file names another. Raises ValueError where there is one already.
         """
         for name, value in named.items():
             if not re.fullmatch(r"\w*(tokenizer|image_processor|feature_extractor|processor)_class(es)?", name):
@@ -354,17 +354,17 @@ class AutoProcessing:
         given = [kind for kind in classes if kind is not None]
         if not given:
             raise ValueError(f"{cls.__name__}.register needs the class that answers for {config_class.__name__}.")
-        _register(cls, config_class, given[-1], exist_ok)
+        _register(cls, config_class, tuple(given), exist_ok)
 
     @classmethod
     def _class_for(cls, repository: hub.Repository, model_type: str | None) -> Any:
         """The class that the files name, or else the one for the model_type."""
         found = next(filter(None, (_look_up(repository, *source) for source in cls.sources)), None)
-        for kind in cls.registered.values():
+        for kind in (kind for kinds in cls.registered.values() for kind in kinds):
             if kind.__name__ == found:
                 return kind
         if found is None and CONFIGS.get(model_type) in cls.registered:
-            return cls.registered[CONFIGS[model_type]]
+            return cls.registered[CONFIGS[model_type]][-1]
         name = cls.by_model_type.get(model_type or "") if found is None else _processing_name(found)
         if name not in {*cls.by_model_type.values(), *cls.more}:
             name = cls._otherwise(repository, model_type)

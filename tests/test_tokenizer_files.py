@@ -9,6 +9,7 @@ import transformers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 import minitrans
+import minitrans.auto
 from minitrans.processing.text import BertTokenizer, DistilBertTokenizer, Tokenizer
 
 WORDS = [
@@ -426,8 +427,13 @@ def test_a_registered_class_is_found_by_its_name(tmp_path, monkeypatch):
     class MineTokenizer(BertTokenizer):
         """Of the user's own."""
 
+    class OtherTokenizer(BertTokenizer):
+        """Another one."""
+
     minitrans.AutoConfig.register("mine", MineConfig)
-    minitrans.AutoTokenizer.register(MineConfig, MineTokenizer)
+    minitrans.AutoTokenizer.register(
+        MineConfig, slow_tokenizer_class=MineTokenizer, fast_tokenizer_class=OtherTokenizer
+    )
     MineTokenizer(VOCAB).save_pretrained(tmp_path)
     assert type(minitrans.AutoTokenizer.from_pretrained(tmp_path)) is MineTokenizer
 

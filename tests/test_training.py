@@ -15,6 +15,7 @@ import torch
 import transformers
 
 import minitrans
+import minitrans.auto
 from minitrans.activations import ACT2FN, get_activation
 from minitrans.processing.document import LayoutLMv2Tokenizer
 from minitrans.utils import logging as verbosity
@@ -279,6 +280,7 @@ def test_verbosity(library, level):
 def test_messages_reach_a_program_that_has_no_logging():
     code = """
 import minitrans
+import minitrans.auto
 minitrans.logging.set_verbosity_info()
 minitrans.logging.set_verbosity_info()
 minitrans.logging.enable_explicit_format()
