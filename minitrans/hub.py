@@ -57,17 +57,18 @@ def open_with(
     """`open_repository` with those of `options` that are its own; return the repository and the other options.
 
     A repository that is open already is taken as it is, so that several parts of one checkpoint come from one commit.
-    `files` are those of which the name may be one itself: a file whose name ends as one of them is taken for it.
+    `files` are those of which the name may be one itself: a file by that name, or one that ends as the first such.
     """
     if isinstance(name_or_path, Repository):
         return name_or_path, options
     own = {key: value for key, value in options.items() if key in (open_repository.__kwdefaults__ or ())}
     rest = {key: value for key, value in options.items() if key not in own}
     if os.path.isfile(name_or_path):
-        suffix = Path(name_or_path).suffix
-        role = next((file for file in files if Path(file).suffix == suffix), None)
+        path = Path(name_or_path)
+        alike = [file for file in files if Path(file).suffix == path.suffix]
+        role = path.name if path.name in alike else next(iter(alike), None)
         if role is not None:
-            return SingleFile(Path(name_or_path), role), rest
+            return SingleFile(path, role), rest
     return open_repository(name_or_path, **own), rest
 
 

@@ -250,7 +250,8 @@ def test_paths_of_configurations(tmp_path):
     assert minitrans.ViTImageProcessor.from_pretrained(tmp_path / "preprocessor_config.json").size["height"] == 30
     minitrans.Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path)
     path = tmp_path / "preprocessor_config.json"
-    assert minitrans.AutoFeatureExtractor.from_pretrained(path).sampling_rate == 8000
+    for auto in (minitrans.AutoFeatureExtractor, minitrans.AutoProcessor):
+        assert auto.from_pretrained(path).sampling_rate == 8000
     with pytest.raises(NotADirectoryError):
         minitrans.AutoConfig.from_pretrained(shutil.copy(path, tmp_path / "mine.txt"))
 
