@@ -164,9 +164,11 @@ def test_channels_are_resized_one_by_one(count, kind):
     [((1, 9, 3), 3, 2), ((3, 9, 1), 3, 0), ((4, 9, 3), 3, 2), ((4, 9, 3), 4, 0), ((1, 9, 4), 1, 0), ((7, 9, 2), 2, 2),
      ((2, 9, 7), 2, 0), ((3, 9, 4), 3, 0), ((3, 9, 3), 3, 0), ((1, 3, 3), 3, 2)],
 )  # fmt: skip
-def test_the_axis_of_the_channels_follows_the_means(shape, count, axis):
+@pytest.mark.parametrize("normalised", [True, False])
+def test_the_axis_of_the_channels_follows_the_means(shape, count, axis, normalised):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     options = {"do_resize": False, "image_mean": [0.5] * count, "image_std": [0.5] * count}
+    options["do_normalize"] = normalised
     side = ("channels_first", "channels_last")[axis > 0]
     found, expected = (ViTImageProcessor(**options)(image, input_data_format=given) for given in (None, side))
     np.testing.assert_array_equal(found.pixel_values[0], expected.pixel_values[0])
@@ -195,6 +197,9 @@ def test_no_program_is_started_to_draw_a_file(tmp_path, monkeypatch, name):
     )
     with pytest.raises(OSError, match="cannot be read as an image"):
         ViTImageProcessor()(tmp_path / name)
+    if name != "a.wmf":  # which is not what its name says
+        with pytest.raises(OSError, match="Image 0 holds EPS, which has no pixels"):
+            ViTImageProcessor()(Image.open(tmp_path / name))
     assert not started
 
 

@@ -170,11 +170,12 @@ class ImageProcessor(Saved):
     def read(self, image: Any, name: str) -> Picture:
         """Take in one image of any accepted type: a PIL image of 8 bits a channel, or an array (H, W, C)."""
         pillow = _pillow()
-        listed = len(self.image_mean) if self.do_normalize and isinstance(self.image_mean, list) else None
+        listed = len(self.image_mean) if isinstance(self.image_mean, list) else None
         if isinstance(image, (str, Path)):
             image = _opened(image, pillow)
         if isinstance(image, pillow.Image):
-            channels = listed if self.do_convert_rgb is None else 3 if self.do_convert_rgb else None
+            kept = listed if self.do_normalize else None
+            channels = kept if self.do_convert_rgb is None else 3 if self.do_convert_rgb else None
             image = _converted(image, channels, name, pillow)
             count = len(image.getbands())
         else:
@@ -337,6 +338,8 @@ def _converted(image: Image.Image, channels: int | None, name: str, pillow: Modu
         raise ValueError(f"{name} has no pixels: its size is {image.size}.")
     if channels not in (*MODES, None):
         raise ValueError(f"{name} cannot have the {channels} channels of image_mean; give an array instead.")
+    if getattr(image, "format", None) in NO_RASTER:
+        raise OSError(f"{name} holds {image.format}, which has no pixels; draw it as a PNG first.")
     try:
         image.load()
         image = _upright(image)
