@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from minitrans import heads, ops
 from minitrans.audio_layers import mean_of_first
 from minitrans.config import Config
-from minitrans.heads import IGNORED, Head
+from minitrans.heads import IGNORED, Count, Head, cross_entropy
 from minitrans.hub import Repository
-from minitrans.layers import Linear
+from minitrans.layers import Linear, is_plain
+from minitrans.names import Module
 from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, ModelOutput, XVectorOutput
 from minitrans.sequences import traced
 from minitrans.weights import PickleCheckpoint, SafetensorsCheckpoint, tensors_of
@@ -25,6 +27,10 @@ LANGUAGE = re.compile(r"\.layers\.\d+\.adapter\.|^lm_head\.")  # see `CTC.langua
 
 class AudioHead(Head):
     """What all heads for sound can do."""
+
+    def freeze_feature_extractor(self) -> None:
+        """The older name of `freeze_feature_encoder`."""
+        self.freeze_feature_encoder()
 
     def freeze_feature_encoder(self) -> None:
         """Train everything but the convolutions that make frames of samples."""
@@ -44,7 +50,7 @@ def _check_adapter_size(config: Config) -> None:
 
 
 class CTC(AudioHead):
-    """scores of every token of the vocabulary and of none (the blank) for each frame (B, N, V) (Graves et al. 2006).
+    """Scores of every token of the vocabulary and of none (the blank) for each frame (B, N, V) (Graves et al. 2006).
 
     Frames beyond a clip's end say blank for certain. `pad_token_id` is the blank. A checkpoint of many languages
     holds what is special to each in an adapter file; `target_lang` is the one loaded.
@@ -65,10 +71,15 @@ class CTC(AudioHead):
 
     @classmethod
     def load(
-        cls, repository: Repository, config: Config | None = None, *, target_lang: str | None = None, **options: Any
+        cls,
+        repository: Repository,
+        config: Config | None = None,
+        *model_args: Any,
+        target_lang: str | None = None,
+        **options: Any,
     ) -> Any:
         """As every model's; `target_lang` is the language whose adapter is loaded too."""
-        loaded = super().load(repository, config, **options)
+        loaded = super().load(repository, config, *model_args, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.repository = repository
         if target_lang is not None:
@@ -76,11 +87,19 @@ class CTC(AudioHead):
         return loaded
 
     @torch.no_grad()
-    def load_adapter(self, target_lang: str) -> None:
+    def load_adapter(  # type: ignore[override]
+        self, target_lang: str | Path, force_load: bool = True, **options: Any
+    ) -> None:
         """Take a language's weights, and the size of its vocabulary, from `adapter.<language>.safetensors` or `.bin`.
 
-        Raises FileNotFoundError where the checkpoint has no such file, ValueError where the file does not fit.
+        A language that is loaded already is loaded again unless `force_load=False`. A folder is a LoRA, as for every
+        model. Raises FileNotFoundError where the checkpoint has no such file, ValueError where the file does not fit.
         """
+        if Path(target_lang).is_dir():
+            super().load_adapter(target_lang, **options)
+            return
+        if target_lang == self.target_lang and not force_load:
+            return
         if self.repository is None or self.config.adapter_attn_dim is None:
             raise ValueError("A language is loaded into what from_pretrained made, and needs adapter_attn_dim.")
         files = [f"adapter.{target_lang}.{ending}" for ending in ("safetensors", "bin")]
@@ -100,14 +119,32 @@ class CTC(AudioHead):
             self.config.vocab_size = vocabulary
         for name, tensor in self.language_tensors().items():
             checkpoint.read_into(name, tensor)
-        self.target_lang = target_lang
+        self.target_lang = str(target_lang)
 
     def language_tensors(self) -> dict[str, Tensor]:
         """The tensors that a language has for itself, under their published names."""
-        paths = {path: tensor for path, tensor in tensors_of(self).items() if LANGUAGE.search(path)}
-        return {self.naming.published(path, self.naming.fold(path).names[0]): paths[path] for path in paths}
+        return {self.outside(path): tensor for path, tensor in tensors_of(self).items() if LANGUAGE.search(path)}
 
-    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+    def _get_adapters(self) -> dict[str, Tensor]:
+        """The published name of `language_tensors`; ValueError for a model without adapters."""
+        if self.config.adapter_attn_dim is None:
+            raise ValueError(f"{type(self).__name__} has no adapters of languages: adapter_attn_dim is None.")
+        return self.language_tensors()
+
+    def init_adapter_layers(self) -> None:
+        """Start the tensors that a language has for itself anew, to train a new language."""
+        for path in tensors_of(self):
+            if LANGUAGE.search(path):
+                self.initialise(path)
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether the losses of several batches add up to that of one large batch: where it is a sum over clips."""
+        return self.config.ctc_loss_reduction == "sum"
+
+    def answer(  # type: ignore[override]
+        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
+    ) -> LogitsOutput:
         """See `Head`."""
         rows, sequences = self.lm_head(self.dropout(encoded.rows)), encoded.sequences
         logits = sequences.unpack(rows)
@@ -156,11 +193,11 @@ class LayerSum(AudioHead):
         if path == "layer_weights" and self.layer_weights is not None:
             self.layer_weights.fill_(1 / len(self.layer_weights))
 
-    def encode(self, *inputs: Any, output_hidden_states: bool | None = None, **options: Any) -> Encoded:
+    def encode(self, output_hidden_states: bool | None = None, **inputs: Any) -> Encoded:
         """What the backbone computes, `rows` being the sum."""
         if self.layer_weights is None:
-            return super().encode(*inputs, output_hidden_states=output_hidden_states, **options)
-        encoded = super().encode(*inputs, output_hidden_states=True, **options)
+            return super().encode(output_hidden_states=output_hidden_states, **inputs)
+        encoded = super().encode(output_hidden_states=True, **inputs)
         asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         shares = self.layer_weights.softmax(0)
         total = sum(share * grid for share, grid in zip(shares, encoded.hidden_states or (), strict=True))
@@ -169,7 +206,7 @@ class LayerSum(AudioHead):
 
 
 class SequenceClassification(LayerSum, heads.SequenceClassification):
-    """one score per class for the whole clip (B, K), from the mean over its frames."""
+    """One score per class for the whole clip (B, K), from the mean over its frames."""
 
     def build(self, config: Config) -> None:
         """See `Head`."""
@@ -183,12 +220,14 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
 
 
 class FrameClassification(LayerSum, heads.TokenClassification):
-    """one score per class for each frame (B, N, K); labels are classes (B, N) or one-hot (B, N, K)."""
+    """One score per class for each frame (B, N, K); labels are classes (B, N) or one-hot (B, N, K)."""
 
     def build(self, config: Config) -> None:
         """See `Head`."""
         super().build(config)
         self.classifier = Linear(config.hidden_size, config.num_labels)
+
+    accepts_loss_kwargs = False  # one-hot labels hold more items than there are frames
 
     def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
         """See `Head`."""
@@ -200,14 +239,14 @@ class FrameClassification(LayerSum, heads.TokenClassification):
 
 
 class XVector(LayerSum):
-    """a vector for the speaker (B, K) from the mean and deviation over time of what time-delay layers see.
+    """A vector for the speaker (B, K) from the mean and deviation over time of what time-delay layers see.
 
     "X-vectors: Robust DNN embeddings for speaker recognition" (Snyder et al. 2018); labels are speakers, compared by
     an additive margin (Wang et al. 2018).
     """
 
     takes_adapter = True
-    scale, margin = 30.0, 0.4
+    accepts_loss_kwargs = True
 
     def build(self, config: Config) -> None:
         """See `Head`."""
@@ -215,19 +254,22 @@ class XVector(LayerSum):
         _check_adapter_size(config)
         self.projector = Linear(config.hidden_size, config.tdnn_dim[0])
         sizes = zip([config.tdnn_dim[0], *config.tdnn_dim], config.tdnn_kernel, config.tdnn_dim, strict=False)
-        self.tdnn = nn.ModuleList(Linear(size * kernel, output) for size, kernel, output in sizes)
+        dilations = config.tdnn_dilation
+        self.tdnn = nn.ModuleList(TimeDelay(*size, dilation) for size, dilation in zip(sizes, dilations, strict=True))
         self.feature_extractor = Linear(2 * config.tdnn_dim[-1], config.xvector_output_dim)
         self.classifier = Linear(config.xvector_output_dim, config.xvector_output_dim)
-        self.objective = nn.Parameter(torch.empty(config.xvector_output_dim, config.num_labels))
+        self.objective = AdditiveMargin(config.xvector_output_dim, config.num_labels)
 
     @torch.no_grad()
     def initialise(self, path: str) -> None:
         """As every model's; the speakers' directions start evenly spread."""
         super().initialise(path)
-        if path == "objective":
-            self.objective.normal_()
+        if path == "objective.weight":
+            self.objective.weight.normal_()
 
-    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> ModelOutput:  # type: ignore[override]
+    def answer(  # type: ignore[override]
+        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
+    ) -> ModelOutput:
         """See `Head`."""
         rows, sequences = self.projector(encoded.rows), encoded.sequences
         if traced():
@@ -236,7 +278,7 @@ class XVector(LayerSum):
             vectors = torch.stack([self.statistics(clip) for clip in rows.split(sequences.lengths.tolist())])
         embeddings = self.feature_extractor(vectors)
         logits = self.classifier(embeddings)
-        loss = None if labels is None else self.loss(logits, labels.flatten())
+        loss = None if labels is None else self.objective(logits, labels.flatten(), num_items_in_batch)
         return XVectorOutput(loss, logits, embeddings, encoded.hidden_states, encoded.attentions)
 
     def statistics(self, rows: Tensor) -> Tensor:
@@ -260,22 +302,48 @@ class XVector(LayerSum):
 
     def time_delays(self, rows: Tensor) -> Tensor:
         """Frames (..., N, C) through the time-delay layers."""
-        config = self.config
-        for layer, kernel, dilation in zip(self.tdnn, config.tdnn_kernel, config.tdnn_dilation, strict=True):
-            assert isinstance(layer, Linear)
-            weight = layer.weight.unflatten(1, (kernel, -1))
-            rows = ops.convolution(rows, weight, layer.bias, dilation=dilation, activation="relu")
+        for layer in self.tdnn:
+            rows = layer(rows)
         return rows
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean cross entropy of the cosines with the speakers' directions, the right one's less the margin."""
-        ops.check_ids(labels, self.config.num_labels, "labels", "list of speakers")
-        cosines = F.normalize(logits, dim=1) @ F.normalize(self.objective, dim=0)
-        right = F.one_hot(labels.long(), self.config.num_labels)
-        return F.cross_entropy(self.scale * (cosines - self.margin * right), labels.long())
+
+class TimeDelay(Module):
+    """A linear map of windows of frames, then ReLU: a dilated convolution whose weight is a matrix."""
+
+    def __init__(self, size: int, kernel: int, output: int, dilation: int) -> None:
+        super().__init__()
+        self.size, self.dilation = kernel, dilation
+        self.kernel = Linear(size * kernel, output)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Frames (..., N, C) -> (..., N', C_out)."""
+        layer = self.kernel
+        if is_plain(layer, Linear):
+            weight = layer.weight.unflatten(1, (self.size, -1))
+            return ops.convolution(rows, weight, layer.bias, dilation=self.dilation, activation="relu")
+        windows = rows.unfold(-2, (self.size - 1) * self.dilation + 1, 1)[..., :: self.dilation].mT
+        return F.relu(layer(windows.flatten(-2)))
 
 
-class Quantizer(nn.Module):
+class AdditiveMargin(nn.Module):
+    """The mean cross entropy of the cosines with the speakers' directions, the right one's less a margin."""
+
+    scale, margin = 30.0, 0.4
+
+    def __init__(self, size: int, speakers: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size, speakers))
+
+    def forward(self, vectors: Tensor, labels: Tensor, count: Count = None) -> Tensor:
+        """Vectors (B, K) and speakers (B,) -> the loss; `count` as in `cross_entropy`."""
+        speakers = self.weight.shape[1]
+        ops.check_ids(labels, speakers, "labels", "list of speakers")
+        cosines = F.normalize(vectors, dim=1) @ F.normalize(self.weight, dim=0)
+        right = F.one_hot(labels.long(), speakers)
+        return cross_entropy(self.scale * (cosines - self.margin * right), labels, count)
+
+
+class Quantizer(Module):
     """Frames -> one code of each of G groups of V, the paper's section 2; training draws it (Jang et al. 2016)."""
 
     def __init__(self, config: Config) -> None:
@@ -299,7 +367,7 @@ class Quantizer(nn.Module):
 
 
 class PreTraining(AudioHead):
-    """states and quantised frames: each masked frame's own is to be found among sampled others (the paper's 3.2).
+    """States and quantised frames: each masked frame's own is to be found among sampled others (the paper's 3.2).
 
     `sampled_negative_indices` (B, N, K) are those others, as places in the flattened (B · N) frames; with them and
     `mask_time_indices` there is a loss.

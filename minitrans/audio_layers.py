@@ -7,23 +7,25 @@ loop on how many clips there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import ops
-from minitrans.layers import LayerNorm
+from minitrans.layers import LayerNorm, is_plain
+from minitrans.names import Module
 from minitrans.sequences import Sequences, traced
 
 FRAMES_AT_ONCE = {"cpu": 128, "cuda": 8192}  # what they are made of then fits a cache, or a memory
 
 
-def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Tensor) -> None:
+def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Any) -> None:
     """Raise ValueError, with the value, unless these are samples (B, n) and a mask of that shape.
 
-    The samples must have the dtype and device of `like`; on the CPU NaN and infinite ones are refused too.
+    The samples must have the dtype and device of `like`, a tensor or a model; on the CPU NaN and infinite ones are
+    refused too.
     """
     if input_values.dim() != 2 or input_values.numel() == 0:
         raise ValueError(
@@ -83,17 +85,34 @@ def span_mask(lengths: list[int], width: int, share: float, span: int, at_least:
 
 
 class Convolution(nn.Module):
-    """A strided convolution: `ops.convolution` with its parameters."""
+    """A strided convolution: `ops.convolution` with its parameters, the weight (C_out, C_in, kernel) as published."""
 
     def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
         super().__init__()
         self.stride, self.activation = stride, activation
-        self.weight = nn.Parameter(torch.empty(size[1], kernel, size[0]))
+        self.weight = nn.Parameter(torch.empty(size[1], size[0], kernel))
         self.bias = nn.Parameter(torch.empty(size[1])) if bias else None
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (..., N, C_in) -> (..., N', C_out)."""
+        return ops.convolution(rows, self.weight.mT, self.bias, stride=self.stride, activation=self.activation)
+
+
+class ConvolutionLayer(Module):
+    """A convolution with its activation."""
+
+    def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
+        super().__init__()
+        self.conv = Convolution(size, kernel, stride, bias, activation)
 
     def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
         """What to apply to blocks (N, C_in) of a clip with the samples (n, 1), giving (N', C_out)."""
-        return self
+        if not is_plain(self.conv, Convolution):
+            return self
+        # Once a clip: the taps one after the other, as its blocks are multiplied with them.
+        weight, bias = self.conv.weight.mT.contiguous(), self.conv.bias
+        stride, activation = self.conv.stride, self.conv.activation
+        return lambda rows: ops.convolution(rows, weight, bias, stride=stride, activation=activation)
 
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Clips (B, N, C_in), of which the first `counts` (B,) rows are real, -> (B, N', C_out)."""
@@ -101,52 +120,76 @@ class Convolution(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (..., N, C_in) -> (..., N', C_out)."""
-        return ops.convolution(rows, self.weight, self.bias, stride=self.stride, activation=self.activation)
+        return self.conv(rows)
 
 
-class LayerNormConvolution(Convolution):
-    """A convolution, normalised over the channels before its activation."""
+class NormedConvolutionLayer(ConvolutionLayer):
+    """A convolution, normalised by `norm_class(channels)` before its activation."""
+
+    norm_class: ClassVar[Any] = LayerNorm
 
     def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
-        super().__init__(size, kernel, stride, bias, activation)
-        self.norm = LayerNorm(size[1])
+        super().__init__(size, kernel, stride, bias, "linear")
+        self.activation = activation
+        self.norm = type(self).norm_class(size[1])
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Rows (..., N, C_in) -> (..., N', C_out)."""
-        rows = self.norm(ops.convolution(rows, self.weight, self.bias, stride=self.stride))
+    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `ConvolutionLayer`."""
+        convolve = super().over(samples)
+        return self if convolve is self else lambda rows: self.activated(self.norm(convolve(rows)))
+
+    def activated(self, rows: Tensor) -> Tensor:
+        """The activation of what is normalised."""
         return ops.ACTIVATIONS[self.activation](rows)
 
+    def forward(self, rows: Tensor) -> Tensor:
+        """See `ConvolutionLayer`."""
+        return self.activated(self.norm(self.conv(rows)))
 
-class GroupNormConvolution(Convolution):
+
+class GroupNormLayer(NormedConvolutionLayer):
     """A convolution of samples, each channel normalised over the time of its clip before the activation.
 
     What all samples have in common, and a bias, are normalised away; without them a large offset costs no accuracy.
     """
 
-    def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
-        super().__init__(size, kernel, stride, bias, activation)
-        self.norm = nn.GroupNorm(size[1], size[1])
+    norm_class = staticmethod(lambda channels: nn.GroupNorm(channels, channels))
+
+    @property
+    def is_filter(self) -> bool:
+        """Whether the norm may become part of the convolution's filter: nobody asked to see either by itself."""
+        return is_plain(self.conv, Convolution) and is_plain(self.norm, nn.GroupNorm)
 
     def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `Convolution`; the norm takes its statistics from all the samples and becomes part of the filter."""
+        """See `ConvolutionLayer`; the norm takes its statistics from all samples and becomes part of the filter."""
+        if not self.is_filter:
+            return self
+        conv, norm = self.conv, self.norm
         offset = samples.detach().double().mean().to(samples.dtype)
-        norm = self.norm.weight, self.norm.bias, self.norm.eps
-        weight, bias = ops.group_norm_filter(samples - offset, self.weight, *norm, self.stride)
+        norms = norm.weight, norm.bias, norm.eps
+        weight, bias = ops.group_norm_filter(samples - offset, conv.weight.mT, *norms, conv.stride)
 
         def normalised(rows: Tensor) -> Tensor:
-            return ops.convolution(rows - offset, weight, bias, stride=self.stride, activation=self.activation)
+            return ops.convolution(rows - offset, weight, bias, stride=conv.stride, activation=self.activation)
 
         return normalised
 
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """See `Convolution`; the norm is computed as such."""
-        dtype = rows.dtype
-        rows = ops.convolution((rows - mean_of_first(rows, counts)).to(dtype), self.weight, None, stride=self.stride)
-        counts = (counts - self.weight.shape[1]) // self.stride + 1
+        """See `ConvolutionLayer`; the norm is computed as such."""
+        dtype, conv = rows.dtype, self.conv
+        rows = ops.convolution(
+            (rows - mean_of_first(rows, counts)).to(dtype), conv.weight.mT, None, stride=conv.stride
+        )
+        counts = (counts - conv.weight.shape[2]) // conv.stride + 1
         centred = rows - mean_of_first(rows, counts)
         variance = mean_of_first(centred.square(), counts)
-        normalised = centred * (variance + self.norm.eps).rsqrt() * self.norm.weight + self.norm.bias
-        return ops.ACTIVATIONS[self.activation](normalised.to(dtype))
+        norm: nn.GroupNorm = self.norm
+        normalised = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+        return self.activated(normalised.to(dtype))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """All samples of a clip (N, 1) -> (N', C_out)."""
+        return self.activated(self.norm(self.conv(rows).mT[None])[0].mT)
 
 
 def mean_of_first(rows: Tensor, counts: Tensor) -> Tensor:
@@ -157,12 +200,24 @@ def mean_of_first(rows: Tensor, counts: Tensor) -> Tensor:
 
 
 FIRST_AND_OTHERS = {
-    "group": (GroupNormConvolution, Convolution),
-    "layer": (LayerNormConvolution, LayerNormConvolution),
+    "group": (GroupNormLayer, ConvolutionLayer),
+    "layer": (NormedConvolutionLayer, NormedConvolutionLayer),
 }
 
 
-class FeatureEncoder(nn.Module):
+def frames_of(samples: Any, kernels: Sequence[int], strides: Sequence[int]) -> Any:
+    """How many frames convolutions make of so many samples, a number or a tensor of them; 0 or less for too few."""
+    for kernel, stride in zip(kernels, strides, strict=True):
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
+def downsampled(frames: Any, kernel: int, stride: int) -> Any:
+    """How many frames a layer of `Downsampling` makes of so many."""
+    return (frames + 2 - kernel) // stride + 1
+
+
+class FeatureEncoder(Module):
     """A clip -> frames by a stack of convolutions, with a group norm in the first or a layer norm in all of them."""
 
     def __init__(
@@ -189,9 +244,7 @@ class FeatureEncoder(nn.Module):
 
     def unbounded_frames(self, samples: Any) -> Any:
         """`frames` of a number or of a tensor of them; 0 or less where a clip is too short."""
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            samples = (samples - kernel) // stride + 1
-        return samples
+        return frames_of(samples, self.kernels, self.strides)
 
     def samples(self, frames: int) -> int:
         """How many samples so many frames are made of."""
@@ -212,7 +265,8 @@ class FeatureEncoder(nn.Module):
         layers = [layer.over(samples) for layer in self.layers]  # type: ignore[operator]
         frames, step = self.frames(len(clip)), self.samples(2) - self.samples(1)
         recorded = torch.is_grad_enabled() and (clip.requires_grad or next(self.parameters()).requires_grad)
-        size = frames if recorded else FRAMES_AT_ONCE.get(clip.device.type, frames)
+        whole = recorded or any(layer is function for layer, function in zip(self.layers, layers, strict=True))
+        size = frames if whole else FRAMES_AT_ONCE.get(clip.device.type, frames)
         blocks = []
         for start in range(0, frames, size):
             rows = samples[start * step :][: self.samples(min(size, frames - start))]
@@ -222,33 +276,42 @@ class FeatureEncoder(nn.Module):
         return torch.cat(blocks)
 
 
-class PositionalConvolution(nn.Module):
-    """Where a frame stands, from a grouped convolution over its neighbours whose weight is normalised.
+class WeightNorm(nn.Module):
+    """A filter as `original0` · `original1` / ‖`original1`‖, with one norm for each tap (Salimans & Kingma 2016)."""
 
-    The filter is `magnitude` · `direction` / ‖`direction`‖ with one norm for each tap (Salimans & Kingma 2016).
-    """
+    def __init__(self, channels: int, group: int, kernel: int) -> None:
+        super().__init__()
+        self.original0 = nn.Parameter(torch.empty(1, 1, kernel))
+        self.original1 = nn.Parameter(torch.empty(channels, group, kernel))
+
+    def forward(self) -> Tensor:
+        """The filter (C, C/G, K)."""
+        return torch._weight_norm(self.original1, self.original0, 2)
+
+
+class PositionalConvolution(Module):
+    """Where a frame stands, from a grouped convolution over its neighbours whose weight is normalised."""
 
     def __init__(self, size: int, kernel: int, groups: int, activation: str) -> None:
         super().__init__()
         self.activation = ops.ACTIVATIONS[activation]
-        self.direction = nn.Parameter(torch.empty(size, size // groups, kernel))
-        self.magnitude = nn.Parameter(torch.empty(1, 1, kernel))
         self.bias = nn.Parameter(torch.empty(size))
+        self.weight = WeightNorm(size, size // groups, kernel)
         self._kept: tuple[Tensor, ...] = ()
 
     def filters(self) -> tuple[Tensor, Tensor | None]:
         """The weight (C, C/G, K) and its spectrum, kept as long as the parameters stay what they are."""
-        parameters = self.direction, self.magnitude
+        parameters = list(self.weight.parameters())
         trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
-        if trained or traced():
-            return torch._weight_norm(*parameters, 2), None
+        if trained or traced() or not is_plain(self.weight, WeightNorm):
+            return self.weight(), None
         if not (self._kept and all(map(_same, self._kept, parameters))):
             with torch.inference_mode(False), torch.no_grad():  # what is kept may be trained through later
-                weight = torch._weight_norm(*parameters, 2)
+                weight = self.weight()
                 spectrum = ops.spectrum(weight)
                 if spectrum is None:
                     return weight, None
-                self._kept = self.direction.clone(), self.magnitude.clone(), weight, spectrum
+                self._kept = *(parameter.clone() for parameter in parameters), weight, spectrum
         return self._kept[2], self._kept[3]
 
     def forward(self, rows: Tensor, sequences: Sequences) -> Tensor:
@@ -262,7 +325,7 @@ def _same(kept: Tensor, now: Tensor) -> bool:
     return (kept.dtype, kept.device, kept.shape) == (now.dtype, now.device, now.shape) and torch.equal(kept, now)
 
 
-class Downsampling(nn.Module):
+class Downsampling(Module):
     """Frames -> fewer frames by a stack of gated convolutions, after a linear map where the size changes.
 
     In training a layer may be left out, as in the encoder.
@@ -275,7 +338,7 @@ class Downsampling(nn.Module):
         self.proj = nn.Linear(size, output_size) if changes else None
         self.norm = LayerNorm(output_size) if changes else None
         channels = output_size, 2 * output_size
-        self.layers = nn.ModuleList(Convolution(channels, kernel, stride, True, "linear") for _ in range(layers))
+        self.layers = nn.ModuleList(ConvolutionLayer(channels, kernel, stride, True, "linear") for _ in range(layers))
 
     def forward(self, rows: Tensor, sequences: Sequences) -> tuple[Tensor, Sequences]:
         """Rows (T, C) -> (T', C') and where they lie; zeros surround each sequence."""
@@ -297,4 +360,4 @@ class Downsampling(nn.Module):
 
     def frames(self, frames: Any) -> Any:
         """How many frames a layer makes of so many."""
-        return (frames + 2 - self.kernel) // self.stride + 1
+        return downsampled(frames, self.kernel, self.stride)

@@ -57,7 +57,7 @@ def published_class(name: str) -> Any:
             f"from transformers import {name}."
         )
     for module, family in FAMILIES.values():
-        if re.match(rf"{family}(For|Model$|Config$|Backbone$)", name):
+        if re.match(rf"{family}(For|Model$|PreTrainedModel$|Config$|Backbone$)", name):
             return getattr(importlib.import_module(module), name)
     name = _processing_name(name)
     if name not in PROCESSING:
@@ -171,7 +171,7 @@ class AutoClass:
             found = getattr(module, f"{family}{task}", None)
             if found is not None and cls.input in (None, found.main_input_name):
                 return found
-        heads = ", ".join(f"{family}For{task}" for task in module.HEADS)
+        heads = ", ".join(name for name in vars(module) if name.startswith(f"{family}For"))
         raise ValueError(f"{family} has no class for {cls.__name__}; it has {heads}.")
 
     @classmethod
@@ -181,12 +181,16 @@ class AutoClass:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike[str] | hub.Repository, *, config: Config | None = None, **options: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository,
+        *model_args: Any,
+        config: Config | None = None,
+        **options: Any,
     ) -> Any:
         """Load the checkpoint as the class for this task; options as in `PretrainedModel.from_pretrained`."""
-        repository, options = hub.open_with(name_or_path, options)
+        repository, options = hub.open_with(pretrained_model_name_or_path, options)
         found = config or read_config(repository, {})
-        return cls._class_for(found).load(repository, config, **options)
+        return cls._class_for(found).load(repository, config, *model_args, **options)
 
 
 class AutoModel(AutoClass):

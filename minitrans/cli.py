@@ -195,8 +195,8 @@ def _info(arguments: argparse.Namespace) -> None:
     with _no_warnings():  # the report is printed below
         model = architecture_class(config).from_pretrained(repository, dtype="auto")
     report = model.load_report
-    shapes = {path: list(tensor.shape) for path, tensor in model.state_dict().items()}
-    tensors = {path: {"shape": shapes[path], "names": names} for path, names in model.provenance().items()}
+    shapes = {name: list(tensor.shape) for name, tensor in model.published_state_dict().items()}
+    tensors = {path: {"shape": shapes[name], "name": name} for path, name in model.provenance().items()}
     summary = {
         "model": arguments.model,
         "class": type(model).__name__,
@@ -217,7 +217,7 @@ def _info(arguments: argparse.Namespace) -> None:
         print(f"  {key}: {value}")
     print("\nOur tensor <- the checkpoint's")
     for ours, item in tensors.items():
-        print(f"  {ours} {tuple(item['shape'])} <- {' + '.join(item['names'])}")
+        print(f"  {ours} {tuple(item['shape'])} <- {item['name']}")
     print(f"\n{report}")
 
 

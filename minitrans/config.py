@@ -149,8 +149,8 @@ class Config:
         """Build from the content of a config.json; `overrides` win, and TypeError says which of them is no field."""
         if overrides.pop("trust_remote_code", False) and values.get("auto_map"):
             raise ValueError(
-                f"trust_remote_code=True: minitrans never runs code from a checkpoint, and this one brings its own "
-                f"({values['auto_map']}); without the option it is read as a {cls.model_type} of this package."
+                "trust_remote_code=True: the checkpoint names code of its own (auto_map), and minitrans never runs "
+                "code from a checkpoint; leave it out to load it as the family that its model_type says."
             )
         unknown = cls._unknown(values, overrides)
         if unknown:

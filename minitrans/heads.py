@@ -1,14 +1,16 @@
 """Task heads and their losses: one way to put a head on a backbone.
 
-A model file lists its heads as rows: which class here, which configuration field holds the dropout, which options the
-backbone takes. `published` makes the classes that everybody knows from them.
+A head's class here says what it computes, and a class in a model's file puts it on that backbone:
+
+    class BertForTokenClassification(heads.TokenClassification, BertPreTrainedModel):
+        backbone_class, dropout_fields = BertModel, ("classifier_dropout", "hidden_dropout_prob")
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 
 from minitrans import ops
 from minitrans.config import Config, pair
-from minitrans.layers import LayerNorm, Linear, channels_first
+from minitrans.layers import LayerNorm, Linear, channels_first, is_plain
+from minitrans.names import Module
 from minitrans.outputs import (
     Encoded,
     EncodedImages,
@@ -28,23 +31,40 @@ from minitrans.outputs import (
     QuestionAnsweringOutput,
     ReconstructionOutput,
 )
-from minitrans.pretrained import PretrainedModel, with_first_rows
+from minitrans.pretrained import NO_EFFECT, PretrainedModel, with_first_rows
 from minitrans.sequences import Sequences, traced
 
 IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
+Count = int | Tensor | None
+
+# The input after which the labels stand in the published signatures, by a model's main input.
+LABELS_AFTER = {"input_ids": "inputs_embeds", "pixel_values": "pixel_values", "input_values": "attention_mask"}
 
 
 class Head(PretrainedModel):
     """A backbone and what stands on it.
 
     A subclass makes its modules in `build` and computes its output in `answer`, from packed rows. The backbone is an
-    attribute of its family's name (`model.bert`). Labels of tokens that the mask leaves out are ignored.
+    attribute of its family's name (`model.bert`), and is called where that does more than its own `encode`. Labels of tokens that the mask leaves out are ignored.
     """
 
-    backbone_class: ClassVar[type[PretrainedModel]]
+    backbone_class: ClassVar[Any]
     backbone_options: ClassVar[Mapping[str, Any]] = {}
     dropout_fields: ClassVar[tuple[str, ...]] = ()  # the first of these configuration fields that is set
     targets: ClassVar[tuple[str, ...]] = ("labels",)
+    labels_after: ClassVar[str | None] = None  # where not as `LABELS_AFTER` says
+    not_taken: ClassVar[tuple[str, ...]] = NO_EFFECT  # inputs of the backbone that the head's signature leaves out
+    parameters_in_order: ClassVar[tuple[str, ...]] = ()
+    # Whether the loss is a mean of terms that `num_items_in_batch`, the number of them in several batches, may divide.
+    accepts_loss_kwargs: Any = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        backbone = cls.__dict__.get("backbone_class")
+        if backbone is not None:
+            cls.weights, cls.ties = backbone.head_weights, backbone.ties
+        super().__init_subclass__(**options)
+        if backbone is not None:
+            _publish_forward(cls)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -55,86 +75,64 @@ class Head(PretrainedModel):
         self.build(config)
         self.post_init()
 
-    def initialise(self, path: str) -> None:
-        """As every model's; the backbone knows how its own tensors start."""
-        inner = path.removeprefix(f"{self.base_model_prefix}.")
-        if inner == path:
-            super().initialise(path)
-        else:
-            self.base_model.initialise(inner)  # type: ignore[operator]
-
     def build(self, config: Config) -> None:
         """Make the head's modules."""
         raise NotImplementedError
 
-    def answer(self, encoded: Encoded, **targets: Tensor | None) -> ModelOutput:
+    def answer(self, encoded: Any, **targets: Any) -> ModelOutput:
         """The output for what the backbone encoded; targets are None where not given."""
         raise NotImplementedError
 
-    def encode(self, *inputs: Any, **options: Any) -> Encoded:
-        """What the backbone computes."""
-        return self.base_model.encode(*inputs, **options)  # type: ignore[operator]
+    def encode(self, **inputs: Any) -> Any:
+        """What the backbone computes; it is called where a hook, a subclass or a replacement is to count."""
+        backbone = self.base_model
+        if is_plain(backbone, self.backbone_class):
+            return backbone.encode(**inputs)  # type: ignore[operator]
+        form = {"return_dict": True} if isinstance(backbone, PretrainedModel) else {}
+        return self.backbone_class.encoded(self.config, backbone(**inputs, **form), **inputs)
 
     def forward(self, *inputs: Any, return_dict: bool | None = None, **options: Any) -> Any:
         """The backbone's inputs and the head's labels -> the head's output, a tuple where `return_dict=False`."""
-        targets = {name: options.pop(name, None) for name in self.targets}
-        output = self.answer(self.encode(*inputs, **options), **targets)
-        return self.returned(output, return_dict)
+        given = {**dict(zip(self.parameters_in_order, inputs, strict=False)), **options}
+        if len(given) < len(inputs) + len(options):
+            names = ", ".join(self.parameters_in_order)
+            raise TypeError(
+                f"{type(self).__name__} was given an input twice, or more than it takes in order: {names}."
+            )
+        given = {name: value for name, value in given.items() if name not in NO_EFFECT}
+        targets = {name: given.pop(name, None) for name in self.targets}
+        if self.accepts_loss_kwargs:
+            targets["num_items_in_batch"] = options.get("num_items_in_batch")
+        return self.returned(self.answer(self.encode(**given), **targets), return_dict)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One head of a family: the class, where its dropout is configured, what its backbone is built with."""
-
-    head: type[Head]
-    dropout: tuple[str, ...] = ()
-    backbone: Mapping[str, Any] = field(default_factory=dict)
-
-
-def published(backbone: type[PretrainedModel], rows: Mapping[str, Row]) -> dict[str, type[Head]]:
-    """The published classes of a family by name, such as "BertForMaskedLM", from its rows by task."""
-    classes = {}
-    for task, row in rows.items():
-        name, own = f"{backbone.__name__.removesuffix('Model')}For{task}", row.head.forward
-        classes[name] = type(
-            name,
-            (row.head,),
-            {
-                "__doc__": f"{backbone.__name__} with a head: {row.head.__doc__}",
-                "__module__": backbone.__module__,
-                "config_class": backbone.config_class,
-                "base_model_prefix": backbone.base_model_prefix,
-                "head_weights": backbone.head_weights,
-                "ties": backbone.ties,
-                "main_input_name": backbone.main_input_name,
-                "backbone_class": backbone,
-                "backbone_options": row.backbone,
-                "dropout_fields": row.dropout,
-                "forward": own if own is not Head.forward else _forward_with_signature(backbone, row.head),
-            },
-        )
-    return classes
-
-
-def _forward_with_signature(backbone: type[PretrainedModel], head: type[Head]) -> Any:
-    """`Head.forward` with the parameters that it takes in fact, for help() and for trainers that look at them."""
+def _publish_forward(cls: Any) -> None:
+    """Give a head's `forward` the parameters that it takes in fact, in the published order; trainers look at them."""
 
     def forward(self: Head, *inputs: Any, **options: Any) -> Any:
-        return head.forward(self, *inputs, **options)
+        return Head.forward(self, *inputs, **options)
 
-    signature = inspect.signature(backbone.encode)  # type: ignore[attr-defined]
-    parameters = list(signature.parameters.values())
-    types = {**dict.fromkeys(head.targets, "Tensor | None"), "return_dict": "bool | None"}
-    labels = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in types.items()
-    ]
-    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    positional = [parameter for parameter in parameters if parameter.kind not in named]
-    keywords = [parameter for parameter in parameters if parameter.kind in named]
-    forward.__signature__ = signature.replace(parameters=[*positional, *labels, *keywords])  # type: ignore[attr-defined]
-    forward.__doc__ = head.forward.__doc__
-    return forward
+    def keyword(name: str, annotation: str) -> inspect.Parameter:
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+    def label(name: str) -> inspect.Parameter:
+        return inspect.Parameter(name, kinds.POSITIONAL_OR_KEYWORD, default=None, annotation="Tensor | None")
+
+    kinds = inspect.Parameter
+    parameters = list(inspect.signature(cls.backbone_class.forward).parameters.values())
+    positional = [parameter for parameter in parameters if parameter.kind is kinds.POSITIONAL_OR_KEYWORD]
+    after = cls.labels_after or LABELS_AFTER[cls.main_input_name]
+    place = [parameter.name for parameter in positional].index(after) + 1
+    rest = [parameter for parameter in positional[place:] if parameter.name not in cls.not_taken]
+    positional = [*positional[:place], *map(label, cls.targets), *rest]
+    keywords = [parameter for parameter in parameters if parameter.kind is kinds.KEYWORD_ONLY]
+    if cls.accepts_loss_kwargs:
+        keywords.append(keyword("num_items_in_batch", "int | Tensor | None"))
+    cls.parameters_in_order = tuple(parameter.name for parameter in positional[1:])
+    signature = inspect.signature(Head.forward).replace(parameters=[*positional, *keywords])
+    forward.__signature__ = signature  # type: ignore[attr-defined]
+    forward.__doc__ = Head.forward.__doc__
+    cls.forward = forward
 
 
 def _token_labels(labels: Tensor, sequences: Sequences, name: str = "labels") -> Tensor:
@@ -161,16 +159,27 @@ def _whole(labels: Tensor) -> Tensor:
     return labels.long()
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of scores (M, K) for classes (M,), without those labelled −100."""
-    return F.cross_entropy(logits, _check_classes(labels, logits.shape[-1]), ignore_index=IGNORED)
+def cross_entropy(logits: Tensor, labels: Tensor, count: Count = None) -> Tensor:
+    """Mean cross entropy of scores (..., K) for classes (...), without those labelled −100.
+
+    With `count` it is their sum over that number, which is the mean's share of several batches of so many.
+    """
+    classes = _check_classes(labels.flatten(), logits.shape[-1])
+    rows = logits.flatten(0, -2)
+    if count is None:
+        return F.cross_entropy(rows, classes, ignore_index=IGNORED)
+    return F.cross_entropy(rows, classes, ignore_index=IGNORED, reduction="sum") / count
 
 
-def classification_loss(config: Config, logits: Tensor, labels: Tensor) -> Tensor:
+def _mean(terms: Tensor, count: Count) -> Tensor:
+    return terms.mean() if count is None else terms.sum() / count
+
+
+def classification_loss(config: Config, logits: Tensor, labels: Tensor, count: Count = None) -> Tensor:
     """Regression, single- or multi-label classification of scores (B, K), by `problem_type` or else by the labels.
 
     Without a `problem_type`, one class means regression (mean squared error), integer labels one class each (cross
-    entropy), other labels many classes each (binary cross entropy).
+    entropy), other labels many classes each (binary cross entropy). `count` as in `cross_entropy`.
     """
     whole = not labels.is_floating_point() and labels.dtype != torch.bool
     kind = config.problem_type
@@ -178,14 +187,14 @@ def classification_loss(config: Config, logits: Tensor, labels: Tensor) -> Tenso
         kind = "single_label_classification" if whole else "multi_label_classification"
         kind = "regression" if config.num_labels == 1 else kind
     if kind == "single_label_classification":
-        return cross_entropy(logits.view(-1, config.num_labels), labels.view(-1))
+        return cross_entropy(logits.view(-1, config.num_labels), labels.view(-1), count)
     if labels.numel() != logits.numel():
         raise ValueError(f"labels has the shape {tuple(labels.shape)} for scores {tuple(logits.shape)} ({kind}).")
     target = labels.view_as(logits).to(logits.dtype)
     if kind == "regression":
-        return F.mse_loss(logits, target)
+        return _mean(F.mse_loss(logits, target, reduction="none"), count)
     if kind == "multi_label_classification":
-        return F.binary_cross_entropy_with_logits(logits, target)
+        return _mean(F.binary_cross_entropy_with_logits(logits, target, reduction="none"), count)
     raise ValueError(
         f"problem_type is {kind!r}; it must be 'regression', 'single_label_classification' or "
         "'multi_label_classification'."
@@ -193,7 +202,9 @@ def classification_loss(config: Config, logits: Tensor, labels: Tensor) -> Tenso
 
 
 class SequenceClassification(Head):
-    """one score per class for the whole sequence (B, K)."""
+    """One score per class for the whole sequence (B, K)."""
+
+    accepts_loss_kwargs = True
 
     def build(self, config: Config) -> None:
         """See `Head`."""
@@ -208,62 +219,75 @@ class SequenceClassification(Head):
         assert encoded.pooled is not None  # the rows that use this head ask the backbone to pool
         return encoded.pooled
 
-    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+    def answer(  # type: ignore[override]
+        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
+    ) -> LogitsOutput:
         """See `Head`."""
         logits = self.classifier(self.dropout(self.summary(encoded)))
-        loss = None if labels is None else classification_loss(self.config, logits, labels)
+        loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
 
 
 class MultipleChoice(SequenceClassification):
-    """one score per choice (B, choices); inputs have the shape (B, choices, N)."""
+    """One score per choice (B, choices); inputs have the shape (B, choices, N)."""
 
     def scores(self, config: Config) -> int:
         """How many scores the classifier gives for one summary."""
         return 1
 
-    def encode(self, *inputs: Any, **options: Any) -> Encoded:
+    def encode(self, **inputs: Any) -> Encoded:
         """The choices side by side as one batch; `pooled` is (B, choices, C)."""
-        tensors = [x for x in (*inputs, *options.values()) if isinstance(x, Tensor)]
+        tensors = [x for x in inputs.values() if isinstance(x, Tensor)]
         if not tensors or tensors[0].dim() < 3:
             raise ValueError("A multiple-choice model takes inputs of the shape (B, choices, N).")
-        flat = [x.flatten(0, 1) if isinstance(x, Tensor) else x for x in inputs]
-        named = {name: x.flatten(0, 1) if isinstance(x, Tensor) else x for name, x in options.items()}
-        encoded = super().encode(*flat, **named)
+        flat = {name: x.flatten(0, 1) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+        encoded = super().encode(**flat)
         return replace(encoded, pooled=self.summary(encoded).unflatten(0, tensors[0].shape[:2]))
 
-    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+    def answer(  # type: ignore[override]
+        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
+    ) -> LogitsOutput:
         """See `Head`."""
-        logits = self.classifier(self.dropout(encoded.pooled)).squeeze(-1)
-        loss = None if labels is None else cross_entropy(logits, labels.view(-1))
+        pooled = encoded.pooled
+        assert pooled is not None  # see `encode`
+        logits = self.classifier(self.dropout(pooled.flatten(0, 1))).view(pooled.shape[:2])
+        loss = None if labels is None else cross_entropy(logits, labels.view(-1), num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
 
 
 class NextSentencePrediction(Head):
-    """scores (B, 2) for "the second segment follows the first" and "it does not" (Devlin et al. 2019, 3.1)."""
+    """Scores (B, 2) for "the second segment follows the first" and "it does not" (Devlin et al. 2019, 3.1)."""
+
+    accepts_loss_kwargs = True
 
     def build(self, config: Config) -> None:
         """See `Head`."""
         self.seq_relationship = Linear(config.hidden_size, 2)
 
-    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+    def answer(  # type: ignore[override]
+        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
+    ) -> LogitsOutput:
         """See `Head`."""
         logits = self.seq_relationship(encoded.pooled)
-        loss = None if labels is None else cross_entropy(logits, labels.view(-1))
+        loss = None if labels is None else cross_entropy(logits, labels.view(-1), num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
 
 
 class TokenClassification(Head):
-    """one score per class for each token (B, N, K)."""
+    """One score per class for each token (B, N, K)."""
+
+    accepts_loss_kwargs = True
 
     def build(self, config: Config) -> None:
         """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
-    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+    def answer(  # type: ignore[override]
+        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
+    ) -> LogitsOutput:
         """See `Head`."""
         rows, sequences = self.classifier(self.dropout(encoded.rows)), encoded.sequences
-        loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences))
+        loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences), num_items_in_batch)
         return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
 
 
@@ -276,7 +300,7 @@ def _place_loss(scores: Tensor, places: Tensor, inside: Tensor) -> Tensor:
 
 
 class QuestionAnswering(Head):
-    """scores (B, N) of each token as the first and the last of the answer (Devlin et al. 2019, 4.2).
+    """Scores (B, N) of each token as the first and the last of the answer (Devlin et al. 2019, 4.2).
 
     Padding scores the lowest finite number, so that a softmax over the tokens leaves it out.
     """
@@ -296,7 +320,7 @@ class QuestionAnswering(Head):
     ) -> QuestionAnsweringOutput:
         """See `Head`."""
         rows, sequences = self.qa_outputs(self.dropout(encoded.rows)), encoded.sequences
-        inside = sequences.unpack(torch.ones_like(rows[:, 0])) != 0
+        inside = sequences.unpack(torch.ones_like(rows[..., 0])) != 0
         grid = sequences.unpack(rows).masked_fill(~inside[..., None], torch.finfo(rows.dtype).min)
         start, end = grid.unbind(-1)
         loss = None
@@ -305,7 +329,7 @@ class QuestionAnswering(Head):
         return QuestionAnsweringOutput(loss, start, end, encoded.hidden_states, encoded.attentions)
 
 
-class Predictions(nn.Module):
+class Predictions(Module):
     """Scores of every word of the vocabulary for each row (Devlin et al. 2019, 3.1); the decoder's weight is tied."""
 
     def __init__(self, hidden_size: int, vocab_size: int, activation: str, eps: float) -> None:
@@ -321,40 +345,53 @@ class Predictions(nn.Module):
 
 
 class MaskedLM(Head):
-    """scores of every word of the vocabulary for each token (B, N, V)."""
+    """Scores of every word of the vocabulary for each token (B, N, V)."""
+
+    accepts_loss_kwargs = True
 
     def build(self, config: Config) -> None:
         """See `Head`."""
         self.predictions = Predictions(config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps)
-        if "predictions.bias" in self.head_weights:  # a second name of the decoder's bias, which is tied to it
+        if "predictions.decoder.bias" in self.ties:  # a second name of the decoder's bias, which is tied to it
             self.predictions.bias = nn.Parameter(torch.empty(config.vocab_size))
 
     def get_output_embeddings(self) -> nn.Linear:
         """The layer that scores the vocabulary."""
         return self.predictions.decoder
 
-    def resize_token_embeddings(self, new_num_tokens: int, *args: Any, **options: Any) -> nn.Embedding:
-        """As every model's; the scores of new words start at 0 where they are not tied to the word vectors."""
-        table = super().resize_token_embeddings(new_num_tokens, *args, **options)
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Put another layer that scores the vocabulary in; it is not tied to the word vectors."""
+        self.config.tie_word_embeddings = False
+        self.predictions.decoder = new_embeddings  # type: ignore[assignment]
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """As every model's; scores of new words that are not tied to the word vectors start likewise, biases at 0."""
+        table = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        count = len(table.weight)  # type: ignore[arg-type]
         for module in (self.predictions, self.predictions.decoder):
             for name, parameter in list(module.named_parameters(recurse=False)):
-                rows = with_first_rows(parameter, parameter.new_zeros(table.num_embeddings, *parameter.shape[1:]))
-                setattr(module, name, rows)
-        self.predictions.decoder.out_features = table.num_embeddings
+                if parameter is not table.weight:
+                    setattr(module, name, with_first_rows(parameter, self.new_rows(parameter, count, mean_resizing)))
+        self.predictions.decoder.out_features = count
         self.tie_weights()
         return table
 
-    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> ModelOutput:  # type: ignore[override]
+    def answer(  # type: ignore[override]
+        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
+    ) -> ModelOutput:
         """See `Head`."""
         rows, sequences = self.predictions(encoded.rows), encoded.sequences
-        loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences))
+        loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences), num_items_in_batch)
         return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
 
 
 class PreTraining(MaskedLM):
-    """masked words and next sentence together; the loss is their sum where both labels are given."""
+    """Masked words and next sentence together; the loss is their sum where both labels are given."""
 
     targets = ("labels", "next_sentence_label")
+    accepts_loss_kwargs = False  # its two means are of different numbers
 
     def build(self, config: Config) -> None:
         """See `Head`."""
@@ -374,44 +411,39 @@ class PreTraining(MaskedLM):
 
 
 class ImageClassification(Head):
-    """one score per class for the whole image (B, K)."""
+    """One score per class for the whole image (B, K)."""
+
+    accepts_loss_kwargs = True
+    not_taken = ("bool_masked_pos",)
 
     def build(self, config: Config) -> None:
         """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
-    def forward(  # type: ignore[override]
-        self,
-        pixel_values: Tensor,
-        labels: Tensor | None = None,
-        interpolate_pos_encoding: bool = False,
-        *,
-        return_dict: bool | None = None,
-        **states: bool | None,
-    ) -> Any:
-        """Images and the labels of their classes; otherwise as the backbone, without masks."""
-        inputs = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
-        return super().forward(labels=labels, return_dict=return_dict, **inputs, **states)
-
-    def answer(self, encoded: EncodedImages, labels: Tensor | None = None) -> ModelOutput:  # type: ignore[override]
+    def answer(  # type: ignore[override]
+        self, encoded: EncodedImages, labels: Tensor | None = None, num_items_in_batch: Count = None
+    ) -> ModelOutput:
         """See `Head`."""
         logits = self.classifier(encoded.pooled)
-        loss = None if labels is None else classification_loss(self.config, logits, labels)
+        loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return ImageLogitsOutput(loss, logits, **encoded.kept)
 
 
 class MaskedImageModeling(Head):
-    """the pixels of the image, masked patches restored (SimMIM, Xie et al. 2021); the loss is over the masked ones."""
+    """The pixels of the image, masked patches restored (SimMIM, Xie et al. 2021); the loss is over the masked ones."""
 
     targets = ()
 
     def build(self, config: Config) -> None:
         """See `Head`."""
-        self.decoder = nn.Conv2d(config.hidden_size, config.encoder_stride**2 * config.num_channels, 1)
+        channels = config.encoder_stride**2 * config.num_channels
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.hidden_size, channels, 1), nn.PixelShuffle(config.encoder_stride)
+        )
 
     def answer(self, encoded: EncodedImages) -> ModelOutput:  # type: ignore[override]
         """See `Head`."""
-        restored = F.pixel_shuffle(self.decoder(channels_first(encoded.grid)), self.config.encoder_stride)
+        restored = self.decoder(channels_first(encoded.grid))
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)
         return ReconstructionOutput(loss, restored, **encoded.kept)
 

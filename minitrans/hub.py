@@ -294,13 +294,15 @@ def _listing(folder: Path, limit: int = 12) -> str:
 
 
 @contextmanager
-def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(
+    folder: str | os.PathLike[str], is_replaced: Callable[[str], bool] = lambda filename: False
+) -> Iterator[Path]:
     """Give a temporary folder whose files replace those of the same name in `folder` when the block ends well.
 
     Where the block raises, nothing has changed. Where the process is killed, the old files are whole and a hidden
     folder `.saving-…` is left over. The temporary folder lies inside `folder`, the one place that is certain to be
     writable and on the same file system. Every file is on the disk before the first is renamed into its place, and
-    the largest, which are the weights, come last.
+    the largest, which are the weights, come last. Old files that `is_replaced` names, and no new one does, go then.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -318,6 +320,10 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
             target = folder / path.relative_to(temporary)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
+        new = {path.name for path in files}
+        for path in folder.iterdir():
+            if path.name not in new and is_replaced(path.name) and any(map(is_replaced, new)):
+                path.unlink()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if is_new and not any(folder.iterdir()):

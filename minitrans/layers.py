@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+import torch.nn.modules.module as torch_modules
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
 
 from minitrans import ops
 from minitrans.config import Config
-from minitrans.outputs import States
-from minitrans.sequences import Sequences, traced
+from minitrans.names import Module
+from minitrans.outputs import Encoded, States
+from minitrans.sequences import Sequences, traced, wants_grid
 
 
 class Linear(nn.Linear):
@@ -47,44 +51,96 @@ class LayerNorm(nn.LayerNorm):
         return ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
-class AddLayerNorm(nn.LayerNorm):
-    """`ops.add_layer_norm` with the parameters of torch's module."""
-
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:  # type: ignore[override]
-        """Both (T, C) -> (T, C)."""
-        return ops.add_layer_norm(x, residual, self.weight, self.bias, self.eps)
-
-
-class ResidualLayerNorm(nn.LayerNorm):
-    """`ops.residual_layer_norm` with the parameters of torch's module."""
-
-    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Both (..., C) -> their sum and its normalisation, both (..., C)."""
-        return ops.residual_layer_norm(x, residual, self.weight, self.bias, self.eps)
+def add_norm(norm: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
+    """`norm(x + residual)`, both (..., C): one operation where `norm` is no more than its weights."""
+    if is_plain(norm, LayerNorm):
+        return ops.add_layer_norm(x, residual, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
+    return norm(x + residual)
 
 
-def hooked(module: nn.Module) -> bool:
-    """Whether something is to happen when this very module is called."""
-    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    return any(hooks)
+def residual_norm(norm: nn.Module, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """x + residual, and `norm` of it, both (..., C): one operation where `norm` is no more than its weights."""
+    if is_plain(norm, LayerNorm):
+        return ops.residual_layer_norm(x, residual, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
+    total = x + residual
+    return total, norm(total)
 
 
-def only_weights(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether to have a module's weights is to have all of it.
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a fused operation may read a module's weights in place of calling it.
 
-    It is not so for another class than `kinds`, as an adapter or pruning puts there, nor where somebody has a hook.
+    Not if it is of another class than `kinds`, as an adapter or a quantised layer is, nor where somebody has a hook or
+    has put a `forward` of their own on it: they count only when the module itself is called.
     """
     return type(module) in kinds and not hooked(module)
 
 
-def lookup(module: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor, int | None]:
-    """A table of vectors, the indices (T,) to look up in it, and its row without gradient.
+def hooked(module: nn.Module) -> bool:
+    """Whether something more is to happen when this very module is called."""
+    state = module.__dict__  # written out, as it is asked dozens of times a forward pass
+    return bool(
+        state["_forward_hooks"]
+        or state["_forward_pre_hooks"]
+        or state["_backward_hooks"]
+        or state["_backward_pre_hooks"]
+        or "forward" in state
+        or torch_modules._has_any_global_hook()
+    )
 
-    They are the module's own, unless more than its table counts; then it is called, and the table is what it gives.
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether a module inside a model has a hook.
+
+    There are hundreds of modules: a no holds until somebody registers another hook, which torch counts.
     """
-    if only_weights(module, nn.Embedding, Embedding):
+    count = RemovableHandle.next_id
+    if model.__dict__.get("_without_hooks") == count and not torch_modules._has_any_global_hook():
+        return False
+    stack = [model]
+    while stack:
+        module = stack.pop()
+        if hooked(module) and module is not model:
+            return True
+        stack.extend(child for child in module._modules.values() if child is not None)
+    model.__dict__["_without_hooks"] = count
+    return False
+
+
+def lookup(module: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor, int | None]:
+    """A table of vectors, the indices to look up in it, and its row without gradient, for indices of any shape.
+
+    They are the module's own, unless it has to be called; then the table is what it gives.
+    """
+    if is_plain(module, nn.Embedding, Embedding):
         return module.weight, ids, module.padding_idx  # type: ignore[return-value]
-    return module(ids), torch.arange(ids.shape[0], device=ids.device), None
+    found = module(ids)
+    return found.flatten(0, -2), torch.arange(ids.numel(), device=ids.device).view(ids.shape), None
+
+
+def embed(
+    norm: nn.Module,
+    words: Tensor,
+    positions: Tensor,
+    types: Tensor | None,
+    word: Tensor,
+    position: Tensor,
+    token_type: Tensor | None,
+    padding: int | None,
+) -> Tensor:
+    """`ops.embedding_layer_norm` with the parameters of `norm`, which is called where that says more."""
+    tables = words, positions, types, word, position, token_type
+    if is_plain(norm, LayerNorm):
+        return ops.embedding_layer_norm(*tables, norm.weight, norm.bias, norm.eps, padding)  # type: ignore[arg-type]
+    return norm(ops.embedding_sum(*tables, padding))
+
+
+def check_undecoded(model: nn.Module, *inputs: object) -> None:
+    """Raise ValueError where an input of a decoder is not None."""
+    if any(x is not None for x in inputs):
+        raise ValueError(
+            f"{type(model).__name__} is an encoder: encoder_hidden_states, encoder_attention_mask and past_key_values "
+            "belong to a decoder, and must be None."
+        )
 
 
 def by_images(owner: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, width: int) -> Tensor:
@@ -93,8 +149,7 @@ def by_images(owner: nn.Module, function: Callable[[Tensor], Tensor], images: Te
     A few at a time, as `ops.in_row_blocks`; but all at once where a module of the `owner` has a hook, which is to see
     the batch and not its pieces.
     """
-    # Who has a hook is asked last: there are hundreds of modules.
-    if traced() or len(images) == 1 or any(map(hooked, owner.modules())):
+    if traced() or len(images) == 1 or has_hooks(owner):
         return function(images)
     return ops.in_row_blocks(function, images, width)
 
@@ -108,15 +163,29 @@ class Trace:
         self._hidden_states: list[Tensor] | None = [] if states else None
         self._attentions: list[Tensor] | None = [] if weights else None
 
-    def keep_rows(self, rows: Tensor, sequences: Sequences) -> None:
-        """Keep rows (T, C) as (B, N, C)."""
-        if self._hidden_states is not None:
-            self._hidden_states.append(sequences.unpack(rows))
+    def keep(self, rows: Tensor, sequences: Sequences) -> Tensor:
+        """Keep rows (T, C) as (B, N, C), and give the rows of these: what is returned lies on the way to the loss."""
+        if self._hidden_states is None:
+            return rows
+        grid = sequences.unpack(rows)
+        self._hidden_states.append(grid)
+        return sequences.pack(grid)
 
-    def keep_attention(self, q: Tensor, k: Tensor, sequences: Sequences) -> None:
-        """Keep the attention weights (B, H, N, N) of queries and keys (T, H, D)."""
-        if self._attentions is not None:
-            self._attentions.append(ops.attention_probabilities(q, k, sequences))
+    def leave(self, rows: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor | None]:
+        """The last rows, and as (B, N, C) where gradients may be asked of those; None where nobody needs them yet."""
+        if traced() or not torch.is_grad_enabled():
+            return rows, None
+        grid = sequences.unpack(rows)
+        return sequences.pack(grid), grid
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, dropout: float) -> Tensor:
+        """`ops.attention`, by its weights (B, H, N, N) where these are to be kept."""
+        if self._attentions is None:
+            return ops.attention(q, k, v, sequences, dropout=dropout)
+        weights = F.dropout(ops.attention_probabilities(q, k, sequences), dropout)
+        self._attentions.append(weights)
+        mixed = weights @ sequences.flat_to_grid(v).transpose(1, 2)
+        return sequences.grid_to_flat(mixed.transpose(1, 2))
 
     @property
     def hidden_states(self) -> States:
@@ -129,27 +198,124 @@ class Trace:
         return None if self._attentions is None else tuple(self._attentions)
 
 
-class SelfAttention(nn.Module):
+class QueryKeyValue(Module):
+    """Linear maps of the same rows to queries, keys and values.
+
+    Their weights lie one after the other in memory, so that without autograd one product reads them as one matrix.
+    Whatever moves one of them away, or is to happen when one is called, only costs the fusion. `order` is that of the
+    published model's parameters, which is the order of an optimiser's state.
+    """
+
+    parts = ("query", "key", "value")
+
+    def __init__(self, size: int, bias: bool = True, order: Sequence[str] = parts) -> None:
+        super().__init__()
+        for name in order:
+            self.add_module(name, Linear(size, size, bias=bias))
+        self._joined: tuple[Tensor, Tensor | None] | None = None
+        self._places: list[tuple] = []  # of the weights and biases in memory when they were joined
+        self.prepacked: tuple[Tensor, Tensor | None] | None = None  # see `minitrans.frozen`
+        self.join()
+
+    def layers(self) -> list[nn.Module]:
+        """The maps to queries, keys and values."""
+        return [self._modules[name] for name in self.parts]  # type: ignore[misc]
+
+    def join(self) -> None:
+        """Let the weights, and the biases, lie one after the other in memory."""
+        self._joined = None
+        layers = self.layers()
+        if not all(is_plain(layer, Linear) for layer in layers):
+            return
+        for name in ("weight", "bias"):
+            tensors = [layer._parameters.get(name) for layer in layers]
+            kinds = {(type(x), x.dtype, x.device, x.shape) for x in tensors if x is not None}
+            first = tensors[0]
+            alike = len(kinds) == 1 and type(first) is nn.Parameter and first.device.type != "meta"
+            if alike and _whole(tensors) is None:
+                whole = torch.cat([tensor.detach() for tensor in tensors])  # type: ignore[union-attr]
+                for tensor, part in zip(tensors, whole.chunk(len(tensors)), strict=True):
+                    tensor.data = part  # type: ignore[union-attr]
+
+    def joined(self) -> tuple[Tensor, Tensor | None] | None:
+        """The weights (3C, C) and biases (3C,) as one matrix each, None where they do not lie so any more."""
+        places = []
+        for name in self.parts:
+            layer = self._modules[name]
+            if not is_plain(layer, Linear):  # type: ignore[arg-type]
+                return None
+            weight, bias = layer._parameters["weight"], layer._parameters["bias"]  # type: ignore[union-attr]
+            assert weight is not None  # a linear layer has one
+            places.append((weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.dtype))
+        if self._joined is None or self._places != places:
+            weights, biases = ([x._parameters[name] for x in self.layers()] for name in ("weight", "bias"))
+            whole, bias = _whole(weights), _whole(biases)
+            self._joined = None if whole is None or (bias is None) != (biases[0] is None) else (whole, bias)
+            self._places = places
+        return self._joined
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., 3C): queries, keys, values."""
+        joined = self.prepacked
+        if joined is None and not (traced() or (torch.is_grad_enabled() and self._is_trained(x))):
+            joined = self.joined()
+        if joined is not None:
+            return ops.linear(x, *joined)
+        return torch.cat([layer(x) for layer in self.layers()], -1)
+
+    def _is_trained(self, x: Tensor) -> bool:
+        tensors = [tensor for layer in self.layers() for tensor in layer._parameters.values() if tensor is not None]
+        return x.requires_grad or any(tensor.requires_grad for tensor in tensors)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QueryKeyValue:
+        super()._apply(fn, recurse)
+        self.join()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_joined": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.join()  # torch copies each parameter by itself
+
+
+def _whole(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """The tensor that others are equal parts of along dimension 0, None where they do not lie so."""
+    first = tensors[0]
+    if first is None or any(type(x) is not nn.Parameter or x.shape != first.shape for x in tensors):
+        return None
+    if first.device.type == "meta" or not first.is_contiguous():
+        return None
+    storage, start = first.untyped_storage().data_ptr(), first.data_ptr()
+    for index, x in enumerate(tensors):
+        if x.untyped_storage().data_ptr() != storage or x.data_ptr() != start + index * first.nbytes:  # type: ignore
+            return None
+    return first.detach().as_strided((len(tensors) * first.shape[0], *first.shape[1:]), first.stride())
+
+
+class SelfAttention(Module):
     """Multi-head self-attention within each sequence, query, key and value from one matrix product."""
 
-    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+    def __init__(
+        self, hidden_size: int, num_heads: int, dropout: float, order: Sequence[str] = QueryKeyValue.parts
+    ) -> None:
         super().__init__()
         if hidden_size % num_heads:
             raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
-        self.num_heads = num_heads
+        self.num_heads, self.head_size = num_heads, hidden_size // num_heads
         self.dropout = dropout
-        self.qkv = Linear(hidden_size, 3 * hidden_size)
+        self.qkv = QueryKeyValue(hidden_size, order=order)
         self.out = Linear(hidden_size, hidden_size)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        q, k, v = self.qkv(rows).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        trace.keep_attention(q, k, sequences)
-        mixed = ops.attention(q, k, v, sequences, dropout=self.dropout if self.training else 0.0)
-        return self.out(mixed.flatten(1))
+        q, k, v = self.qkv(rows).view(-1, 3, self.num_heads, self.head_size).unbind(1)
+        mixed = trace.attend(q, k, v, sequences, self.dropout if self.training else 0.0)
+        return self.out(mixed.reshape(rows.shape))
 
 
-class FeedForward(nn.Module):
+class FeedForward(Module):
     """Two linear layers with an activation between them."""
 
     def __init__(self, hidden_size: int, intermediate_size: int, activation: str) -> None:
@@ -161,7 +327,7 @@ class FeedForward(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (T, C) -> (T, C)."""
         up, down = self.up, self.down
-        if only_weights(up, Linear) and only_weights(down, Linear):
+        if is_plain(up, Linear) and is_plain(down, Linear):
             return ops.feed_forward(rows, up.weight, up.bias, down.weight, down.bias, self.activation)
         return down(ops.ACTIVATIONS[self.activation](up(rows)))
 
@@ -175,13 +341,13 @@ def run_layers(
     layers: Iterable[nn.Module], rows: Tensor, sequences: Sequences, trace: Trace, checkpointing: bool
 ) -> Tensor:
     """Rows (T, C) through all layers; with `checkpointing`, each is computed again in the backward pass."""
-    trace.keep_rows(rows, sequences)
+    rows = trace.keep(rows, sequences)
     for layer in layers:
         if checkpointing and torch.is_grad_enabled():
             rows = recompute(layer, rows, sequences, trace)
         else:
             rows = layer(rows, sequences, trace)
-        trace.keep_rows(rows, sequences)
+        rows = trace.keep(rows, sequences)
     return rows
 
 
@@ -208,9 +374,9 @@ def pack_text(
 ) -> TextRows:
     """Check what a text model was given, (B, N) or (B, N, C), and pack it.
 
-    `attention_mask` is (B, N), or the sequences that it would make. A token's position is its column, whatever is
-    padded, unless `position_ids` (B or 1, N) says otherwise. Raises ValueError, with the value, for shapes, devices,
-    indices and lengths that the model cannot take.
+    `attention_mask` is (B, N), a mask for each query of more dimensions, or the sequences that it would make. A
+    token's position is its column, whatever is padded, unless `position_ids` (B or 1, N) says otherwise. Raises
+    ValueError, with the value, for shapes, devices, indices and lengths that the model cannot take.
     """
     name, tokens = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
@@ -237,19 +403,35 @@ def pack_text(
             "position_ids", position_ids, sequences, config.max_position_embeddings, "position table"
         )
     if inputs_embeds is not None:
-        rows = sequences.pack(inputs_embeds)
-        return TextRows(torch.arange(rows.shape[0], device=device), rows, positions, sequences)
+        rows = sequences.blank(sequences.pack(inputs_embeds))
+        table = rows.flatten(0, -2)
+        return TextRows(torch.arange(len(table), device=device).view(rows.shape[:-1]), table, positions, sequences)
     words = pack_indices("input_ids", tokens, sequences, config.vocab_size, "vocabulary")
     return TextRows(words, None, positions, sequences)
 
 
+def encoded_text(
+    config: Config, output: Any, attention_mask: Tensor | Sequences | None = None, **others: Any
+) -> Encoded:
+    """What a text model that was called as a module, (B, N, C), hands to a head."""
+    del config, others
+    last = output[0]
+    batch, length = last.shape[:2]
+    sequences = _sequences(attention_mask, batch, length, last.device)
+    kept = {name: getattr(output, name, None) for name in ("pooler_output", "hidden_states", "attentions")}
+    return Encoded(sequences.pack(last), sequences, kept["pooler_output"], kept["hidden_states"], kept["attentions"])
+
+
 def pack_indices(name: str, values: Tensor, sequences: Sequences, size: int, table: str) -> Tensor:
-    """Indices (B, N), (1, N) or (N,) into a table of `size` rows -> those of the rows, (T,) int64, checked."""
+    """Indices (B, N), (1, N) or (N,) into a table of `size` rows -> those of the rows, (T,) int64, checked.
+
+    Padding, where it is not left out, has index 0.
+    """
     _check_tensor(name, values, sequences.starts.device, whole=True)
     grid = values[None] if values.dim() == 1 else values
     if grid.dim() != 2 or grid.shape[0] not in (1, sequences.shape[0]) or grid.shape[1] != sequences.shape[1]:
         raise ValueError(f"{name} has the shape {tuple(values.shape)}; the tokens have {sequences.shape}.")
-    rows = sequences.pack(grid.expand(sequences.shape)).long()
+    rows = sequences.blank(sequences.pack(grid.expand(sequences.shape))).long()
     ops.check_ids(rows, size, name, table)
     return rows
 
@@ -264,12 +446,16 @@ def _check_tensor(name: str, value: Any, device: torch.device, *, whole: bool) -
 
 
 def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device: torch.device) -> Sequences:
-    if mask is None:
-        return Sequences.full(batch, length, device)
     if isinstance(mask, Sequences):
         return mask
+    if mask is None:
+        if wants_grid():
+            return Sequences.grid(torch.ones(batch, length, dtype=torch.bool, device=device))
+        return Sequences.full(batch, length, device)
     if not isinstance(mask, Tensor):
         raise TypeError(f"attention_mask is a {type(mask).__name__}; it must be a tensor.")
+    if mask.dim() > 2:
+        return _of_queries(mask, batch, length, device)
     if tuple(mask.shape) != (batch, length):
         raise ValueError(
             f"attention_mask has the shape {tuple(mask.shape)}; it must be {(batch, length)}, 1 for a token and 0 for "
@@ -279,8 +465,38 @@ def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device:
         return Sequences.from_mask(mask, device)
     mask = mask.cpu()  # once: what the host asks of a mask on a GPU would each time wait for it
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("attention_mask holds other values than 0 and 1; additive masks are not taken.")
-    return Sequences.from_mask(mask, device)
+        raise ValueError("attention_mask holds other values than 0 and 1; additive masks have four dimensions.")
+    sequences = Sequences.from_mask(mask, device)
+    return Sequences.grid((mask != 0).to(device)) if wants_grid() else sequences
+
+
+def _of_queries(mask: Tensor, batch: int, length: int, device: torch.device) -> Sequences:
+    """Sequences of a mask (B, N, N) of ones and zeros, or (B, 1 or H, 1 or N, N) of True or of 0 and −∞.
+
+    Where every token sees the same others it says no more than a mask (B, N), and the batch is packed.
+    """
+    shape = tuple(mask.shape)
+    visible = mask[:, None] if mask.dim() == 3 else mask
+    if visible.dim() != 4 or shape[0] not in (1, batch) or shape[-1] != length or shape[-2] not in (1, length):
+        raise ValueError(
+            f"attention_mask has the shape {shape}; it must be {(batch, length)}, {(batch, length, length)} or "
+            f"{(batch, 1, length, length)}."
+        )
+    if mask.dim() == 4 and mask.is_floating_point():
+        hidden = visible <= torch.finfo(torch.float16).min
+        if not (hidden | (visible == 0)).all():
+            raise ValueError(f"attention_mask {shape} adds other values than 0 and −∞, or the lowest number.")
+        visible = ~hidden
+    elif mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("attention_mask holds other values than 0 and 1; additive masks have four dimensions.")
+    visible = (visible != 0).to(device).expand(batch, -1, -1, -1)
+    real = visible.any(2).any(1)  # (B, N): what somebody sees
+    seen = real[:, None, None]
+    if not torch.where(real[:, None, :, None], visible != seen, False).any():
+        return _sequences(real, batch, length, device)
+    if not visible.any(3).all(1).logical_or(~real).all():
+        raise ValueError("attention_mask lets a token see no token at all.")
+    return Sequences.grid(real, visible)
 
 
 class MapTrace:
@@ -291,21 +507,33 @@ class MapTrace:
     ) -> None:
         maps = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = config.output_attentions if output_attentions is None else output_attentions
-        self.maps: list[Tensor] | None = [] if maps else None
+        self.rows: list[Tensor] | None = [] if maps else None
+        self.grids: list[torch.Size] = []
         self.attentions: list[Tensor] | None = [] if weights else None
 
-    def keep(self, x: Tensor) -> None:
-        """Keep a map."""
-        if self.maps is not None:
-            self.maps.append(x)
+    def keep(self, x: Tensor) -> Tensor:
+        """Keep a map (B, H, W, C) as rows (B, H·W, C), and give the map of these, on the way to the loss."""
+        if self.rows is None:
+            return x
+        rows = x.flatten(1, 2)
+        self.rows.append(rows)
+        self.grids.append(x.shape[1:3])
+        return rows.view(x.shape)
+
+    @property
+    def maps(self) -> States:
+        """What was kept as maps (B, C, H, W); None where not asked for."""
+        if self.rows is None:
+            return None
+        return tuple(channels_first(rows.unflatten(1, grid)) for rows, grid in zip(self.rows, self.grids, strict=True))
 
     @property
     def kept(self) -> dict[str, States]:
         """By the outputs' names: rows (B, H·W, C), attentions, and maps (B, C, H, W); None where not asked for."""
         return {
-            "hidden_states": None if self.maps is None else tuple(x.flatten(1, 2) for x in self.maps),
+            "hidden_states": None if self.rows is None else tuple(self.rows),
             "attentions": None if self.attentions is None else tuple(self.attentions),
-            "reshaped_hidden_states": None if self.maps is None else tuple(map(channels_first, self.maps)),
+            "reshaped_hidden_states": self.maps,
         }
 
 

@@ -32,6 +32,7 @@ X = TypeVar("X")
 
 ENGINES = ("auto", "plain", "triton")
 _DROPOUT = "it drops no weights, and dropout is asked for"
+_GRID = "a hook or a mask of more dimensions keeps the batch padded"
 
 
 class _Chosen(threading.local):  # not a ContextVar: torch.compile cannot read one
@@ -63,6 +64,11 @@ def on_this_engine(function: Callable[..., X]) -> Callable[..., X]:
     return function if chosen is None else run
 
 
+def chosen_engine() -> str:
+    """The engine that is chosen for this thread, or else by the environment; "auto" where none is."""
+    return _chosen.name or _known(os.environ.get("MINITRANS_ENGINE", "auto"), "MINITRANS_ENGINE")
+
+
 def _known(name: str, source: str) -> str:
     if name not in ENGINES:
         raise ValueError(f"{source} is {name!r}; it must be one of {', '.join(ENGINES)}.")
@@ -76,7 +82,7 @@ def _kernel(
 
     `objection` is a reason against the kernel that its own `why_not` cannot see.
     """
-    wanted = _chosen.name or _known(os.environ.get("MINITRANS_ENGINE", "auto"), "MINITRANS_ENGINE")
+    wanted = chosen_engine()
     if wanted == "plain" or (wanted == "auto" and (x.device.type == "cpu" or exported())):
         return None
     module, reason = _import(name)
@@ -254,10 +260,23 @@ def embedding_layer_norm(
     The gradient does not reach row `padding_idx` of the word table.
     """
     tables = (ids, positions, types, word, position, type_, weight, bias, eps)
-    kernel = _kernel("embedding_layer_norm", *tables)
+    kernel = _kernel("embedding_layer_norm", *tables, objection=_GRID if ids.dim() > 1 else None)
     if kernel is not None:
         return kernel.embedding_layer_norm(*tables)
     return plain.embedding_layer_norm(*tables, padding_idx)
+
+
+def embedding_sum(
+    ids: Tensor,
+    positions: Tensor,
+    types: Tensor | None,
+    word: Tensor,
+    position: Tensor,
+    type_: Tensor | None,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """`word[ids] + type_[types] + position[positions]`, as `embedding_layer_norm` before its norm."""
+    return plain.embedding_sum(ids, positions, types, word, position, type_, padding_idx)
 
 
 def attention(
@@ -274,7 +293,8 @@ def attention(
             f"{tuple(k.shape)} {k.dtype}, {tuple(v.shape)} {v.dtype}."
         )
     rows = (q, k, v, sequences.starts, sequences.lengths, sequences.longest)
-    kernel = _kernel("attention", *rows, bias=bias, objection=_DROPOUT if dropout else None)
+    objection = _DROPOUT if dropout else _GRID if sequences.is_grid else None
+    kernel = _kernel("attention", *rows, bias=bias, objection=objection)
     if kernel is not None:
         return kernel.attention(*rows, bias=bias)
     return plain.attention(q, k, v, sequences, bias, dropout)
@@ -293,6 +313,11 @@ def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Ten
     """
     kernel = _kernel("merge_layer_norm", x, weight, bias, eps)
     return (kernel or plain).merge_layer_norm(x, weight, bias, eps)
+
+
+def merge_patches(x: Tensor) -> Tensor:
+    """Each square of 2 × 2 positions as one vector, as `merge_layer_norm` before its norm."""
+    return plain.merge_patches(x)
 
 
 def window_attention(
@@ -314,12 +339,15 @@ def window_attention(
     return plain.window_attention(qkv, bias_table, window, shift, padding, dropout)
 
 
-def window_attention_probabilities(
-    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None
-) -> Tensor:
-    """The weights (B · windows, heads, window², window²) of `window_attention`, windows of the rolled map by rows."""
+def window_attention_with_weights(
+    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None, *, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """`window_attention`, and its weights (B · windows, heads, window², window²), windows of the rolled map by rows.
+
+    The result is made of the weights that are returned, so that gradients reach them.
+    """
     _check_windows(qkv, bias_table, window, shift, padding)
-    return plain.window_attention_probabilities(qkv, bias_table, window, shift, padding)
+    return plain.window_attention_with_weights(qkv, bias_table, window, shift, padding, dropout)
 
 
 def _check_windows(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None) -> None:

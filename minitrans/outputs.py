@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,53 +12,95 @@ from torch.utils import _pytree
 from minitrans.sequences import Sequences
 
 
-@dataclass(eq=False)
-class ModelOutput(Mapping):
-    """A mapping of the fields that are not None, in their order.
+class ModelOutput(dict):
+    """A dict of the fields that are not None, in their order, which are attributes and positions too.
 
     `output.logits`, `output["logits"]` and `output[0]` all work, and so do slices, `len`, `**output` and
-    `output.to_tuple()`.
+    `output.to_tuple()`. It is made of its fields, or again from its items: `type(output)({**output})`, or from an
+    iterable of pairs. Attributes and items that are set agree; None takes a field out of the dict.
     """
 
     def __init_subclass__(cls) -> None:
         _pytree.register_pytree_node(
             cls,
             lambda output: (list(output.values()), list(output.keys())),
-            lambda values, keys: cls(**dict(zip(keys, values, strict=True))),
+            lambda values, keys: cls(dict(zip(keys, values, strict=True))),
             serialized_type_name=f"minitrans.outputs.{cls.__name__}",
         )
 
-    def keys(self) -> list[str]:  # type: ignore[override]
-        """The names of the fields that are not None."""
-        return [spec.name for spec in fields(self) if getattr(self, spec.name) is not None]
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__()
+        fields = type(self).__dataclass_fields__  # type: ignore[attr-defined]
+        if len(values) == 1 and not named and (items := _items(values[0])) is not None:
+            named = {**dict.fromkeys(fields), **items}
+        else:
+            if len(values) > len(fields) or named.keys() - fields.keys():
+                raise TypeError(f"{type(self).__name__} has the fields {', '.join(fields)}, and no others.")
+            named = {**dict.fromkeys(fields), **dict(zip(fields, values, strict=False)), **named}
+        for name, value in named.items():
+            self._put(name, value)
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None."""
-        return tuple(getattr(self, name) for name in self.keys())
+        return tuple(self.values())
 
-    def __getitem__(self, key: str | int | slice) -> Any:
+    def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, str):
             return self.to_tuple()[key]
-        if key not in self.keys():
-            raise KeyError(f"{type(self).__name__} has no {key!r} here; it has {', '.join(self.keys())}.")
-        return getattr(self, key)
+        if key not in self:
+            raise KeyError(f"{type(self).__name__} has no {key!r} here; it has {', '.join(self)}.")
+        return super().__getitem__(key)
+
+    def _put(self, key: str, value: Any) -> None:
+        object.__setattr__(self, key, value)
+        if value is not None:
+            super().__setitem__(key, value)
+        elif key in self:
+            super().__delitem__(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key not in self.__dataclass_fields__:
-            raise KeyError(f"{type(self).__name__} has no field {key!r}.")
-        setattr(self, key, value)
+        self._put(key, value)
+        order = [*type(self).__dataclass_fields__]  # type: ignore[attr-defined]
+        for name in order[order.index(key) + 1 :] if key in order else ():  # the fields stay in their order
+            if name in self:
+                later = self[name]
+                super().__delitem__(name)
+                super().__setitem__(name, later)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
 
-    def __len__(self) -> int:
-        return len(self.keys())
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+    def __reduce__(self) -> tuple:
+        return type(self), (dict(self),)
+
+    def _fixed(self, *values: Any, **named: Any) -> Any:
+        raise TypeError(f"A {type(self).__name__} keeps its fields; take what you need into a dict: dict(output).")
+
+    __delitem__ = pop = popitem = clear = setdefault = update = __ior__ = _fixed
+
+
+def _items(value: Any) -> dict[str, Any] | None:
+    """The items that a mapping or an iterable of (name, value) pairs stands for; None for anything else."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Tensor) or not isinstance(value, Iterable):
+        return None
+    pairs = value if isinstance(value, (list, tuple)) else list(value)
+    named = [isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs]
+    if not any(named):
+        return None if pairs or isinstance(value, (list, tuple)) else {}
+    if not all(named):
+        raise ValueError("An output is made of its fields or of (name, value) pairs, not of a mixture.")
+    return dict(pairs)
 
 
 States = tuple[Tensor, ...] | None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class BaseModelOutput(ModelOutput):
     """Hidden states (B, N, C) of the last layer."""
 
@@ -67,7 +109,7 @@ class BaseModelOutput(ModelOutput):
     attentions: States = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class BaseModelOutputWithPooling(ModelOutput):
     """Hidden states (B, N, C) of the last layer and one vector (B, C) per sequence."""
 
@@ -77,7 +119,7 @@ class BaseModelOutputWithPooling(ModelOutput):
     attentions: States = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class LogitsOutput(ModelOutput):
     """Scores before softmax, and the loss where labels were given."""
 
@@ -87,7 +129,7 @@ class LogitsOutput(ModelOutput):
     attentions: States = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class PreTrainingOutput(ModelOutput):
     """Scores over the vocabulary (B, N, V) and for "B follows A" (B, 2)."""
 
@@ -98,7 +140,7 @@ class PreTrainingOutput(ModelOutput):
     attentions: States = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class QuestionAnsweringOutput(ModelOutput):
     """Scores (B, N) of each token as the answer's first and last."""
 
@@ -121,9 +163,15 @@ class Encoded:
     pooled: Tensor | None
     hidden_states: States
     attentions: States
+    grid: Tensor | None = None  # the rows as (B, N, C), where they were needed so before
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        """The rows as (B, N, C), zeros where there was padding."""
+        return self.sequences.unpack(self.rows) if self.grid is None else self.grid
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class ImageModelOutput(ModelOutput):
     """A vision model's last map as rows (B, H·W, C), their mean (B, C), and the maps between.
 
@@ -138,7 +186,7 @@ class ImageModelOutput(ModelOutput):
     reshaped_hidden_states: States = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class ImageLogitsOutput(ModelOutput):
     """Scores (B, K) of an image's classes before softmax, and the loss where labels were given."""
 
@@ -149,7 +197,7 @@ class ImageLogitsOutput(ModelOutput):
     reshaped_hidden_states: States = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class ReconstructionOutput(ModelOutput):
     """Pixels (B, channels, height, width) as a model would restore them, and the loss where patches were masked."""
 
@@ -160,7 +208,7 @@ class ReconstructionOutput(ModelOutput):
     reshaped_hidden_states: States = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class BackboneOutput(ModelOutput):
     """Normalised maps (B, C, H, W) of the stages asked for; hidden states are the maps of all, not normalised."""
 
@@ -181,7 +229,8 @@ class Feature(NamedTuple):
 class EncodedImages:
     """What a vision model hands to a head: its last map (B, H, W, C), the mean (B, C), and what it was given.
 
-    `kept` holds the hidden states and attentions that were asked for, by their names in the outputs.
+    `rows` are the map as it is returned, (B, H·W, C); `kept` holds the hidden states and attentions that were asked
+    for, by their names in the outputs.
     """
 
     grid: Tensor
@@ -189,9 +238,10 @@ class EncodedImages:
     kept: Mapping[str, States]
     pixel_values: Tensor
     bool_masked_pos: Tensor | None
+    rows: Tensor | None = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class AudioModelOutput(ModelOutput):
     """Hidden states (B, N, C) of the last layer, and the normalised frames (B, N', C') that the encoder was given."""
 
@@ -201,7 +251,7 @@ class AudioModelOutput(ModelOutput):
     attentions: States = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class XVectorOutput(ModelOutput):
     """What a speaker classifier compares (B, K), and the vector (B, K) that stands for the speaker."""
 
@@ -212,7 +262,7 @@ class XVectorOutput(ModelOutput):
     attentions: States = None
 
 
-@dataclass(eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class ContrastiveOutput(ModelOutput):
     """States and the quantised frames that they should find (B, N, C), the codes in use, and the losses."""
 
@@ -233,6 +283,12 @@ class EncodedAudio(Encoded):
     `sequences` and `frames` differ where an adapter follows the encoder. `masked` (T',) is None where not given.
     """
 
-    features: Tensor
-    frames: Sequences
-    masked: Tensor | None
+    features: Tensor = None  # type: ignore[assignment]  # the fields before it have defaults
+    frames: Sequences = None  # type: ignore[assignment]
+    masked: Tensor | None = None
+    feature_grid: Tensor | None = None  # the features as (B, N', C'), where they were needed so before
+
+    @property
+    def extract_features(self) -> Tensor:
+        """The features as (B, N', C'), zeros where there was padding."""
+        return self.frames.unpack(self.features) if self.feature_grid is None else self.feature_grid

@@ -204,10 +204,23 @@ def embedding_layer_norm(
     eps: float,
     padding_idx: int | None = None,
 ) -> Tensor:
+    rows = embedding_sum(ids, positions, types, word, position, type_, padding_idx)
+    return F.layer_norm(rows, weight.shape, weight, bias, eps)
+
+
+def embedding_sum(
+    ids: Tensor,
+    positions: Tensor,
+    types: Tensor | None,
+    word: Tensor,
+    position: Tensor,
+    type_: Tensor | None,
+    padding_idx: int | None = None,
+) -> Tensor:
     rows = F.embedding(ids, word, padding_idx)
     if types is not None and type_ is not None:
         rows = rows + F.embedding(types, type_)
-    return F.layer_norm(rows + F.embedding(positions, position), weight.shape, weight, bias, eps)
+    return rows + F.embedding(positions, position)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float) -> Tensor:
@@ -235,31 +248,42 @@ def _bias_of(bias: Tensor | None, which: slice, length: int) -> Tensor | None:
 def _padded_attention(
     q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float
 ) -> Tensor:
-    length = sequences.shape[1]
-    mask = (torch.arange(length, device=q.device) < sequences.lengths[:, None])[:, None, None]
+    mask = _visible(sequences, q.device)
     if bias is not None:
         mask = bias.masked_fill(~mask, float("-inf"))
     query, key, value = (x.unflatten(0, sequences.shape).transpose(1, 2) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-    return sequences.blank(out.transpose(1, 2).flatten(0, 1))
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
+    return sequences.blank(out).flatten(0, 1) if sequences.is_grid else sequences.blank(out.flatten(0, 1))
+
+
+def _visible(sequences: Sequences, device: torch.device) -> Tensor:
+    """Which cells a cell attends to, (B, 1, 1, N) or what a mask of the caller's says."""
+    if sequences.visible is not None:
+        return sequences.visible
+    return (torch.arange(sequences.shape[1], device=device) < sequences.lengths[:, None])[:, None, None]
 
 
 def attention_probabilities(q: Tensor, k: Tensor, sequences: Sequences, bias: Tensor | None) -> Tensor:
-    q, k = (sequences.unpack(x).transpose(1, 2) for x in (q, k))
-    scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+    query, key = (sequences.flat_to_grid(x).transpose(1, 2) for x in (q, k))
+    scores = query @ key.transpose(2, 3) * q.shape[-1] ** -0.5
     if bias is not None:
         scores = scores + bias
-    real = sequences.unpack(torch.ones_like(sequences.pack(scores[:, 0, :, :1])))[:, None]  # (B, 1, N, 1)
-    weights = scores.masked_fill(real.transpose(2, 3) == 0, float("-inf")).softmax(-1)
-    return weights * real
+    real = sequences.flat_to_grid(torch.ones_like(q[:, :1, :1])).transpose(1, 2)  # (B, 1, N, 1)
+    visible = real.transpose(2, 3) != 0 if sequences.visible is None else sequences.visible
+    weights = scores.masked_fill(~visible, float("-inf")).softmax(-1)
+    return torch.where(real != 0, weights, 0)
 
 
 def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return layer_norm(merge_patches(x), weight, bias, eps)
+
+
+def merge_patches(x: Tensor) -> Tensor:
     if x.shape[1] % 2 or x.shape[2] % 2:
         x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
     batch, height, width, size = x.shape
     squares = x.view(batch, height // 2, 2, width // 2, 2, size).permute(0, 1, 3, 4, 2, 5)
-    return layer_norm(squares.reshape(batch, height // 2, width // 2, 4 * size), weight, bias, eps)
+    return squares.reshape(batch, height // 2, width // 2, 4 * size)
 
 
 def window_attention(
@@ -278,17 +302,24 @@ def window_attention(
         step = max(1, _BLOCK_BYTES * step // (3 * qkv.numel() * qkv.element_size()))
     mixed = [attend(slice(first, first + step)) for first in range(0, order.shape[2], step)]
     windows = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
-    back = _map_order(windows.shape[:4], window, shift, windows.device)[:, : qkv.shape[1], : qkv.shape[2]]
-    return windows.flatten(0, 4).index_select(0, back.flatten()).view(*back.shape[:3], -1)
+    return _as_map(windows, window, shift, qkv.shape)
 
 
-def window_attention_probabilities(
-    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None
-) -> Tensor:
+def window_attention_with_weights(
+    qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None, dropout: float
+) -> tuple[Tensor, Tensor]:
     rows, order = _window_rows(qkv, window, shift, padding)
     bias, kinds = _window_bias(bias_table, window, shift, *order.shape[2:4])
-    weights, _ = _window_weights(rows, order, bias if kinds is None else bias[kinds])
-    return weights.flatten(0, 2)
+    weights, v = _window_weights(rows, order, bias if kinds is None else bias[kinds])
+    kept = F.dropout(weights, dropout).flatten(0, 2)
+    mixed = kept.view_as(weights) @ v
+    return _as_map(mixed, window, shift, qkv.shape), kept
+
+
+def _as_map(windows: Tensor, window: int, shift: int, shape: torch.Size) -> Tensor:
+    """What windows (B, down, across, heads, T, D) hold, as a map (B, H, W, heads · D) without its filling."""
+    back = _map_order(windows.shape[:4], window, shift, windows.device)[:, : shape[1], : shape[2]]
+    return windows.flatten(0, 4).index_select(0, back.flatten()).view(*back.shape[:3], -1)
 
 
 def _window_rows(qkv: Tensor, window: int, shift: int, padding: Tensor | None) -> tuple[Tensor, Tensor]:

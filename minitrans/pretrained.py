@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -14,7 +17,10 @@ from torch import Tensor, nn
 
 from minitrans import hub, ops, weights
 from minitrans.config import Config
-from minitrans.weights import LoadReport, Naming, Table
+from minitrans.layers import has_hooks
+from minitrans.names import Published, Table, raw_tensors
+from minitrans.sequences import grid_layout, traced
+from minitrans.weights import LoadReport
 
 if TYPE_CHECKING:
     from minitrans.frozen import FrozenModel, PrepackedModel
@@ -34,20 +40,25 @@ ATTENTION_ENGINES = {
 SLOW_ON = {"cpu": (torch.float16, torch.bfloat16)}  # dtypes that a device computes much slower than float32
 
 
-class PretrainedModel(nn.Module):
+# Arguments of published models that change nothing here; those of a decoder must be None.
+NO_EFFECT = ("use_cache", "special_tokens_mask", "num_items_in_batch", "return_loss", "head_mask", "past_key_values",
+             "encoder_hidden_states", "encoder_attention_mask", "cross_attn_head_mask")  # fmt: skip
+MUST_BE_NONE = NO_EFFECT[4:]
+
+
+class PretrainedModel(Published):
     """A model with a configuration and a name table.
 
     `load_report` says what the last loading did, `engine` ("auto", "plain", "triton") who computes.
     """
 
     config_class: ClassVar[type[Config]]
-    base_model_prefix: ClassVar[str]
-    weights: ClassVar[Table]  # of the backbone
-    head_weights: ClassVar[Table] = {}
+    head_weights: ClassVar[Table] = {}  # the names of the heads' modules on this backbone
     ties: ClassVar[dict[str, str]] = {}  # a head's parameter -> the one that it shares, unless the config unties them
     main_input_name: ClassVar[str] = "input_ids"
+    supports_gradient_checkpointing: ClassVar[bool] = True
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *_: Any, **__: Any) -> None:
         super().__init__()
         if not isinstance(config, self.config_class):
             raise TypeError(
@@ -57,18 +68,44 @@ class PretrainedModel(nn.Module):
         self.load_report: LoadReport | None = None
         self.gradient_checkpointing = False
         self.engine = "auto"
+        self._inputs = _inputs(type(self))  # type: ignore[arg-type]  # mypy takes Module.__hash__ for none
 
     def post_init(self) -> None:
-        """Initialise every tensor (nothing on the meta device) and tie what is tied; ends every `__init__`."""
-        if self.device.type != "meta":
-            for path in weights.tensors_of(self):
-                self.initialise(path)
+        """Initialise what nobody has set, and tie what is tied; ends every `__init__`.
+
+        On the meta device, and while a checkpoint is loaded, nothing is initialised. Tensors of modules of the user's
+        own classes stay as these set them.
+        """
+        if self.device.type != "meta" and not _loading.is_on:
+            for path, tensor in weights.tensors_of(self).items():
+                if not getattr(tensor, "_is_hf_initialized", False):
+                    self.initialise(path)
+                    tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers knows the mark too
         self.tie_weights()
+        self.link()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model on its engine."""
-        with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
-            return super().__call__(*args, **kwargs)
+        """Run the model on its engine; where a hook is to see its modules, these get the batch with its padding."""
+        if self._inputs is not None and not kwargs.keys() <= self._inputs:
+            kwargs = self._without_effect(kwargs, self._inputs)
+        if traced():  # a compiler need not follow what only saves time
+            with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
+                return super().__call__(*args, **kwargs)
+        with ops.engine(ops.chosen_engine() if self.engine == "auto" else self.engine):
+            if not has_hooks(self):
+                return super().__call__(*args, **kwargs)
+            with grid_layout():
+                return super().__call__(*args, **kwargs)
+
+    def _without_effect(self, given: dict[str, Any], accepted: frozenset[str]) -> dict[str, Any]:
+        """The arguments without those that change nothing; TypeError or ValueError for any other."""
+        for name in given.keys() - accepted:
+            if name not in NO_EFFECT:
+                names = ", ".join(sorted(accepted - {*NO_EFFECT}))
+                raise TypeError(f"{type(self).__name__} has no input {name!r}; it has {names}.")
+            if name in MUST_BE_NONE and given[name] is not None:
+                raise ValueError(f"{type(self).__name__} does not compute {name}; it must be None.")
+        return {name: value for name, value in given.items() if name in accepted}
 
     def returned(self, output: Any, return_dict: bool | None) -> Any:
         """The output, or its fields as a tuple where the caller or else the configuration wants that."""
@@ -82,20 +119,21 @@ class PretrainedModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters lie."""
-        return next(self.parameters()).device
+        return next(raw_tensors(self))[1].device
 
     @property
     def dtype(self) -> torch.dtype:
         """The parameters' floating dtype."""
-        return next(self.parameters()).dtype
+        return next(tensor.dtype for _, tensor in raw_tensors(self) if tensor.is_floating_point())
 
-    @property
-    def naming(self) -> Naming:
-        """The name tables as they apply to this model."""
-        has_head = self.base_model is not self
-        tied = self.config.tie_word_embeddings
-        ties = {path: self.ties[path] for path in self.ties if tied and hasattr(self, path.partition(".")[0])}
-        return Naming(self.base_model.weights, self.head_weights, self.base_model_prefix, has_head, ties)  # type: ignore[arg-type]
+    def tied(self) -> dict[str, str]:
+        """Parameters that share another one's tensor now: path -> the other's."""
+        return {path: source for path, source in self._ties().items() if _tensor(self, path) is _tensor(self, source)}
+
+    def _ties(self) -> dict[str, str]:
+        """What the configuration ties, as far as the model has it."""
+        both = self.ties.items() if self.config.tie_word_embeddings else ()
+        return {path: source for path, source in both if not {None} & {_tensor(self, path), _tensor(self, source)}}
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the model holds; shared ones count once."""
@@ -117,7 +155,11 @@ class PretrainedModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls: type[M], name_or_path: str | Path, *, config: Config | None = None, **options: Any
+        cls: type[M],
+        pretrained_model_name_or_path: str | Path | None,
+        *model_args: Any,
+        config: Config | str | Path | None = None,
+        **options: Any,
     ) -> Any:
         """Load the checkpoint in a folder or in a hub repository; the model comes in evaluation mode.
 
@@ -125,20 +167,27 @@ class PretrainedModel(nn.Module):
         the checkpoint's, or float32 where the device is much slower in it. `device` (or `device_map`) is where the
         weights are read to. Hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`,
         `variant`. `strict=True` makes missing, unused or mismatched tensors an error; `ignore_mismatched_sizes`
-        initialises the last anew. `output_loading_info=True` returns (model, report). `attn_implementation` chooses
-        the engine. Anything else overrides a field of the configuration.
+        initialises the last anew. `output_loading_info=True` returns (model, report). `state_dict` takes tensors by
+        published names in place of the checkpoint's; the name may then be None, beside a `config`.
+        `attn_implementation` chooses the engine. What the class's constructor takes, such as
+        `add_pooling_layer=False`, goes to it; anything else overrides a field of the configuration.
 
-        Raises FileNotFoundError, OSError or ValueError with one sentence for what cannot be found or read.
+        Raises FileNotFoundError, OSError or ValueError with one sentence for what cannot be found or read, and for a
+        checkpoint that holds nothing of the backbone.
         """
-        repository, options = hub.open_with(name_or_path, options)
-        return cls.load(repository, config, **options)
+        repository, options = hub.open_with(pretrained_model_name_or_path or ".", options)
+        if isinstance(config, (str, Path)):
+            config = cls.config_class.from_pretrained(config)
+        if pretrained_model_name_or_path is None and (config is None or options.get("state_dict") is None):
+            raise ValueError("Without the name of a checkpoint, from_pretrained needs config= and state_dict=.")
+        return cls.load(repository, config, *model_args, **options)
 
     @classmethod
     def load(
         cls: type[M],
         repository: hub.Repository,
         config: Config | None = None,
-        *,
+        *model_args: Any,
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str | int | None = None,
@@ -149,23 +198,29 @@ class PretrainedModel(nn.Module):
         output_loading_info: bool = False,
         attn_implementation: str | None = None,
         use_safetensors: bool | None = None,
-        low_cpu_mem_usage: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
         **overrides: Any,
     ) -> Any:
         """`from_pretrained` on an open repository."""
-        del low_cpu_mem_usage  # always
+        overrides = _without_needless(overrides)
+        constructor = {name: overrides.pop(name) for name in _constructor_options(cls) if name in overrides}
         config = _config(cls.config_class, repository, config, overrides)
-        checkpoint = weights.open_checkpoint(repository, variant)
+        if state_dict is not None:
+            checkpoint: weights.Checkpoint = weights.StateDict(state_dict)
+        else:
+            checkpoint = weights.open_checkpoint(repository, variant)
         if use_safetensors and not isinstance(checkpoint, weights.SafetensorsCheckpoint):
             raise ValueError(f"{repository.name} has no safetensors file, and use_safetensors=True asks for one.")
         place = _device(device if device is not None else device_map)
-        with torch.device("meta"):
-            model = cls(config)
-        report = model.load_report = weights.compare(model, checkpoint, model.naming, ignore_mismatched_sizes)
-        wanted = torch_dtype if dtype is None else dtype
-        _allocate(model, place, _loading_dtype(wanted, config, checkpoint, place))
-        model.tie_weights()
-        weights.load(model, checkpoint, model.naming, report)
+        wanted = _loading_dtype(torch_dtype if dtype is None else dtype, config, checkpoint, place)
+        model = _unfilled(cls, config, model_args, constructor)
+        report = model.load_report = weights.compare(model, checkpoint, ignore_mismatched_sizes)
+        if model.device.type == "meta":
+            _allocate(model, place, wanted)
+            model.tie_weights()
+        else:
+            model.to(place, wanted)
+        weights.load(model, checkpoint, report)
         config.tie_word_embeddings = config.tie_word_embeddings and not report.untied
         if strict and report.needs_attention:
             raise ValueError(f"strict=True, and the checkpoint is not exactly this model. {report}")
@@ -173,37 +228,73 @@ class PretrainedModel(nn.Module):
             logger.warning("%s", report)
         if attn_implementation is not None:
             model.engine = _engine(attn_implementation)
+        model.name_or_path = repository.name
+        if getattr(config, "gradient_checkpointing", False):
+            model.gradient_checkpointing_enable()
         model.eval()
         return (model, report) if output_loading_info else model
 
-    def provenance(self) -> dict[str, tuple[str, ...]]:
-        """Our tensors' paths and the published names that each is made of: the name table as it applies here."""
-        naming = self.naming
-        return {
-            path: tuple(naming.published(path, name) for name in naming.fold(path).names)
-            for path in weights.tensors_of(self)
-        }
+    def provenance(self) -> dict[str, str]:
+        """Our tensors' paths and the published name of each: the name table as it applies here."""
+        outside = self.outside
+        return {path: outside(path) for path in weights.tensors_of(self)}
 
     def published_state_dict(self) -> dict[str, Tensor]:
-        """The tensors under the names of the published checkpoints, as `save_pretrained` writes them."""
-        return weights.published_state(self, self.naming)
+        """The tensors under the names of the published checkpoints, each once, as `save_pretrained` writes them."""
+        return weights.published_state(self)
 
-    def save_pretrained(self, folder: str | Path, *, safe_serialization: bool = True) -> None:
-        """Write config.json and model.safetensors, as transformers reads them; an interrupted save changes nothing."""
-        from safetensors.torch import save_file
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: Any = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "50GB",
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        **push: Any,
+    ) -> None:
+        """Write config.json and model.safetensors, as transformers reads them; an interrupted save changes nothing.
 
+        `state_dict` (by published names) is written in place of the model's own tensors; what is larger than
+        `max_shard_size` becomes several files and their index; only the process with `is_main_process` writes.
+        `variant` "fp16" names the file model.fp16.safetensors. `push_to_hub=True` uploads it too, to `repo_id` (the
+        folder's name by default). `save_function` has no effect: safetensors are written. Raises ValueError for
+        `safe_serialization=False`.
+        """
+        del save_function
         if not safe_serialization:
             raise ValueError("safe_serialization=False: minitrans writes safetensors only, and reads both.")
+        if push and not push_to_hub and push.keys() - _NEEDLESS_WHEN_SAVING:
+            raise TypeError(f"save_pretrained has no option {min(push.keys() - _NEEDLESS_WHEN_SAVING)!r}.")
+        if not is_main_process:
+            return
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
-        state = {name: tensor.contiguous() for name, tensor in self.published_state_dict().items()}
-        with hub.atomic_folder(folder) as files:
+        seconds = {self.outside(path) for path in self.tied()}
+        given = self.published_state_dict() if state_dict is None else state_dict
+        state = {name: tensor.detach().contiguous() for name, tensor in given.items() if name not in seconds}
+        with hub.atomic_folder(save_directory, weights.is_weights) as files:
             self.config.save_pretrained(files)
-            save_file(state, files / "model.safetensors", metadata={"format": "pt"})
+            weights.write(state, files, max_shard_size, variant)
+        if push_to_hub:
+            self.push_to_hub(push.pop("repo_id", Path(save_directory).name), **push)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload what `save_pretrained` writes; options as in `minitrans.hub.push_folder`. Returns the address."""
         return hub.push_folder(repo_id, self.save_pretrained, **options)
+
+    def load_adapter(self, peft_model_id: str | Path, **options: Any) -> None:
+        """Add the products of a published LoRA, in a folder or a hub repository, to the weights: W + s · B A.
+
+        "LoRA: Low-Rank Adaptation of Large Language Models" (Hu et al. 2021), as peft writes it: adapter_config.json
+        beside adapter_model.safetensors. Layers that were trained whole beside it are taken as they are. Raises
+        FileNotFoundError or ValueError for what cannot be found, read, or added to this model.
+        """
+        from minitrans import adapters
+
+        adapters.merge(self, *hub.open_with(peft_model_id, options))
 
     def freeze(
         self, batch_sizes: Iterable[int] = (1,), lengths: Iterable[int] | None = None
@@ -235,10 +326,19 @@ class PretrainedModel(nn.Module):
 
     @torch.no_grad()
     def initialise(self, path: str) -> None:
-        """Give one tensor its random start: N(0, initializer_range²), biases 0, norms 1 (Devlin et al. 2019, A.2)."""
+        """Give one tensor its random start: N(0, initializer_range²), biases 0, norms 1 (Devlin et al. 2019, A.2).
+
+        A model inside this one knows how its own tensors start; tensors of other classes stay as they were made.
+        """
+        for place, model in self.inner_models().items():
+            if path.startswith(f"{place}."):
+                model.initialise(path[len(place) + 1 :])
+                return
         owner, _, leaf = path.rpartition(".")
         module = self.get_submodule(owner)
         tensor = getattr(module, leaf)
+        if not (isinstance(module, _STARTED) or type(module).__module__.startswith("minitrans.")):
+            return
         if isinstance(module, (nn.LayerNorm, nn.GroupNorm)) and leaf == "weight":
             tensor.fill_(1.0)
         elif leaf == "bias":
@@ -248,24 +348,32 @@ class PretrainedModel(nn.Module):
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 tensor[module.padding_idx].zero_()
 
-    def tie_weights(self) -> None:
-        """Let tied parameters share one tensor, where the configuration ties them."""
-        for path, source in self.naming.ties.items():
+    def init_weights(self) -> None:
+        """The older name of `post_init`."""
+        self.post_init()
+
+    def tie_weights(self, **options: Any) -> None:
+        """Let tied parameters share one tensor, where the configuration ties them; `options` change nothing."""
+        del options
+        for path, source in self._ties().items():
             owner, _, leaf = path.rpartition(".")
             setattr(self.get_submodule(owner), leaf, self.get_parameter(source))
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Module:
         """The table of word vectors; NotImplementedError, as in transformers, for a model without one."""
+        backbone = self.base_model
+        if backbone is not self and isinstance(backbone, PretrainedModel):
+            return backbone.get_input_embeddings()
         return self._text_embeddings().word  # type: ignore[return-value]
 
-    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Put another table of word vectors in; NotImplementedError for a model without one."""
-        self._text_embeddings().word = embeddings
+        self._text_embeddings().word = value
         self.tie_weights()
 
     def _text_embeddings(self) -> nn.Module:
         embeddings = getattr(self.base_model, "embeddings", None)
-        if not isinstance(getattr(embeddings, "word", None), nn.Embedding):
+        if getattr(embeddings, "word", None) is None:
             raise NotImplementedError(f"{type(self).__name__} has no table of word vectors.")
         return embeddings  # type: ignore[return-value]
 
@@ -273,31 +381,73 @@ class PretrainedModel(nn.Module):
         """The layer that scores the vocabulary, None where there is none."""
         return None
 
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Put another layer that scores the vocabulary in; NotImplementedError for a model without one."""
+        raise NotImplementedError(f"{type(self).__name__} has no layer that scores the vocabulary.")
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """The bytes of the parameters and, unless `return_buffers=False`, the buffers; shared ones count once."""
+        buffers = {id(buffer) for buffer in self.buffers()}
+        tensors = weights.tensors_of(self).values()
+        return sum(tensor.nbytes for tensor in tensors if return_buffers or id(tensor) not in buffers)
+
+    def can_generate(self) -> bool:
+        """Whether the model writes text token by token: none here does."""
+        return False
+
+    @property
+    def name_or_path(self) -> str:
+        """What the checkpoint was called when it was loaded."""
+        return self.config.name_or_path
+
+    @name_or_path.setter
+    def name_or_path(self, value: str) -> None:
+        self.config.name_or_path = value
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are recomputed in the backward pass."""
+        return any(module.gradient_checkpointing for module in self._checkpointed())
+
     @torch.no_grad()
     def resize_token_embeddings(
-        self, new_num_tokens: int, pad_to_multiple_of: int | None = None, mean_resizing: bool = False
-    ) -> nn.Embedding:
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
         """Make the vocabulary `new_num_tokens` long, rounded up to a multiple of `pad_to_multiple_of`.
 
-        The first rows stay, new ones are initialised as in a new model, which is what `mean_resizing=False` asks for.
+        The first rows stay. New ones are drawn around the mean of the old ones, with a billionth of their covariance
+        (Hewitt 2021, "Initializing new word embeddings for pretrained language models"), so that no new word is likely
+        at once; with `mean_resizing=False` they start as in a new model. Without a number nothing changes.
         """
-        if mean_resizing:
-            raise ValueError("mean_resizing=True is not computed here: new rows are initialised as in a new model.")
-        new_num_tokens += -new_num_tokens % (pad_to_multiple_of or 1)
         old = self.get_input_embeddings()
+        if new_num_tokens is None and pad_to_multiple_of is None:
+            return old
+        weight: Tensor = old.weight  # type: ignore[assignment]
+        new_num_tokens = len(weight) if new_num_tokens is None else new_num_tokens
+        new_num_tokens += -new_num_tokens % (pad_to_multiple_of or 1)
         if new_num_tokens < 1:
             raise ValueError(f"A vocabulary of {new_num_tokens} tokens was asked for; it needs at least 1.")
-        padding = old.padding_idx if old.padding_idx is not None and old.padding_idx < new_num_tokens else None
-        table = nn.Embedding(
-            new_num_tokens, old.embedding_dim, padding, device=old.weight.device, dtype=old.weight.dtype
-        )
-        start = torch.empty_like(table.weight).normal_(0.0, getattr(self.config, "initializer_range", 0.02))
-        table.weight = with_first_rows(old.weight, start)
+        was = getattr(old, "padding_idx", None)
+        padding = was if was is not None and was < new_num_tokens else None
+        table = nn.Embedding(new_num_tokens, weight.shape[1], padding, device=weight.device, dtype=weight.dtype)
+        table.weight = with_first_rows(weight, self.new_rows(weight, new_num_tokens, mean_resizing))
         self.set_input_embeddings(table)
         self.config.vocab_size = new_num_tokens
-        if old.padding_idx is not None:
+        if was is not None:
             self.config.pad_token_id = padding
         return table
+
+    def new_rows(self, old: Tensor, count: int, around_mean: bool) -> Tensor:
+        """`count` rows to start a table from, distributed as `resize_token_embeddings` says."""
+        rows, wide = old.new_zeros(count, *old.shape[1:]), old.float()
+        if old.dim() == 1:  # biases
+            return rows
+        if not around_mean:
+            return rows.normal_(0.0, getattr(self.config, "initializer_range", 0.02))
+        centred = wide - wide.mean(0)
+        # Σ = Xᵀ X / n, so that X, mixed with independent numbers, has this covariance; no root of Σ is needed.
+        noise = torch.randn(count, len(old), device=old.device) @ centred * (1e-9 / len(old)) ** 0.5
+        return rows.copy_(wide.mean(0) + noise)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict | None = None, every_n_layers: int = 1, offload: bool = False
@@ -344,6 +494,82 @@ def with_first_rows(old: Tensor, new: Tensor) -> nn.Parameter:
     return nn.Parameter(new, old.requires_grad)
 
 
+def _tensor(model: nn.Module, path: str) -> Tensor | None:
+    """The parameter at one of our paths, None where the model has none."""
+    *owners, leaf = path.split(".")
+    module: nn.Module | None = model
+    for name in owners:
+        module = None if module is None else module._modules.get(name)
+    return None if module is None else module._parameters.get(leaf)
+
+
+@cache
+def _inputs(kind: type[PretrainedModel]) -> frozenset[str] | None:
+    """The names of what a class's `forward` takes; None where it takes any."""
+    parameters = inspect.signature(kind.forward).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def _constructor_options(kind: type[PretrainedModel]) -> list[str]:
+    """What a class's constructor takes besides the configuration."""
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[2:]
+    return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+
+
+# What programs pass to `from_pretrained` that changes nothing here -> the values for which that is so; None for any.
+_NEEDLESS: dict[str, tuple[Any, ...] | None] = {
+    "low_cpu_mem_usage": None,
+    "weights_only": None,
+    "from_tf": (False,),
+    "from_flax": (False,),
+    "quantization_config": (None,),
+    "use_kernels": (False,),
+    "tp_plan": (None,),
+    "max_memory": None,
+    "offload_folder": None,
+    "offload_state_dict": None,
+    "_fast_init": None,
+    "_from_auto": None,
+    "_commit_hash": None,
+    "adapter_kwargs": (None,),
+    "key_mapping": (None,),
+}
+_NEEDLESS_WHEN_SAVING = {"token", "save_peft_format", "save_original_format"}
+
+
+def _without_needless(options: dict[str, Any]) -> dict[str, Any]:
+    for name, values in _NEEDLESS.items():
+        if name in options and values is not None and options[name] not in values:
+            raise ValueError(f"{name}={options[name]!r} is not done here; leave it out.")
+    return {name: value for name, value in options.items() if name not in _NEEDLESS}
+
+
+class _Loading(threading.local):
+    def __init__(self) -> None:
+        self.is_on = False
+
+
+_loading = _Loading()
+_STARTED = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.modules.conv._ConvNd)
+
+
+def _unfilled(kind: type[M], config: Config, arguments: tuple, options: dict[str, Any]) -> M:
+    """A model whose tensors a checkpoint is to fill, none of them initialised.
+
+    A class of this package is built on the meta device, which costs nothing; one of the user's own may set tensors to
+    what no checkpoint holds, and is built as it is.
+    """
+    outer, _loading.is_on = _loading.is_on, True
+    try:
+        is_ours = kind.__module__.partition(".")[0] == "minitrans"
+        with torch.device("meta" if is_ours else "cpu"):
+            return kind(config, *arguments, **options)
+    finally:
+        _loading.is_on = outer
+
+
 def _config(
     kind: type[Config], repository: hub.Repository, config: Config | None, overrides: dict[str, Any]
 ) -> Config:
@@ -382,15 +608,18 @@ def _allocate(model: nn.Module, place: torch.device, dtype: torch.dtype) -> None
 def _device(place: Any) -> torch.device:
     if isinstance(place, dict) and set(place) == {""}:
         place = place[""]
-    if place is None:
-        return torch.get_default_device()
     if place == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=torch.device(place)).device
+        if place is not None:
+            return torch.empty(0, device=torch.device(place)).device
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f'device is {place!r}; it must be one that torch has here ("cpu"): {reason}') from None
+    place = torch.get_default_device()
+    if place.type == "meta":
+        raise ValueError("Loading within torch.device('meta') would read no weights; load outside, or name a device=.")
+    return place
 
 
 def _loading_dtype(

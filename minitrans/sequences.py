@@ -6,6 +6,9 @@ layer but attention needs to know; padding costs nothing, and a sequence gives t
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -26,13 +29,37 @@ def exported() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
+class _Layout(threading.local):
+    def __init__(self) -> None:
+        self.is_grid = False
+
+
+_layout = _Layout()
+
+
+@contextmanager
+def grid_layout() -> Iterator[None]:
+    """Within the block of this thread, modules see batches (B, N, ...) with their padding, as hooks expect them."""
+    outer, _layout.is_grid = _layout.is_grid, True
+    try:
+        yield
+    finally:
+        _layout.is_grid = outer
+
+
+def wants_grid() -> bool:
+    """Whether a batch is to stay a grid (B, N, ...) now."""
+    return _layout.is_grid and not traced()
+
+
 @dataclass(frozen=True)
 class Sequences:
     """Where each of B sequences lies in the packed rows, and where each row lay in the batch.
 
     `starts` and `lengths` are (B,) int32 on the rows' device, `longest` bounds the lengths, and `spans` holds the same
     as Python numbers where the host knows them. `cells` (T,) int64 is each row's place in the flattened (B·N) grid,
-    None where every cell holds a row.
+    None where every cell holds a row. In a grid, where "rows" are (B, N, ...) themselves, `mask` (B, N) says which
+    cells are real, and `visible` (B or 1, 1 or H, 1 or N, N) which cells each one attends to.
     """
 
     shape: tuple[int, int]
@@ -41,6 +68,26 @@ class Sequences:
     longest: int
     spans: tuple[tuple[int, int], ...] | None
     cells: Tensor | None
+    mask: Tensor | None = None
+    visible: Tensor | None = None
+
+    @classmethod
+    def grid(cls, mask: Tensor, visible: Tensor | None = None) -> Sequences:
+        """A batch that stays (B, N, ...), with its padding; `mask` (B, N) bool on the rows' device."""
+        (batch, length), device = mask.shape, mask.device
+        starts = torch.arange(batch, device=device) * length + mask.int().argmax(1)
+        lengths = mask.sum(1, dtype=torch.int32)
+        visible = mask[:, None, None] if visible is None else visible
+        return cls((batch, length), starts.int(), lengths, length, None, None, mask, visible)
+
+    def as_grid(self) -> Sequences:
+        """The grid of sequences that stand at the start of their cells."""
+        return Sequences.grid(torch.arange(self.shape[1], device=self.starts.device) < self.lengths[:, None])
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether "rows" are (B, N, ...)."""
+        return self.mask is not None
 
     @classmethod
     def full(cls, batch: int, length: int, device: torch.device) -> Sequences:
@@ -123,32 +170,48 @@ class Sequences:
 
     def pack(self, grid: Tensor) -> Tensor:
         """(B, N, ...) -> the rows (T, ...)."""
+        if self.is_grid:
+            return grid
         flat = grid.reshape(-1, *grid.shape[2:])
         return flat if self.cells is None else flat.index_select(0, self.cells)
 
     def unpack(self, rows: Tensor) -> Tensor:
         """Rows (T, ...) -> (B, N, ...), zeros where there was padding."""
         rows = self.blank(rows)
+        if self.is_grid:
+            return rows
         if self.cells is None:
             return rows.reshape(*self.shape, *rows.shape[1:])
         grid = rows.new_zeros(self.shape[0] * self.shape[1], *rows.shape[1:])
         return grid.index_copy(0, self.cells, rows).reshape(*self.shape, *rows.shape[1:])
 
+    def convert(self, rows: Tensor, other: Sequences) -> Tensor:
+        """Rows of these sequences as those of `other`, another layout of the same batch."""
+        return rows if other is self else other.pack(self.unpack(rows))
+
     def real(self) -> Tensor | None:
-        """Which rows (T,) hold a token; None where all do, as everywhere but in the padded layout."""
-        if self.spans is not None:
-            return None
+        """Which rows (T,), or cells (B, N) of a grid, hold a token; None where all do, as packed rows."""
+        if self.spans is not None or self.mask is not None:
+            return self.mask
         length = self.shape[1]
         return (torch.arange(length, device=self.starts.device) < self.lengths[:, None]).flatten()
 
     def blank(self, rows: Tensor) -> Tensor:
         """Rows with zeros in those that hold no token."""
         real = self.real()
-        return rows if real is None else torch.where(real.view(-1, *[1] * (rows.dim() - 1)), rows, 0)
+        return rows if real is None else torch.where(real.view(*real.shape, *[1] * (rows.dim() - real.dim())), rows, 0)
+
+    def flat_to_grid(self, flat: Tensor) -> Tensor:
+        """What attention has of the rows, (T, H, D) or (B·N, H, D), -> (B, N, H, D), zeros where there was padding."""
+        return self.unpack(flat.unflatten(0, self.shape) if self.is_grid else flat)
+
+    def grid_to_flat(self, grid: Tensor) -> Tensor:
+        """`flat_to_grid` the other way."""
+        return grid.flatten(0, 1) if self.is_grid else self.pack(grid)
 
     def first(self, rows: Tensor) -> Tensor:
         """The first row of each sequence, (B, ...)."""
-        return rows.index_select(0, self.starts.long())
+        return (rows.flatten(0, 1) if self.is_grid else rows).index_select(0, self.starts.long())
 
     def mean(self, rows: Tensor) -> Tensor:
         """The mean row (B, C) of each sequence of rows (T, C)."""

@@ -1,12 +1,7 @@
-"""Name tables <-> checkpoint files, and the report of what happened.
+"""Checkpoint files -> a model's tensors, and the report of what happened.
 
-A model's table maps the path of our module (or parameter) to the checkpoint's, `{}` standing for indices:
-
-    "layers.{}.attention.qkv": ("encoder.layer.{}.attention.self.query", "….key", "….value")   # stacked along dim 0
-    "layers.{}.norm": "encoder.layer.{}.output.LayerNorm"
-
-Any other fold is a dataclass with the names and methods of `Fold`. Loading walks over our parameters, so that none
-stays unfilled unseen, and reads each tensor once, straight to its place; saving runs the same table the other way.
+Loading walks over our parameters, so that none stays unfilled unseen, finds the published name of each
+(`minitrans.names`), and reads each tensor once, straight to its place.
 """
 
 from __future__ import annotations
@@ -17,15 +12,16 @@ import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from minitrans.hub import Repository
+from minitrans.names import DERIVED, Published, raw_tensors
 
 logger = logging.getLogger("minitrans")
 
@@ -41,94 +37,6 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-
-# Old spellings of tensor names, each anchored at the end of the name.
-RENAMES = (
-    (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
-    (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
-    (re.compile(r"\.weight_g$"), ".parametrizations.weight.original0"),
-    (re.compile(r"\.weight_v$"), ".parametrizations.weight.original1"),
-)
-# Buffers that old checkpoints carry and that follow from the configuration.
-DERIVED = re.compile(r"(^|\.)(embeddings\.position_ids|relative_position_index)$")
-
-
-class Fold(Protocol):
-    """How one of our tensors is made of the checkpoint's, and taken apart again."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The checkpoint's names."""
-
-    def shapes(self, ours: torch.Size) -> list[tuple[int, ...]]:
-        """The shapes that the checkpoint's tensors must have for ours to have its own."""
-
-    def fill(self, ours: Tensor, checkpoint: Checkpoint, present: Mapping[str, str]) -> None:
-        """Write into `ours` the tensors that are there: name -> the name in the file."""
-
-    def split(self, ours: Tensor) -> dict[str, Tensor]:
-        """The checkpoint's tensors: name -> tensor."""
-
-
-@dataclass(frozen=True)
-class Stacked:
-    """The checkpoint's tensors in equal parts one above the other along dimension 0; a single one as it is."""
-
-    names: tuple[str, ...]
-
-    def shapes(self, ours: torch.Size) -> list[tuple[int, ...]]:
-        """See `Fold`."""
-        if len(self.names) == 1:
-            return [tuple(ours)]
-        return [(ours[0] // len(self.names), *ours[1:])] * len(self.names)
-
-    def fill(self, ours: Tensor, checkpoint: Checkpoint, present: Mapping[str, str]) -> None:
-        """See `Fold`."""
-        for name, part in self.split(ours).items():
-            if name in present:
-                checkpoint.read_into(present[name], part)
-
-    def split(self, ours: Tensor) -> dict[str, Tensor]:
-        """See `Fold`."""
-        parts = (ours,) if len(self.names) == 1 else ours.chunk(len(self.names))
-        return dict(zip(self.names, parts, strict=True))
-
-
-@dataclass(frozen=True)
-class ChannelsLast:
-    """A convolution's weight (C_out, C_in, kernel) as (C_out, kernel, C_in): its windows are then rows to multiply."""
-
-    names: tuple[str, ...]
-
-    def shapes(self, ours: torch.Size) -> list[tuple[int, ...]]:
-        """See `Fold`."""
-        return [(ours[0], ours[2], ours[1])]
-
-    def fill(self, ours: Tensor, checkpoint: Checkpoint, present: Mapping[str, str]) -> None:
-        """See `Fold`."""
-        for name in present.values():
-            checkpoint.read_into(name, ours.transpose(1, 2))
-
-    def split(self, ours: Tensor) -> dict[str, Tensor]:
-        """See `Fold`."""
-        return {self.names[0]: ours.transpose(1, 2)}
-
-
-Table = Mapping[str, "str | tuple[str, ...] | Fold"]
-
-
-def resolve(table: Table, path: str) -> Fold:
-    """The fold for our parameter `path`, such as "layers.3.attention.qkv.weight"."""
-    indices = re.findall(r"(?<=\.)\d+(?=\.)", path)
-    pattern = re.sub(r"(?<=\.)\d+(?=\.)", "{}", path)
-    module, _, leaf = pattern.rpartition(".")
-    for key, suffix in ((pattern, ""), (module, f".{leaf}")):
-        entry = table.get(key)
-        if isinstance(entry, (str, tuple)):
-            entry = Stacked((entry,) if isinstance(entry, str) else entry)
-        if entry is not None:
-            return replace(entry, names=tuple(name.format(*indices) + suffix for name in entry.names))  # type: ignore[type-var]
-    raise KeyError(f"The name table has no row for {pattern}.")
 
 
 class Checkpoint:
@@ -229,6 +137,20 @@ class PickleCheckpoint(Checkpoint):
         destination.copy_(self._tensors[name])
 
 
+class StateDict(Checkpoint):
+    """Tensors in memory."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__([Path("state_dict")])
+        self._tensors = dict(tensors)
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+
+    def read_into(self, name: str, destination: Tensor) -> None:
+        """See `Checkpoint`."""
+        destination.copy_(self._tensors[name])
+
+
 def open_checkpoint(repository: Repository, variant: str | None = None) -> Checkpoint:
     """The weights of a repository: safetensors, whole or in shards, else `pytorch_model.bin`.
 
@@ -257,9 +179,20 @@ def _shards(repository: Repository, index: str) -> list[Path]:
     return [repository.file(name) for name in sorted(set(files))]
 
 
+_LOADING_INFO = {
+    "missing_keys": "missing",
+    "unexpected_keys": "unexpected",
+    "mismatched_keys": "mismatched",
+    "error_msgs": "errors",
+}
+
+
 @dataclass
 class LoadReport:
-    """What loading did, by the checkpoint's tensor names; `sources` are those read, by the tables' names."""
+    """What loading did, by published names; `sources` are the names in the file that were read, by our paths.
+
+    It answers to transformers' keys as well: `report["missing_keys"]`.
+    """
 
     files: list[Path] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
@@ -268,13 +201,27 @@ class LoadReport:
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     untied: list[str] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
-    folded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cast: dict[str, tuple[torch.dtype, torch.dtype]] = field(default_factory=dict)
 
     @property
     def needs_attention(self) -> bool:
         """Whether some of the model's numbers, or the checkpoint's, were not used as they stand."""
         return bool(self.missing or self.unexpected or self.mismatched or self.untied)
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return getattr(self, _LOADING_INFO[key])
+        except KeyError:
+            raise KeyError(f"A load report has no {key!r}; it has {', '.join(_LOADING_INFO)}.") from None
+
+    def keys(self) -> list[str]:
+        """transformers' names of what it says."""
+        return [*_LOADING_INFO]
+
+    @property
+    def errors(self) -> list[str]:
+        """Nothing: what cannot be loaded raises."""
+        return []
 
     def __str__(self) -> str:
         lines = [f"Loaded {', '.join(map(str, self.files))}:"]
@@ -288,7 +235,7 @@ class LoadReport:
             lines.append(
                 f"  differs from the embeddings that it should be tied to, kept apart: {', '.join(self.untied)}"
             )
-        for title, table in (("renamed", self.renamed), ("folded", self.folded), ("cast", self.cast)):
+        for title, table in (("renamed", self.renamed), ("cast", self.cast)):
             if table:
                 lines.append(f"  {title}: {len(table)}")
         return "\n".join(lines)
@@ -305,86 +252,43 @@ def _grouped(names: list[str]) -> Iterator[str]:
         yield f"{stem}.{ends}" if stem else ends
 
 
-@dataclass
-class Naming:
-    """Which of a model's tensors has which name in a checkpoint.
-
-    `backbone` and `head` are tables; `prefix` is the backbone's attribute in a model with a head and the first part
-    of its names in such a model's checkpoint; `ties` maps a parameter of ours to the one that it shares.
-    """
-
-    backbone: Table
-    head: Table
-    prefix: str
-    has_head: bool
-    ties: dict[str, str]
-
-    def fold(self, path: str) -> Fold:
-        """The fold for one of our parameters; a backbone's names come without the prefix."""
-        dot = f"{self.prefix}."
-        if self.has_head and not path.startswith(dot):
-            return resolve(self.head, path)
-        return resolve(self.backbone, path.removeprefix(dot))
-
-    def canonical(self, name: str) -> str:
-        """A name in a file as the tables spell it."""
-        for old, new in RENAMES:
-            name = old.sub(new, name)
-        return name.removeprefix(f"{self.prefix}.")
-
-    def published(self, path: str, name: str) -> str:
-        """The name under which a tensor is saved."""
-        return f"{self.prefix}.{name}" if self.has_head and path.startswith(f"{self.prefix}.") else name
-
-
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and saved buffers by our names, each shared one once."""
-    seen: set[int] = set()
-    return {
-        name: tensor
-        for name, tensor in model.state_dict(keep_vars=True).items()
-        if not (id(tensor) in seen or seen.add(id(tensor)))  # type: ignore[func-returns-value]
-    }
+    """Parameters and saved buffers by our paths, each shared one once."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for path, tensor in raw_tensors(model):
+        found.setdefault(id(tensor), (path, tensor))
+    return dict(found.values())
 
 
-def compare(
-    model: nn.Module, checkpoint: Checkpoint, naming: Naming, ignore_mismatched_sizes: bool = False
-) -> LoadReport:
+def compare(model: Published, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = False) -> LoadReport:
     """Which of the checkpoint's tensors become the model's; nothing is read, and the model may be on the meta device.
 
-    Raises ValueError where no tensor fits, or where a shape differs, unless `ignore_mismatched_sizes`.
+    Raises ValueError where none is the backbone's, or where a shape differs, unless `ignore_mismatched_sizes`.
     """
     report = LoadReport(files=checkpoint.files)
     names = [name for name in checkpoint.shapes if not DERIVED.search(name)]
-    found = {naming.canonical(name): name for name in names}
-    report.renamed = {name: key for key, name in found.items() if not name.endswith(key)}
-
-    def take(key: str, ours: tuple[int, ...]) -> None:
-        theirs = checkpoint.shapes[found[key]]
+    tensors, outside = tensors_of(model), model.outside
+    tied = {path: source for path, source in model.tied().items() if path not in tensors}
+    found = model.match([*tensors, *tied], names)
+    for path in filter(found.__contains__, [*tensors, *tied]):
+        name = found[path]
+        theirs, ours = checkpoint.shapes[name], tuple(tensors[tied.get(path, path)].shape)
         if theirs == ours:
-            report.sources[key] = found[key]
+            report.sources[path] = name
         else:
-            report.mismatched.append((key, theirs, ours))
-
-    for path, tensor in tensors_of(model).items():
-        fold = naming.fold(path)
-        for key, shape in zip(fold.names, fold.shapes(tensor.shape), strict=True):
-            if key in found:
-                take(key, shape)
-            else:
-                report.missing.append(naming.published(path, key))
-    for path, source in naming.ties.items():
-        (key,), (source_key,) = naming.fold(path).names, naming.fold(source).names
-        if key in found:
-            take(key, tuple(model.get_parameter(source).shape))
-            if source_key not in found:
-                report.missing.remove(naming.published(source, source_key))
-    used = {*report.sources.values(), *(found[key] for key, _, _ in report.mismatched)}
-    report.unexpected = sorted(set(names) - used)
-    if not used:
+            report.mismatched.append((outside(path), theirs, ours))
+        if not outside(path).endswith(name) and not name.endswith(outside(path)):
+            report.renamed[name] = outside(path)
+    shared = {source for path, source in tied.items() if path in found}
+    report.missing = [outside(path) for path in tensors if path not in found and path not in shared]
+    report.unexpected = sorted(set(names) - set(found.values()))
+    prefix = f"{model.base_model_prefix}."
+    backbone = [path for path in tensors if path.startswith(prefix)] or [*tensors]
+    if not any(path in found or path in shared for path in backbone):
         inside = ", ".join(names[:3]) or "nothing"
         raise ValueError(
-            f"{checkpoint.files[0]} holds no tensor of a {type(model).__name__}; it begins with {inside}."
+            f"{checkpoint.files[0]} holds no tensor of a {type(model).__name__}{_named_inside(backbone, prefix)}; it "
+            f"begins with {inside}."
         )
     if report.mismatched and not ignore_mismatched_sizes:
         key, theirs, ours = report.mismatched[0]
@@ -396,51 +300,74 @@ def compare(
     return report
 
 
+def _named_inside(backbone: list[str], prefix: str) -> str:
+    return f"'s backbone ({prefix}…)" if backbone[0].startswith(prefix) else ""
+
+
 @torch.no_grad()
-def load(model: nn.Module, checkpoint: Checkpoint, naming: Naming, report: LoadReport) -> None:
+def load(model: Published, checkpoint: Checkpoint, report: LoadReport) -> None:
     """Fill the model's tensors, already on their device in their dtype, as `compare` found, and complete its report.
 
     What is missing, `model.initialise(path)` fills.
     """
     for path, tensor in tensors_of(model).items():
-        fold = naming.fold(path)
-        present = {key: report.sources[key] for key in fold.names if key in report.sources}
-        if len(present) < len(fold.names):
-            model.initialise(path)  # type: ignore[operator]
-        if len(fold.names) > 1 and present:
-            report.folded[path] = fold.names
-        stored = {key: checkpoint.dtypes[name] for key, name in present.items()}
-        report.cast.update({key: (dtype, tensor.dtype) for key, dtype in stored.items() if dtype != tensor.dtype})
-        fold.fill(tensor, checkpoint, present)
-    _load_tied(model, checkpoint, naming, report)
+        name = report.sources.get(path)
+        if name is None and not getattr(tensor, "_is_hf_initialized", False):
+            model.initialise(path)
+        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # see `PretrainedModel.post_init`
+        if name is None:
+            continue
+        if checkpoint.dtypes[name] != tensor.dtype:
+            report.cast[name] = checkpoint.dtypes[name], tensor.dtype
+        checkpoint.read_into(name, tensor)
+    _load_tied(model, checkpoint, report)
 
 
-def _load_tied(model: nn.Module, checkpoint: Checkpoint, naming: Naming, report: LoadReport) -> None:
+def _load_tied(model: Published, checkpoint: Checkpoint, report: LoadReport) -> None:
     """Read what stands in the file for tied parameters.
 
     Where it holds other numbers for one than for what it should share, none of them stays tied.
     """
-    keys = {path: naming.fold(path).names[0] for path in naming.ties if naming.fold(path).names[0] in report.sources}
-    for path, key in keys.items():
-        source = naming.ties[path]
-        shared = model.get_parameter(source)
-        if naming.fold(source).names[0] not in report.sources:
-            checkpoint.read_into(report.sources[key], shared)
-        elif not torch.equal(checkpoint.read(report.sources[key]).to(shared.device, shared.dtype), shared):
-            report.untied.append(key)
-    for path, source in naming.ties.items() if report.untied else ():
+    tied = model.tied()
+    names = {path: report.sources[path] for path in tied if path in report.sources}
+    for path, name in names.items():
+        shared = model.get_parameter(tied[path])
+        if tied[path] not in report.sources:
+            checkpoint.read_into(name, shared)
+        elif not torch.equal(checkpoint.read(name).to(shared.device, shared.dtype), shared):
+            report.untied.append(model.outside(path))
+    for path, source in tied.items() if report.untied else ():
         owner, _, leaf = path.rpartition(".")
         own = model.get_parameter(source).clone()
-        if path in keys:
-            checkpoint.read_into(report.sources[keys[path]], own)
+        if path in names:
+            checkpoint.read_into(names[path], own)
         setattr(model.get_submodule(owner), leaf, nn.Parameter(own))
 
 
 @torch.no_grad()
-def published_state(model: nn.Module, naming: Naming) -> dict[str, Tensor]:
-    """The model's tensors under the checkpoint's names: views where a name has a tensor of ours to itself."""
-    state = {}
-    for path, tensor in tensors_of(model).items():
-        for name, part in naming.fold(path).split(tensor.detach()).items():
-            state[naming.published(path, name)] = part
-    return state
+def published_state(model: Published) -> dict[str, Tensor]:
+    """The model's tensors under their published names, each once: what a checkpoint holds."""
+    outside = model.outside
+    return {outside(path): tensor.detach() for path, tensor in tensors_of(model).items()}
+
+
+def is_weights(filename: str) -> bool:
+    """Whether a file holds a checkpoint's weights, or their index, so that another save of weights replaces it."""
+    return bool(re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", filename))
+
+
+def write(state: dict[str, Tensor], folder: Path, max_shard_size: int | str, variant: str | None) -> None:
+    """Write tensors as model.safetensors, or as several such files and an index where they are too large for one."""
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save_file
+
+    dot = f".{variant}" if variant else ""
+    plan = split_torch_state_dict_into_shards(
+        state, filename_pattern=f"model{dot}{{suffix}}.safetensors", max_shard_size=max_shard_size
+    )
+    for filename, names in plan.filename_to_tensors.items():
+        save_file({name: state[name] for name in names}, folder / filename, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+        (folder / f"model.safetensors.index{dot}.json").write_text(text, encoding="utf-8")

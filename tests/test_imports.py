@@ -19,7 +19,7 @@ PACKAGE = ROOT / "minitrans"
 KERNELS = ROOT / "kernels" / "src"
 
 # A part of the package -> the parts that it may import. A folder is one part.
-LEAVES = {"sequences", "hub"}
+LEAVES = {"sequences", "hub", "names"}
 BELOW_MODELS = {"ops", "config", "weights", "outputs", "layers", "pretrained", "heads", *LEAVES}
 ALLOWED: dict[str, set[str]] = {
     "sequences": set(),
@@ -27,12 +27,14 @@ ALLOWED: dict[str, set[str]] = {
     "ops": {"plain", "sequences", "kernels"},
     "hub": set(),
     "config": {"hub"},
-    "weights": {"hub"},
+    "names": set(),
+    "weights": {"hub", "names"},
     "outputs": {"sequences"},
-    "layers": {"ops", "config", "outputs", "sequences"},
-    "audio_layers": {"ops", "layers", "sequences"},
+    "layers": {"ops", "config", "names", "outputs", "sequences"},
+    "audio_layers": {"ops", "layers", "names", "sequences"},
+    "adapters": {"weights", "hub"},
     "frozen": {"ops", "layers", "sequences"},
-    "pretrained": {"ops", "weights", "config", "hub", "frozen"},
+    "pretrained": {"ops", "layers", "weights", "config", "names", "hub", "sequences", "frozen", "adapters"},
     "heads": BELOW_MODELS - {"heads"},
     "audio_heads": {*BELOW_MODELS, "audio_layers"},
     "models": {*BELOW_MODELS, "audio_layers", "audio_heads"},

@@ -149,11 +149,7 @@ def test_a_masked_first_column():
 
 def _copy_weights(theirs: Any, ours: Any) -> None:
     """Fill our model through a file, without the loader's configuration."""
-    state = theirs.state_dict()
-    with torch.no_grad():
-        for path, tensor in ours.named_parameters():
-            fold = ours.naming.fold(path)
-            tensor.copy_(torch.cat([state[name] for name in fold.names]))
+    ours.load_state_dict(theirs.state_dict())
 
 
 def test_question_answering_scores_padding_lowest(tmp_path):
@@ -239,12 +235,20 @@ def test_left_padding_and_holes_are_the_same_tokens_at_other_positions(name, tmp
         assert (together[row, mask[row] == 0] == 0).all()
 
 
-def test_padding_is_neither_read_nor_computed(tmp_path):
-    """Absurd ids and vectors under the mask change nothing, and the layers see the real tokens only."""
+@pytest.mark.parametrize("hooked", [False, True])
+def test_padding_is_neither_read_nor_computed(hooked, tmp_path, monkeypatch):
+    """Absurd ids and vectors under the mask change nothing; the layers see real tokens only, but for a hook's sake."""
     _, ours = pair("BertModel", tmp_path)
     given = batch(ours)
     seen = []
-    ours.layers[0].register_forward_hook(lambda module, inputs, output: seen.append(output.shape[0]))
+    forward = type(ours.layers[0]).forward
+    monkeypatch.setattr(
+        type(ours.layers[0]),
+        "forward",
+        lambda self, rows, *rest: seen.append(rows.shape) or forward(self, rows, *rest),
+    )
+    if hooked:
+        ours.layers[0].register_forward_hook(lambda module, inputs, output: None)
     clean = ours(**given.inputs).last_hidden_state
     dirty = given.inputs["input_ids"].masked_fill(given.mask == 0, -12345)
     assert torch.equal(ours(**{**given.inputs, "input_ids": dirty}).last_hidden_state, clean)
@@ -254,7 +258,7 @@ def test_padding_is_neither_read_nor_computed(tmp_path):
         for fill in (0.0, float("nan"))
     ]
     assert torch.equal(hidden[0].last_hidden_state, hidden[1].last_hidden_state)
-    assert set(seen) == {int(given.mask.sum())}
+    assert set(seen) == {(*given.shape, 32) if hooked else (int(given.mask.sum()), 32)}
 
 
 # Losses and gradients
@@ -532,8 +536,24 @@ def test_resizing_to_a_multiple(name, count, tmp_path):
         if name == "BertForMaskedLM":
             assert model.get_output_embeddings().weight is table.weight
             assert model(torch.tensor([[1, 2]])).logits.shape[-1] == table.num_embeddings
-    with pytest.raises(ValueError, match="mean_resizing=True"):
-        model.resize_token_embeddings(count, mean_resizing=True)
+
+
+@pytest.mark.parametrize("name", ["BertModel", "BertForMaskedLM", "DistilBertForMaskedLM"])
+def test_new_rows_are_drawn_around_the_mean_as_in_transformers(name, tmp_path):
+    """By default; both the tied table and the scores' biases."""
+    tables, biases = [], []
+    for model in pair(name, tmp_path):
+        old = model.get_input_embeddings().weight.detach().clone()
+        table = model.resize_token_embeddings(4000).weight.detach()
+        assert torch.equal(table[:97], old)
+        tables.append(table[97:])
+        if name.endswith("LM"):
+            biases.append(model.get_output_embeddings().bias.detach())
+    assert (tables[0].mean(0) - tables[1].mean(0)).abs().max() < 1e-5
+    covariances = [(table - table.mean(0)).T @ (table - table.mean(0)) / len(table) for table in tables]
+    assert relative(*covariances) < 0.3 or max(float(c.abs().max()) for c in covariances) < 1e-9
+    for theirs, ours in [biases] if biases else []:
+        assert relative(ours, theirs) < 1e-6
 
 
 def test_resizing_keeps_frozen_tables_frozen_and_refuses_none(tmp_path):

@@ -555,7 +555,7 @@ def test_a_model_without_a_mask_token_takes_no_mask(tmp_path):
     with pytest.raises(ValueError, match="use_mask_token=True"):
         ours(images(ours), torch.zeros(2, 144))
     _, classifier = pair("SwinForImageClassification", tmp_path)
-    with pytest.raises(ValueError, match="use_mask_token=True"):
+    with pytest.raises(TypeError, match="no input 'bool_masked_pos'"):
         classifier(images(ours), bool_masked_pos=torch.zeros(2, 144))
 
 
@@ -648,7 +648,8 @@ def test_window_attention_is_its_definition(height, width, window, shift):
         assert a is b is None or relative(torch.zeros_like(b) if a is None else a, b) <= 1e-11
     zeros = ops.window_attention(qkv, table, window, shift, None)
     assert relative(zeros, brute_force(qkv, table, window, shift, padding.detach() * 0)) <= 1e-12
-    weights = ops.window_attention_probabilities(*given)
+    mixed, weights = ops.window_attention_with_weights(*given)
+    assert relative(mixed, expected) <= 1e-12
     windows = -(-height // window) * -(-width // window)
     assert weights.shape == (2 * windows, 2, window**2, window**2)
     assert relative(weights.sum(-1), torch.ones_like(weights[..., 0])) <= 1e-12
@@ -668,7 +669,7 @@ def test_window_attention_is_its_definition(height, width, window, shift):
 )
 def test_window_attention_refuses_shapes_that_do_not_fit(change, words):
     given = {"qkv": torch.zeros(1, 4, 4, 3, 2, 3), "bias_table": torch.zeros(9, 2), "window": 2, "shift": 1}
-    for operation in (ops.window_attention, ops.window_attention_probabilities):
+    for operation in (ops.window_attention, ops.window_attention_with_weights):
         with pytest.raises(ValueError, match=re.escape(words)):
             operation(**{**given, "padding": None, **change})
 

@@ -7,26 +7,30 @@ packed rows (T, C) at the door (`minitrans.layers.pack_text`), and leaves as (B,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from minitrans import heads, ops
 from minitrans.config import Config, Count, Positive, Rate, Size
-from minitrans.heads import Row
 from minitrans.layers import (
-    AddLayerNorm,
     Embedding,
     FeedForward,
+    LayerNorm,
     Linear,
     SelfAttention,
     Trace,
+    add_norm,
+    check_undecoded,
+    embed,
+    encoded_text,
     lookup,
     pack_indices,
     pack_text,
     run_layers,
 )
+from minitrans.names import Module
 from minitrans.outputs import BaseModelOutputWithPooling, Encoded
 from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
@@ -65,7 +69,7 @@ class BertConfig(Config):
     add_cross_attention: bool = False
 
 
-class BertEmbeddings(nn.Module):
+class BertEmbeddings(Module):
     """Word, token-type and position vectors, summed and normalised."""
 
     def __init__(self, config: BertConfig) -> None:
@@ -73,7 +77,7 @@ class BertEmbeddings(nn.Module):
         self.word: nn.Embedding = Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.position = Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type = Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, words: Tensor, table: Tensor | None, positions: Tensor, types: Tensor) -> Tensor:
@@ -81,62 +85,70 @@ class BertEmbeddings(nn.Module):
         word, words, padding = lookup(self.word, words) if table is None else (table, words, None)
         position, positions, _ = lookup(self.position, positions)
         token_type, types, _ = lookup(self.token_type, types)
-        norm = self.norm
-        rows = ops.embedding_layer_norm(
-            words, positions, types, word, position, token_type, norm.weight, norm.bias, norm.eps, padding
-        )
+        rows = embed(self.norm, words, positions, types, word, position, token_type, padding)
         return self.dropout(rows)
 
 
-class BertLayer(nn.Module):
+class BertLayer(Module):
     """Self-attention, then a feed-forward block, each added to its input and normalised after."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         size, eps = config.hidden_size, config.layer_norm_eps
         self.attention = SelfAttention(size, config.num_attention_heads, config.attention_probs_dropout_prob)
-        self.attention_norm = AddLayerNorm(size, eps=eps)
+        self.attention.norm = LayerNorm(size, eps=eps)  # a part of it in published models
         self.feed_forward = FeedForward(size, config.intermediate_size, config.hidden_act)
-        self.norm = AddLayerNorm(size, eps=eps)
+        self.norm = LayerNorm(size, eps=eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = self.attention_norm(self.dropout(self.attention(rows, sequences, trace)), rows)
-        return self.norm(self.dropout(self.feed_forward(rows)), rows)
+        rows = add_norm(self.attention.norm, self.dropout(self.attention(rows, sequences, trace)), rows)
+        return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
-class BertModel(PretrainedModel):
-    """The encoder and, unless `add_pooling_layer=False`, the pooler: tanh of a linear map of the first token."""
+class BertPooler(Module):
+    """tanh of a linear map of the first token."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, first: Tensor) -> Tensor:
+        """(B, C) -> (B, C)."""
+        return torch.tanh(self.dense(first))
+
+
+class BertPreTrainedModel(PretrainedModel):
+    """What every BERT model is, and what an own head on BERT starts from."""
 
     config: BertConfig
     config_class = BertConfig
     base_model_prefix = "bert"
-    weights: ClassVar[dict[str, str | tuple[str, ...]]] = {
+
+
+class BertModel(BertPreTrainedModel):
+    """The encoder and, unless `add_pooling_layer=False`, the pooler: tanh of a linear map of the first token."""
+
+    weights: ClassVar[dict[str, str]] = {
         "embeddings.word": "embeddings.word_embeddings",
         "embeddings.position": "embeddings.position_embeddings",
         "embeddings.token_type": "embeddings.token_type_embeddings",
         "embeddings.norm": "embeddings.LayerNorm",
-        "layers.{}.attention.qkv": (
-            "encoder.layer.{}.attention.self.query",
-            "encoder.layer.{}.attention.self.key",
-            "encoder.layer.{}.attention.self.value",
-        ),
+        "layers.{}.attention.qkv.query": "encoder.layer.{}.attention.self.query",
+        "layers.{}.attention.qkv.key": "encoder.layer.{}.attention.self.key",
+        "layers.{}.attention.qkv.value": "encoder.layer.{}.attention.self.value",
         "layers.{}.attention.out": "encoder.layer.{}.attention.output.dense",
-        "layers.{}.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+        "layers.{}.attention.norm": "encoder.layer.{}.attention.output.LayerNorm",
         "layers.{}.feed_forward.up": "encoder.layer.{}.intermediate.dense",
         "layers.{}.feed_forward.down": "encoder.layer.{}.output.dense",
         "layers.{}.norm": "encoder.layer.{}.output.LayerNorm",
-        "pooler": "pooler.dense",
     }
     head_weights: ClassVar[dict[str, str]] = {
         "predictions.dense": "cls.predictions.transform.dense",
         "predictions.norm": "cls.predictions.transform.LayerNorm",
         "predictions.decoder": "cls.predictions.decoder",
-        "predictions.bias": "cls.predictions.bias",
         "seq_relationship": "cls.seq_relationship",
-        "classifier": "classifier",
-        "qa_outputs": "qa_outputs",
     }
     ties: ClassVar[dict[str, str]] = {
         "predictions.decoder.weight": "bert.embeddings.word.weight",
@@ -147,8 +159,10 @@ class BertModel(PretrainedModel):
         super().__init__(config)
         self.embeddings = BertEmbeddings(config)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
-        self.pooler = Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        self.pooler = BertPooler(config) if add_pooling_layer else None
         self.post_init()
+
+    encoded = staticmethod(encoded_text)
 
     def encode(
         self,
@@ -173,8 +187,9 @@ class BertModel(PretrainedModel):
         trace = Trace(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions, types)
         rows = run_layers(self.layers, rows, sequences, trace, self.gradient_checkpointing and self.training)
-        pooled = None if self.pooler is None else torch.tanh(self.pooler(sequences.first(rows)))
-        return Encoded(rows, sequences, pooled, trace.hidden_states, trace.attentions)
+        rows, grid = trace.leave(rows, sequences)
+        pooled = None if self.pooler is None else self.pooler(sequences.first(rows))
+        return Encoded(rows, sequences, pooled, trace.hidden_states, trace.attentions, grid)
 
     def forward(
         self,
@@ -183,17 +198,23 @@ class BertModel(PretrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: None = None,
+        encoder_attention_mask: None = None,
+        past_key_values: None = None,
+        use_cache: bool | None = None,
         *,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> BaseModelOutputWithPooling:
         """Token indices (B, N) -> hidden states (B, N, C) and the pooled first token (B, C).
 
-        `attention_mask` (B, N) is 1 for tokens and 0 for padding, wherever it stands; `token_type_ids` and
-        `position_ids` (B, N) default to 0 and to the column; `inputs_embeds` (B, N, C) replaces the word vectors.
-        Raises ValueError for shapes, indices and lengths that the model cannot take.
+        `attention_mask` (B, N) is 1 for tokens and 0 for padding, wherever it stands; (B, N, N) says it for each
+        token. `token_type_ids` and `position_ids` (B, N) default to 0 and to the column; `inputs_embeds` (B, N, C)
+        replaces the word vectors. What a decoder takes must be None, and `use_cache` has no effect. Raises ValueError
+        for shapes, indices and lengths that the model cannot take.
         """
+        check_undecoded(self, encoder_hidden_states, encoder_attention_mask, past_key_values)
         encoded = self.encode(
             input_ids,
             attention_mask,
@@ -204,21 +225,53 @@ class BertModel(PretrainedModel):
             output_hidden_states=output_hidden_states,
         )
         output = BaseModelOutputWithPooling(
-            encoded.sequences.unpack(encoded.rows), encoded.pooled, encoded.hidden_states, encoded.attentions
+            encoded.last_hidden_state, encoded.pooled, encoded.hidden_states, encoded.attentions
         )
         return self.returned(output, return_dict)
 
 
 NO_POOLER = {"add_pooling_layer": False}
 DROPOUT = ("classifier_dropout", "hidden_dropout_prob")
-HEADS = {
-    "PreTraining": Row(heads.PreTraining),
-    "MaskedLM": Row(heads.MaskedLM, backbone=NO_POOLER),
-    "NextSentencePrediction": Row(heads.NextSentencePrediction),
-    "SequenceClassification": Row(heads.SequenceClassification, DROPOUT),
-    "MultipleChoice": Row(heads.MultipleChoice, DROPOUT),
-    "TokenClassification": Row(heads.TokenClassification, DROPOUT, NO_POOLER),
-    "QuestionAnswering": Row(heads.QuestionAnswering, backbone=NO_POOLER),
-}
-# BertForPreTraining, BertForMaskedLM, ...
-globals().update(heads.published(BertModel, HEADS))
+
+
+class BertForPreTraining(heads.PreTraining, BertPreTrainedModel):
+    """BERT with both heads that it was pre-trained with: masked words and next sentence."""
+
+    backbone_class = BertModel
+
+
+class BertForMaskedLM(heads.MaskedLM, BertPreTrainedModel):
+    """BERT with scores of every word of the vocabulary for each token."""
+
+    backbone_class, backbone_options = BertModel, NO_POOLER
+    labels_after = "encoder_attention_mask"
+
+
+class BertForNextSentencePrediction(heads.NextSentencePrediction, BertPreTrainedModel):
+    """BERT that says whether one segment follows the other."""
+
+    backbone_class = BertModel
+
+
+class BertForSequenceClassification(heads.SequenceClassification, BertPreTrainedModel):
+    """BERT that classifies whole texts."""
+
+    backbone_class, dropout_fields = BertModel, DROPOUT
+
+
+class BertForMultipleChoice(heads.MultipleChoice, BertPreTrainedModel):
+    """BERT that chooses among texts."""
+
+    backbone_class, dropout_fields = BertModel, DROPOUT
+
+
+class BertForTokenClassification(heads.TokenClassification, BertPreTrainedModel):
+    """BERT that classifies tokens."""
+
+    backbone_class, dropout_fields, backbone_options = BertModel, DROPOUT, NO_POOLER
+
+
+class BertForQuestionAnswering(heads.QuestionAnswering, BertPreTrainedModel):
+    """BERT that finds the answer to a question in a text."""
+
+    backbone_class, backbone_options = BertModel, NO_POOLER

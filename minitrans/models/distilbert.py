@@ -6,7 +6,7 @@ BERT with half the layers, without token types and pooler, and with names of its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,20 +14,23 @@ from torch import Tensor, nn
 
 from minitrans import heads, ops
 from minitrans.config import Config, Count, Positive, Rate, Size
-from minitrans.heads import Row
 from minitrans.layers import (
-    AddLayerNorm,
     Embedding,
     FeedForward,
+    LayerNorm,
     Linear,
     SelfAttention,
     Trace,
+    add_norm,
+    embed,
+    encoded_text,
     lookup,
     pack_text,
     run_layers,
 )
+from minitrans.names import Module
 from minitrans.outputs import BaseModelOutput, Encoded
-from minitrans.pretrained import PretrainedModel
+from minitrans.pretrained import PretrainedModel, with_first_rows
 from minitrans.sequences import Sequences
 
 
@@ -62,59 +65,74 @@ class DistilBertConfig(Config):
     pad_token_id: int | None = 0
 
 
-class DistilBertEmbeddings(nn.Module):
+class DistilBertEmbeddings(Module):
     """Word and position vectors, summed and normalised."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
         self.word: nn.Embedding = Embedding(config.vocab_size, config.dim, padding_idx=config.pad_token_id)
         self.position = Embedding(config.max_position_embeddings, config.dim)
-        self.norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, words: Tensor, table: Tensor | None, positions: Tensor) -> Tensor:
         """Indices (T,) -> rows (T, C); words are looked up in `table` where it is given."""
         word, words, padding = lookup(self.word, words) if table is None else (table, words, None)
         position, positions, _ = lookup(self.position, positions)
-        norm = self.norm
-        rows = ops.embedding_layer_norm(
-            words, positions, None, word, position, None, norm.weight, norm.bias, norm.eps, padding
-        )
-        return self.dropout(rows)
+        return self.dropout(embed(self.norm, words, positions, None, word, position, None, padding))
 
 
-class DistilBertLayer(nn.Module):
+class DistilBertLayer(Module):
     """Self-attention, then a feed-forward block, each added to its input and normalised after."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
         self.attention = SelfAttention(config.dim, config.n_heads, config.attention_dropout)
-        self.attention_norm = AddLayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.attention_norm = LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config.dim, config.hidden_dim, config.activation)
-        self.norm = AddLayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = self.attention_norm(self.attention(rows, sequences, trace), rows)
-        return self.norm(self.dropout(self.feed_forward(rows)), rows)
+        rows = add_norm(self.attention_norm, self.attention(rows, sequences, trace), rows)
+        return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
-class DistilBertModel(PretrainedModel):
-    """The encoder."""
+class DistilBertPreTrainedModel(PretrainedModel):
+    """What every DistilBERT model is, and what an own head on DistilBERT starts from."""
 
     config: DistilBertConfig
     config_class = DistilBertConfig
     base_model_prefix = "distilbert"
-    weights: ClassVar[dict[str, str | tuple[str, ...]]] = {
+
+    def get_position_embeddings(self) -> nn.Module:
+        """The table of position vectors."""
+        return self.base_model.embeddings.position  # type: ignore[union-attr, return-value]
+
+    @torch.no_grad()
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Make room for texts of another length; the first positions stay, new ones start as in a new model."""
+        backbone: DistilBertModel = self.base_model  # type: ignore[assignment]
+        old = backbone.embeddings.position.weight
+        self.config.update({"max_position_embeddings": new_num_position_embeddings})
+        new = Embedding(new_num_position_embeddings, self.config.dim).to(old.device, old.dtype)
+        backbone.embeddings.position = new
+        backbone.initialise("embeddings.position.weight")
+        if not self.config.sinusoidal_pos_embds:
+            new.weight = with_first_rows(old, new.weight.detach())
+
+
+class DistilBertModel(DistilBertPreTrainedModel):
+    """The encoder."""
+
+    weights: ClassVar[dict[str, str]] = {
         "embeddings.word": "embeddings.word_embeddings",
         "embeddings.position": "embeddings.position_embeddings",
         "embeddings.norm": "embeddings.LayerNorm",
-        "layers.{}.attention.qkv": (
-            "transformer.layer.{}.attention.q_lin",
-            "transformer.layer.{}.attention.k_lin",
-            "transformer.layer.{}.attention.v_lin",
-        ),
+        "layers.{}.attention.qkv.query": "transformer.layer.{}.attention.q_lin",
+        "layers.{}.attention.qkv.key": "transformer.layer.{}.attention.k_lin",
+        "layers.{}.attention.qkv.value": "transformer.layer.{}.attention.v_lin",
         "layers.{}.attention.out": "transformer.layer.{}.attention.out_lin",
         "layers.{}.attention_norm": "transformer.layer.{}.sa_layer_norm",
         "layers.{}.feed_forward.up": "transformer.layer.{}.ffn.lin1",
@@ -125,9 +143,6 @@ class DistilBertModel(PretrainedModel):
         "predictions.dense": "vocab_transform",
         "predictions.norm": "vocab_layer_norm",
         "predictions.decoder": "vocab_projector",
-        "pre_classifier": "pre_classifier",
-        "classifier": "classifier",
-        "qa_outputs": "qa_outputs",
     }
     ties: ClassVar[dict[str, str]] = {"predictions.decoder.weight": "distilbert.embeddings.word.weight"}
 
@@ -148,6 +163,8 @@ class DistilBertModel(PretrainedModel):
             with torch.no_grad():
                 table[:, 0::2], table[:, 1::2] = angle.sin(), angle.cos()[:, : self.config.dim // 2]
 
+    encoded = staticmethod(encoded_text)
+
     def encode(
         self,
         input_ids: Tensor | None = None,
@@ -163,7 +180,8 @@ class DistilBertModel(PretrainedModel):
         trace = Trace(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions)
         rows = run_layers(self.layers, rows, text.sequences, trace, self.gradient_checkpointing and self.training)
-        return Encoded(rows, text.sequences, None, trace.hidden_states, trace.attentions)
+        rows, grid = trace.leave(rows, text.sequences)
+        return Encoded(rows, text.sequences, None, trace.hidden_states, trace.attentions, grid)
 
     def forward(
         self,
@@ -172,38 +190,61 @@ class DistilBertModel(PretrainedModel):
         inputs_embeds: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **states: bool | None,
-    ) -> Any:
+    ) -> BaseModelOutput:
         """Token indices (B, N) -> hidden states (B, N, C); the inputs are those of `BertModel`, without types."""
-        encoded = self.encode(input_ids, attention_mask, inputs_embeds, position_ids, **states)
-        output = BaseModelOutput(encoded.sequences.unpack(encoded.rows), encoded.hidden_states, encoded.attentions)
+        encoded = self.encode(
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            position_ids,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        output = BaseModelOutput(encoded.last_hidden_state, encoded.hidden_states, encoded.attentions)
         return self.returned(output, return_dict)
 
 
 class FirstToken(heads.SequenceClassification):
-    """one score per class for the whole sequence (B, K), from the first token through a linear map and ReLU."""
+    """One score per class for the whole sequence (B, K), from the first token through a linear map and ReLU."""
 
     def build(self, config: Config) -> None:
         """See `Head`."""
-        super().build(config)
         self.pre_classifier = Linear(config.dim, config.dim)
+        super().build(config)
 
     def summary(self, encoded: Encoded) -> Tensor:
         """One vector (B, C) per sequence."""
         return F.relu(self.pre_classifier(encoded.sequences.first(encoded.rows)))
 
 
-class FirstTokenChoice(heads.MultipleChoice, FirstToken):
-    """one score per choice (B, choices); inputs have the shape (B, choices, N)."""
+class DistilBertForMaskedLM(heads.MaskedLM, DistilBertPreTrainedModel):
+    """DistilBERT with scores of every word of the vocabulary for each token."""
+
+    backbone_class = DistilBertModel
 
 
-HEADS = {
-    "MaskedLM": Row(heads.MaskedLM),
-    "SequenceClassification": Row(FirstToken, ("seq_classif_dropout",)),
-    "MultipleChoice": Row(FirstTokenChoice, ("seq_classif_dropout",)),
-    "TokenClassification": Row(heads.TokenClassification, ("dropout",)),
-    "QuestionAnswering": Row(heads.QuestionAnswering, ("qa_dropout",)),
-}
-# DistilBertForMaskedLM, DistilBertForSequenceClassification, ...
-globals().update(heads.published(DistilBertModel, HEADS))
+class DistilBertForSequenceClassification(FirstToken, DistilBertPreTrainedModel):
+    """DistilBERT that classifies whole texts."""
+
+    backbone_class, dropout_fields = DistilBertModel, ("seq_classif_dropout",)
+
+
+class DistilBertForMultipleChoice(heads.MultipleChoice, FirstToken, DistilBertPreTrainedModel):
+    """DistilBERT that chooses among texts."""
+
+    backbone_class, dropout_fields = DistilBertModel, ("seq_classif_dropout",)
+
+
+class DistilBertForTokenClassification(heads.TokenClassification, DistilBertPreTrainedModel):
+    """DistilBERT that classifies tokens."""
+
+    backbone_class, dropout_fields = DistilBertModel, ("dropout",)
+
+
+class DistilBertForQuestionAnswering(heads.QuestionAnswering, DistilBertPreTrainedModel):
+    """DistilBERT that finds the answer to a question in a text."""
+
+    backbone_class, dropout_fields = DistilBertModel, ("qa_dropout",)

@@ -8,7 +8,7 @@ but the first starts by halving H and W and doubling C.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from minitrans import heads, layers, ops
 from minitrans.config import BackboneConfig, Positive, Rate, Size, pair
-from minitrans.heads import Row
-from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, ResidualLayerNorm, channels_first
+from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, QueryKeyValue, channels_first, is_plain
+from minitrans.names import Module
 from minitrans.outputs import BackboneOutput, EncodedImages, Feature, ImageModelOutput
 from minitrans.pretrained import PretrainedModel
-from minitrans.weights import Naming
 
 
 @dataclass(init=False)
@@ -63,23 +62,23 @@ class SwinConfig(BackboneConfig):
                 raise ValueError(f"num_heads is {self.num_heads}; {count} does not divide a stage's {size} channels.")
 
 
-class SwinEmbeddings(nn.Module):
+class SwinEmbeddings(Module):
     """Each patch as a vector, normalised; the mask token where masked; positions added where the model has any."""
 
     def __init__(self, config: SwinConfig, use_mask_token: bool) -> None:
         super().__init__()
         size, self.patch, self.channels = config.embed_dim, pair(config.patch_size), config.num_channels
         self.grid = tuple(side // patch for side, patch in zip(pair(config.image_size), self.patch, strict=True))
-        self.projection = nn.Conv2d(self.channels, size, self.patch, self.patch)
-        self.norm = LayerNorm(size)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size)) if use_mask_token else None
         positions = torch.zeros(1, self.grid[0] * self.grid[1], size)
-        self.positions = nn.Parameter(positions) if config.use_absolute_embeddings else None
+        self.position_embeddings = nn.Parameter(positions) if config.use_absolute_embeddings else None
+        self.projection = nn.Conv2d(self.channels, size, self.patch, self.patch)
+        self.norm = LayerNorm(size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, pixels: Tensor, masked: Tensor | None, interpolate: bool) -> Tensor:
         """Images (B, channels, height, width) and which patches are masked (B, H·W) -> (B, H, W, C)."""
-        pixels = layers.check_images(pixels, self.channels, self.patch, self.norm.weight)
+        pixels = layers.check_images(pixels, self.channels, self.patch, next(self.parameters()))
         x = layers.by_images(self, self.project, pixels, pixels[0].numel())
         if masked is not None:
             if self.mask_token is None:
@@ -87,21 +86,21 @@ class SwinEmbeddings(nn.Module):
             if masked.shape != (shape := x.flatten(1, 2).shape[:2]):
                 raise ValueError(f"bool_masked_pos is {tuple(masked.shape)}; these patches are {tuple(shape)}.")
             x = torch.where(masked.to(x.device, torch.bool).view(*x.shape[:3], 1), self.mask_token, x)
-        return self.dropout(x if self.positions is None else x + self.position_map(x.shape[1:3], interpolate))
+        return self.dropout(x if self.position_embeddings is None else x + self.positions(x.shape[1:3], interpolate))
 
     def project(self, pixels: Tensor) -> Tensor:
         """Images, filled with zeros to whole patches, -> (B, H, W, C): the convolution as one matrix product."""
         down, across = self.patch
         if pixels.shape[2] % down or pixels.shape[3] % across:
             pixels = F.pad(pixels, (0, -pixels.shape[3] % across, 0, -pixels.shape[2] % down))
-        if not layers.only_weights(self.projection, nn.Conv2d):
+        if not is_plain(self.projection, nn.Conv2d):
             return self.norm(self.projection(pixels).permute(0, 2, 3, 1))
         patches = pixels.unflatten(3, (-1, across)).unflatten(2, (-1, down)).permute(0, 2, 4, 1, 3, 5).flatten(3)
         return self.norm(ops.linear(patches, self.projection.weight.flatten(1), self.projection.bias))
 
-    def position_map(self, grid: torch.Size, interpolate: bool) -> Tensor:
+    def positions(self, grid: torch.Size, interpolate: bool) -> Tensor:
         """Absolute positions (1, H, W, C) for a grid of patches, bicubically interpolated where asked for."""
-        table = self.positions.unflatten(1, self.grid)  # type: ignore[union-attr]
+        table = self.position_embeddings.unflatten(1, self.grid)  # type: ignore[union-attr]
         if grid == self.grid:
             return table
         if not interpolate:
@@ -112,55 +111,83 @@ class SwinEmbeddings(nn.Module):
         return F.interpolate(table.permute(0, 3, 1, 2), grid, mode="bicubic").permute(0, 2, 3, 1)
 
 
-class SwinLayer(nn.Module):
+class WindowProjections(QueryKeyValue):
+    """Queries, keys and values of a map, and the bias of the attention by the relative position in a window."""
+
+    def __init__(self, size: int, bias: bool, window: int, num_heads: int) -> None:
+        super().__init__(size, bias)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
+
+    def of_zeros(self, like: Tensor) -> Tensor:
+        """What the projections make of zeros, (3C,): their biases, and more where a layer is more than its weights."""
+        return self(like.new_zeros(like.shape[-1]))
+
+
+class WindowAttention(Module):
+    """Multi-head self-attention within the windows of a map."""
+
+    def __init__(self, config: SwinConfig, stage: int) -> None:
+        super().__init__()
+        size, self.window, self.num_heads = config.stage_sizes[stage], config.window_size, config.num_heads[stage]
+        self.dropout = config.attention_probs_dropout_prob
+        self.qkv = WindowProjections(size, config.qkv_bias, self.window, self.num_heads)
+        self.out = Linear(size, size)
+
+    def forward(self, x: Tensor, shift: int, trace: MapTrace | None) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; a `trace` may keep the attention weights.
+
+        The map is filled up to whole windows after its norm, so that the padding is what is projected from zeros.
+        """
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        whole = not (x.shape[1] % self.window or x.shape[2] % self.window)
+        padding = None if whole else self.qkv.of_zeros(x).view_as(qkv[0, 0, 0])
+        arguments = qkv, self.qkv.relative_position_bias_table, self.window, shift, padding
+        dropout = self.dropout if self.training else 0.0
+        if trace is None or trace.attentions is None:
+            return self.out(ops.window_attention(*arguments, dropout=dropout))
+        mixed, weights = ops.window_attention_with_weights(*arguments, dropout=dropout)
+        trace.attentions.append(weights)
+        return self.out(mixed)
+
+
+class SwinLayer(Module):
     """Window attention, then a feed-forward block, each of the normalised map and added to it."""
 
     def __init__(self, config: SwinConfig, stage: int, drop_path_rate: float) -> None:
         super().__init__()
         size, eps = config.stage_sizes[stage], config.layer_norm_eps
-        self.window, self.num_heads = config.window_size, config.num_heads[stage]
-        self.attention_dropout, self.drop_path_rate = config.attention_probs_dropout_prob, drop_path_rate
+        self.drop_path_rate = drop_path_rate
         self.attention_norm = LayerNorm(size, eps=eps)
-        self.qkv = Linear(size, 3 * size, bias=config.qkv_bias)
-        self.bias_table = nn.Parameter(torch.zeros((2 * self.window - 1) ** 2, self.num_heads))
-        self.out = Linear(size, size)
-        self.norm = ResidualLayerNorm(size, eps=eps)
+        self.attention = WindowAttention(config, stage)
+        self.norm = LayerNorm(size, eps=eps)
         self.feed_forward = FeedForward(size, int(config.mlp_ratio * size), config.hidden_act)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, shift: int, trace: MapTrace | None) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; a `trace` may keep the attention weights."""
-        if trace is not None and trace.attentions is not None:
-            trace.attentions.append(ops.window_attention_probabilities(*self.windows(shift, x)))
-        x, normed = self.norm(x, self.attend(shift, x))
+        mixed = self.dropout(self.attention(self.attention_norm(x), shift, trace))
+        mixed = layers.drop_path(mixed, self.drop_path_rate if self.training else 0.0)
+        x, normed = layers.residual_norm(self.norm, x, mixed)
         return x + self.dropout(self.feed_forward(normed.flatten(0, 2))).view_as(x)
 
-    def attend(self, shift: int, x: Tensor) -> Tensor:
-        """What the map's windows attend to."""
-        mixed = ops.window_attention(*self.windows(shift, x), dropout=self.attention_dropout if self.training else 0.0)
-        return layers.drop_path(self.dropout(self.out(mixed)), self.drop_path_rate if self.training else 0.0)
 
-    def windows(self, shift: int, x: Tensor) -> tuple[Tensor, Tensor, int, int, Tensor | None]:
-        """The arguments of `ops.window_attention`. Padding comes after the norm, so it has the projection's bias."""
-        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        padding = None if self.qkv.bias is None else self.qkv.bias.view_as(qkv[0, 0, 0])
-        return qkv, self.bias_table, self.window, shift, padding
-
-
-class PatchMerging(nn.Module):
+class PatchMerging(Module):
     """2 × 2 positions as one of twice the channels."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * size)
         self.reduction = Linear(4 * size, 2 * size, bias=False)
+        self.norm = LayerNorm(4 * size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 2C)."""
-        return self.reduction(ops.merge_layer_norm(x, self.norm.weight, self.norm.bias, self.norm.eps))
+        norm = self.norm
+        if not is_plain(norm, LayerNorm):
+            return self.reduction(norm(ops.merge_patches(x)))
+        return self.reduction(ops.merge_layer_norm(x, norm.weight, norm.bias, norm.eps))
 
 
-class SwinStage(nn.Module):
+class SwinStage(Module):
     """Layers on one map, every other one with shifted windows."""
 
     def __init__(self, config: SwinConfig, index: int) -> None:
@@ -178,34 +205,44 @@ class SwinStage(nn.Module):
         return x
 
 
-class SwinEncoder(PretrainedModel):
-    """Embeddings, stages and the mergings between them: what the model and the backbone share."""
+class SwinPreTrainedModel(PretrainedModel):
+    """What every Swin model is, and what an own head on Swin starts from."""
 
     config: SwinConfig
     config_class = SwinConfig
     base_model_prefix = "swin"
     main_input_name = "pixel_values"
-    weights: ClassVar[dict[str, str | tuple[str, ...]]] = {
+
+
+class SwinEncoder(SwinPreTrainedModel):
+    """Embeddings, stages and the mergings between them: what the model and the backbone share."""
+
+    weights: ClassVar[dict[str, str]] = {
+        "embeddings": "embeddings",
         "embeddings.projection": "embeddings.patch_embeddings.projection",
-        "embeddings.norm": "embeddings.norm",
-        "embeddings.mask_token": "embeddings.mask_token",
-        "embeddings.positions": "embeddings.position_embeddings",
         "stages.{}.layers.{}.attention_norm": "encoder.layers.{}.blocks.{}.layernorm_before",
-        "stages.{}.layers.{}.qkv": (
-            "encoder.layers.{}.blocks.{}.attention.self.query",
-            "encoder.layers.{}.blocks.{}.attention.self.key",
-            "encoder.layers.{}.blocks.{}.attention.self.value",
-        ),
-        "stages.{}.layers.{}.bias_table": "encoder.layers.{}.blocks.{}.attention.self.relative_position_bias_table",
-        "stages.{}.layers.{}.out": "encoder.layers.{}.blocks.{}.attention.output.dense",
+        "stages.{}.layers.{}.attention.qkv.query": "encoder.layers.{}.blocks.{}.attention.self.query",
+        "stages.{}.layers.{}.attention.qkv.key": "encoder.layers.{}.blocks.{}.attention.self.key",
+        "stages.{}.layers.{}.attention.qkv.value": "encoder.layers.{}.blocks.{}.attention.self.value",
+        "stages.{}.layers.{}.attention.out": "encoder.layers.{}.blocks.{}.attention.output.dense",
         "stages.{}.layers.{}.norm": "encoder.layers.{}.blocks.{}.layernorm_after",
         "stages.{}.layers.{}.feed_forward.up": "encoder.layers.{}.blocks.{}.intermediate.dense",
         "stages.{}.layers.{}.feed_forward.down": "encoder.layers.{}.blocks.{}.output.dense",
         "mergings.{}.norm": "encoder.layers.{}.downsample.norm",
         "mergings.{}.reduction": "encoder.layers.{}.downsample.reduction",
         "norm": "layernorm",
+        "norms": "hidden_states_norms",
     }
-    head_weights: ClassVar[dict[str, str]] = {"classifier": "classifier", "decoder": "decoder.0"}
+    # As transformers 5 calls them in memory; its files have the names above.
+    spellings: ClassVar[dict[str, str]] = {
+        "stages.{}.layers.{}.attention.qkv": "encoder.layers.{}.blocks.{}.attention.relative_position_bias",
+        "stages.{}.layers.{}.attention.qkv.query": "encoder.layers.{}.blocks.{}.attention.q_proj",
+        "stages.{}.layers.{}.attention.qkv.key": "encoder.layers.{}.blocks.{}.attention.k_proj",
+        "stages.{}.layers.{}.attention.qkv.value": "encoder.layers.{}.blocks.{}.attention.v_proj",
+        "stages.{}.layers.{}.attention.out": "encoder.layers.{}.blocks.{}.attention.o_proj",
+        "stages.{}.layers.{}.feed_forward.up": "encoder.layers.{}.blocks.{}.mlp.fc1",
+        "stages.{}.layers.{}.feed_forward.down": "encoder.layers.{}.blocks.{}.mlp.fc2",
+    }
 
     def __init__(self, config: SwinConfig, use_mask_token: bool = False) -> None:
         super().__init__(config)
@@ -218,10 +255,14 @@ class SwinEncoder(PretrainedModel):
         whole = trace.attentions is not None
         return then(first(x)) if whole else layers.by_images(self, lambda x: then(first(x)), x, 4 * x[0].numel())
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The projection of the patches."""
+        return self.embeddings.projection
+
     def initialise(self, path: str) -> None:
         """As every model's, but mask token and positions start at zero."""
         super().initialise(path)
-        if path.endswith(("mask_token", "positions", "bias_table")):
+        if path.endswith(("mask_token", "position_embeddings", "bias_table")):
             nn.init.zeros_(self.get_parameter(path))
 
 
@@ -237,25 +278,39 @@ class SwinModel(SwinEncoder):
         self.add_pooling_layer = add_pooling_layer
         self.post_init()
 
+    @staticmethod
+    def encoded(
+        config: SwinConfig, output: Any, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, **_: Any
+    ) -> EncodedImages:
+        """What a model that was called as a module hands to a head."""
+        sides = zip(pixel_values.shape[2:], pair(config.patch_size), strict=True)
+        height, width = (-(-side // (patch << len(config.depths) - 1)) for side, patch in sides)
+        names = ("hidden_states", "attentions", "reshaped_hidden_states")
+        kept = {name: getattr(output, name, None) for name in names}
+        grid = output[0].unflatten(1, (height, width))
+        return EncodedImages(grid, getattr(output, "pooler_output", None), kept, pixel_values, bool_masked_pos)
+
     def encode(
         self,
         pixel_values: Tensor,
         bool_masked_pos: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **states: bool | None,
+        *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> EncodedImages:
         """What `forward` computes, as a map: the heads' input."""
-        trace, window = MapTrace(self.config, **states), self.config.window_size
+        trace, window = MapTrace(self.config, output_attentions, output_hidden_states), self.config.window_size
         checkpointing = self.gradient_checkpointing and self.training
-        x = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
-        trace.keep(x)
+        x = trace.keep(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding))
         for stage, merge in zip(self.stages, [*self.mergings, nn.Identity()], strict=True):
             shift = 0 if min(x.shape[1:3]) <= window else window // 2  # a map no larger than a window stays
             x = self.by_images(x, trace, partial(stage, shift=shift, trace=trace, checkpointing=checkpointing), merge)
-            trace.keep(x)
-        x = self.norm(x)
+            x = trace.keep(x)
+        rows = self.norm(x).flatten(1, 2)
+        x = rows.view_as(x)
         pooled = x.mean((1, 2)) if self.add_pooling_layer else None
-        return EncodedImages(x, pooled, trace.kept, pixel_values, bool_masked_pos)
+        return EncodedImages(x, pooled, trace.kept, pixel_values, bool_masked_pos, rows)
 
     def forward(
         self,
@@ -263,27 +318,38 @@ class SwinModel(SwinEncoder):
         bool_masked_pos: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **states: bool | None,
-    ) -> Any:
+    ) -> ImageModelOutput:
         """Images (B, channels, height, width) of one patch or more -> the last map (B, H·W, C) and its mean (B, C).
 
         `bool_masked_pos` (B, patches) says which patches are masked; `interpolate_pos_encoding` fits absolute
-        positions to another size than the configuration's; `states` are `output_hidden_states` and
-        `output_attentions`. Raises ValueError for images and masks that the model cannot take.
+        positions to another size than the configuration's. Raises ValueError for images and masks that the model
+        cannot take.
         """
-        encoded = self.encode(pixel_values, bool_masked_pos, interpolate_pos_encoding, **states)
-        output = ImageModelOutput(encoded.grid.flatten(1, 2), encoded.pooled, **encoded.kept)
+        encoded = self.encode(
+            pixel_values,
+            bool_masked_pos,
+            interpolate_pos_encoding,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        output = ImageModelOutput(encoded.rows, encoded.pooled, **encoded.kept)
         return self.returned(output, return_dict)
 
 
-MASKED = {"add_pooling_layer": False, "use_mask_token": True}
-HEADS = {
-    "ImageClassification": Row(heads.ImageClassification),
-    "MaskedImageModeling": Row(heads.MaskedImageModeling, backbone=MASKED),
-}
-# SwinForImageClassification, SwinForMaskedImageModeling
-globals().update(heads.published(SwinModel, HEADS))
+class SwinForImageClassification(heads.ImageClassification, SwinPreTrainedModel):
+    """Swin that classifies images."""
+
+    backbone_class = SwinModel
+
+
+class SwinForMaskedImageModeling(heads.MaskedImageModeling, SwinPreTrainedModel):
+    """Swin that restores masked patches."""
+
+    backbone_class = SwinModel
+    backbone_options: ClassVar[dict[str, bool]] = {"add_pooling_layer": False, "use_mask_token": True}
 
 
 class SwinBackbone(SwinEncoder):
@@ -314,36 +380,32 @@ class SwinBackbone(SwinEncoder):
         """The channels of each map."""
         return [feature.channels for feature in self.feature_info]
 
-    @property
-    def naming(self) -> Naming:
-        """The name table, and a row for each map's norm."""
-        norms = {f"norms.{name}": f"hidden_states_norms.{name}" for name in self.norms}
-        return replace(super().naming, backbone={**self.weights, **norms})
-
     def forward(
         self,
         pixel_values: Tensor,
         interpolate_pos_encoding: bool = False,
         *,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **states: bool | None,
-    ) -> Any:
+    ) -> BackboneOutput:
         """Images (B, channels, height, width) -> a map (B, C, H, W) of each stage, normalised over its channels.
 
         Hidden states, as maps without the norm, and attentions are those of all stages. Otherwise as `SwinModel`.
         """
-        trace, names = MapTrace(self.config, **states), self.config.stage_names
+        trace, names = MapTrace(self.config, output_attentions, output_hidden_states), self.config.stage_names
         shift, checkpointing = self.config.window_size // 2, self.gradient_checkpointing and self.training
-        whole = trace.maps is not None or trace.attentions is not None
+        whole = trace.rows is not None or trace.attentions is not None
         last = len(self.stages) if whole else names.index(list(self.norms)[-1])
-        x = self.embeddings(pixel_values, None, interpolate_pos_encoding)
+        x = trace.keep(self.embeddings(pixel_values, None, interpolate_pos_encoding))
         maps = [x]
         for stage, merge in zip(self.stages[:last], [nn.Identity(), *self.mergings], strict=False):
             x = self.by_images(x, trace, merge, partial(stage, shift=shift, trace=trace, checkpointing=checkpointing))
+            x = trace.keep(x)
             maps.append(x)
         output = BackboneOutput(
             tuple(channels_first(norm(maps[names.index(name)])) for name, norm in self.norms.items()),
-            None if trace.maps is None else tuple(map(channels_first, maps)),
+            trace.maps,
             trace.kept["attentions"],
         )
         return self.returned(output, return_dict)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitrans import audio_heads, heads, ops
+from minitrans import audio_heads, ops
 from minitrans.audio_layers import (
     Convolution,
     Downsampling,
@@ -24,25 +25,26 @@ from minitrans.audio_layers import (
     PositionalConvolution,
     check_samples,
     clips_of,
+    downsampled,
+    frames_of,
     span_mask,
 )
 from minitrans.config import Config, Count, Positive, Rate, Size
-from minitrans.heads import Row
 from minitrans.layers import (
-    AddLayerNorm,
     FeedForward,
     LayerNorm,
     Linear,
-    ResidualLayerNorm,
     SelfAttention,
     Trace,
+    add_norm,
     recompute,
+    residual_norm,
     run_layers,
 )
+from minitrans.names import Module
 from minitrans.outputs import AudioModelOutput, EncodedAudio
 from minitrans.pretrained import PretrainedModel
-from minitrans.sequences import Sequences, traced
-from minitrans.weights import ChannelsLast, Table
+from minitrans.sequences import Sequences, traced, wants_grid
 
 
 @dataclass(init=False)
@@ -146,21 +148,20 @@ class DroppedFeedForward(FeedForward):
         return self.down(F.dropout(ops.ACTIVATIONS[self.activation](self.up(rows)), self.rate))
 
 
-class EncoderLayer(nn.Module):
+class EncoderLayer(Module):
     """Self-attention, then a feed-forward block, each added to its input and normalised after.
 
     In training a layer may be left out (layer drop, Fan et al. 2019).
     """
 
-    norms: tuple[type[nn.LayerNorm], type[nn.LayerNorm]] = (AddLayerNorm, AddLayerNorm)
-
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
         size, eps = config.hidden_size, config.layer_norm_eps
-        self.attention = SelfAttention(size, config.num_attention_heads, config.attention_dropout)
-        self.attention_norm = self.norms[0](size, eps=eps)
+        order = ("key", "value", "query")
+        self.attention = SelfAttention(size, config.num_attention_heads, config.attention_dropout, order)
+        self.attention_norm = LayerNorm(size, eps=eps)
         self.feed_forward = DroppedFeedForward(config)
-        self.norm = self.norms[1](size, eps=eps)
+        self.norm = LayerNorm(size, eps=eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layerdrop = config.layerdrop
 
@@ -172,14 +173,12 @@ class EncoderLayer(nn.Module):
 
     def compute(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """`forward` of a layer that is not left out."""
-        rows = self.attention_norm(self.dropout(self.attention(rows, sequences, trace)), rows)
-        return self.norm(self.dropout(self.feed_forward(rows)), rows)
+        rows = add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, trace)), rows)
+        return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
 class StableEncoderLayer(EncoderLayer):
     """As `EncoderLayer`, but normalised before each part; last comes the adapter of a language, where there is one."""
-
-    norms = (LayerNorm, ResidualLayerNorm)
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
@@ -189,7 +188,7 @@ class StableEncoderLayer(EncoderLayer):
     def compute(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """See `EncoderLayer`."""
         mixed = self.attention(self.attention_norm(rows), sequences, trace)
-        rows, normed = self.norm(rows, self.dropout(mixed))
+        rows, normed = residual_norm(self.norm, rows, self.dropout(mixed))
         rows = rows + self.dropout(self.feed_forward(normed))
         return rows if self.adapter is None else rows + self.adapter(rows)
 
@@ -206,30 +205,47 @@ class AttentionAdapter(FeedForward):
         return super().forward(self.norm(rows))
 
 
-class Wav2Vec2Model(PretrainedModel):
-    """Convolutions that make frames of samples, and a transformer encoder over the frames."""
+class Wav2Vec2PreTrainedModel(PretrainedModel):
+    """What every wav2vec 2.0 model is, and what an own head on it starts from."""
 
     config: Wav2Vec2Config
     config_class = Wav2Vec2Config
     base_model_prefix = "wav2vec2"
     main_input_name = "input_values"
-    weights: ClassVar[Table] = {
-        "features.layers.{}.weight": ChannelsLast(("feature_extractor.conv_layers.{}.conv.weight",)),
-        "features.layers.{}.bias": "feature_extractor.conv_layers.{}.conv.bias",
+
+    def _get_feat_extract_output_lengths(self, input_lengths: Any, add_adapter: bool | None = None) -> Any:
+        """How many frames so many samples, a number or a tensor of them, become; published programs ask for it."""
+        config = self.config
+        frames = frames_of(input_lengths, config.conv_kernel, config.conv_stride)
+        for _ in range(
+            config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0
+        ):
+            frames = downsampled(frames, config.adapter_kernel_size, config.adapter_stride)
+        return frames
+
+    def _get_feature_vector_attention_mask(
+        self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
+    ) -> Tensor:
+        """Which of so many frames (B, N) are of the samples that a mask (B, n) keeps, as bool."""
+        counts = self._get_feat_extract_output_lengths(attention_mask.sum(1), add_adapter)
+        return torch.arange(feature_vector_length, device=attention_mask.device) < counts[:, None]
+
+
+class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
+    """Convolutions that make frames of samples, and a transformer encoder over the frames."""
+
+    weights: ClassVar[dict[str, str]] = {
+        "features.layers.{}.conv": "feature_extractor.conv_layers.{}.conv",
         "features.layers.{}.norm": "feature_extractor.conv_layers.{}.layer_norm",
         "projection_norm": "feature_projection.layer_norm",
         "projection": "feature_projection.projection",
-        "masked_spec_embed": "masked_spec_embed",
+        "positions": "encoder.pos_conv_embed.conv",
         # A weight norm stays in its two parts, which are what training changes.
-        "positions.direction": "encoder.pos_conv_embed.conv.parametrizations.weight.original1",
-        "positions.magnitude": "encoder.pos_conv_embed.conv.parametrizations.weight.original0",
-        "positions.bias": "encoder.pos_conv_embed.conv.bias",
+        "positions.weight": "encoder.pos_conv_embed.conv.parametrizations.weight",
         "norm": "encoder.layer_norm",
-        "layers.{}.attention.qkv": (
-            "encoder.layers.{}.attention.q_proj",
-            "encoder.layers.{}.attention.k_proj",
-            "encoder.layers.{}.attention.v_proj",
-        ),
+        "layers.{}.attention.qkv.query": "encoder.layers.{}.attention.q_proj",
+        "layers.{}.attention.qkv.key": "encoder.layers.{}.attention.k_proj",
+        "layers.{}.attention.qkv.value": "encoder.layers.{}.attention.v_proj",
         "layers.{}.attention.out": "encoder.layers.{}.attention.out_proj",
         "layers.{}.attention_norm": "encoder.layers.{}.layer_norm",
         "layers.{}.feed_forward.up": "encoder.layers.{}.feed_forward.intermediate_dense",
@@ -238,23 +254,7 @@ class Wav2Vec2Model(PretrainedModel):
         "layers.{}.adapter.norm": "encoder.layers.{}.adapter_layer.norm",
         "layers.{}.adapter.up": "encoder.layers.{}.adapter_layer.linear_1",
         "layers.{}.adapter.down": "encoder.layers.{}.adapter_layer.linear_2",
-        "adapter.proj": "adapter.proj",
         "adapter.norm": "adapter.proj_layer_norm",
-        "adapter.layers.{}.weight": ChannelsLast(("adapter.layers.{}.conv.weight",)),
-        "adapter.layers.{}.bias": "adapter.layers.{}.conv.bias",
-    }
-    head_weights: ClassVar[Table] = {
-        "lm_head": "lm_head",
-        "layer_weights": "layer_weights",
-        "projector": "projector",
-        "classifier": "classifier",
-        "tdnn.{}": "tdnn.{}.kernel",
-        "feature_extractor": "feature_extractor",
-        "objective": "objective.weight",
-        "quantizer.weight_proj": "quantizer.weight_proj",
-        "quantizer.codevectors": "quantizer.codevectors",
-        "project_hid": "project_hid",
-        "project_q": "project_q",
     }
 
     def __init__(self, config: Wav2Vec2Config) -> None:
@@ -305,10 +305,11 @@ class Wav2Vec2Model(PretrainedModel):
                 tensor.normal_(0.0, (2 / inputs) ** 0.5)
             else:
                 tensor.uniform_(-(inputs**-0.5), inputs**-0.5)
-        elif path == "positions.direction":
-            tensor.normal_(0.0, 2 * (tensor.shape[0] * tensor.shape[2]) ** -0.5)
-        elif path == "positions.magnitude":  # the table's order has filled the direction
-            tensor.copy_(self.positions.direction.norm(dim=(0, 1), keepdim=True))
+        elif owner == "positions.weight":
+            direction, magnitude = self.positions.weight.original1, self.positions.weight.original0
+            if leaf == "original1":
+                direction.normal_(0.0, 2 * (direction.shape[0] * direction.shape[2]) ** -0.5)
+            magnitude.copy_(direction.norm(dim=(0, 1), keepdim=True))
         elif owner == "projection":
             tensor.uniform_(-(module.in_features**-0.5), module.in_features**-0.5)  # type: ignore[operator]
         elif path == "masked_spec_embed":
@@ -318,12 +319,41 @@ class Wav2Vec2Model(PretrainedModel):
         """Train everything but the convolutions that make frames of samples."""
         self.features.requires_grad_(False)
 
+    @staticmethod
+    def encoded(
+        config: Wav2Vec2Config,
+        output: Any,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
+        **_: Any,
+    ) -> EncodedAudio:
+        """What a model that was called as a module hands to a head."""
+        last, features = output[0], getattr(output, "extract_features", output[0])
+        counts = [len(clip) for clip in clips_of(input_values, attention_mask)]
+        lengths = [frames_of(count, config.conv_kernel, config.conv_stride) for count in counts]
+        frames = Sequences.from_lengths(lengths, features.shape[1], last.device)
+        for _layer in range(config.num_adapter_layers if config.add_adapter else 0):
+            lengths = [downsampled(length, config.adapter_kernel_size, config.adapter_stride) for length in lengths]
+        sequences = Sequences.from_lengths(lengths, last.shape[1], last.device)
+        masked = None if mask_time_indices is None else frames.pack(mask_time_indices).bool()
+        states = getattr(output, "hidden_states", None), getattr(output, "attentions", None)
+        return EncodedAudio(
+            sequences.pack(last),
+            sequences,
+            None,
+            *states,
+            features=frames.pack(features),
+            frames=frames,
+            masked=masked,
+        )
+
     def encode(
         self,
         input_values: Tensor,
         attention_mask: Tensor | None = None,
-        *,
         mask_time_indices: Tensor | None = None,
+        *,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> EncodedAudio:
@@ -331,24 +361,28 @@ class Wav2Vec2Model(PretrainedModel):
         trace = Trace(self.config, output_attentions, output_hidden_states)
         checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         features, frames = self.convolve(input_values, attention_mask, checkpointing)
-        features = self.projection_norm(features)
+        layout = frames.as_grid() if wants_grid() else frames
+        features, feature_grid = trace.leave(self.projection_norm(frames.convert(features, layout)), layout)
         rows = self.projection_dropout(self.projection(features))
-        rows, masked = self.augment(rows, frames, mask_time_indices)
-        rows = rows + self.positions(rows, frames)
+        rows, masked = self.augment(layout.convert(rows, frames), frames, mask_time_indices)
+        rows = frames.convert(rows, layout)
+        rows = rows + self.positions(rows, layout)
         stable = self.config.do_stable_layer_norm
         rows = self.dropout(rows if stable else self.norm(rows))
-        rows = run_layers(self.layers, rows, frames, trace, checkpointing)
+        rows = run_layers(self.layers, rows, layout, trace, checkpointing)
         rows = self.norm(rows) if stable else rows
-        sequences = frames
+        rows, features, sequences = layout.convert(rows, frames), layout.convert(features, frames), frames
         if self.adapter is not None:
             rows, sequences = self.adapter(rows, frames)
-        return EncodedAudio(rows, sequences, None, trace.hidden_states, trace.attentions, features, frames, masked)
+        rows, grid = trace.leave(rows, sequences)
+        states = trace.hidden_states, trace.attentions
+        return EncodedAudio(rows, sequences, None, *states, grid, features, frames, masked, feature_grid)
 
     def convolve(
         self, input_values: Tensor, attention_mask: Tensor | None, checkpointing: bool
     ) -> tuple[Tensor, Sequences]:
         """Samples (B, n) -> the frames that the convolutions make of them, as rows (T, C), and where they lie."""
-        check_samples(input_values, attention_mask, self.norm.weight)
+        check_samples(input_values, attention_mask, self)
         (batch, samples), width = input_values.shape, self.features.frames(input_values.shape[1])
         features: Callable[..., Tensor] = self.features.together if traced() else self.features
         compute = partial(recompute, features) if checkpointing else features
@@ -410,12 +444,12 @@ class Wav2Vec2Model(PretrainedModel):
         self,
         input_values: Tensor,
         attention_mask: Tensor | None = None,
-        *,
         mask_time_indices: Tensor | None = None,
+        *,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> Any:
+    ) -> AudioModelOutput:
         """Samples (B, n) at the checkpoint's rate -> hidden states (B, N, C), zeros beyond a clip's end.
 
         `attention_mask` (B, n) is 1 for samples and 0 for the padding after them: nothing that is computed for a clip
@@ -430,20 +464,71 @@ class Wav2Vec2Model(PretrainedModel):
             output_hidden_states=output_hidden_states,
         )
         output = AudioModelOutput(
-            encoded.sequences.unpack(encoded.rows),
-            encoded.frames.unpack(encoded.features),
+            encoded.last_hidden_state,
+            encoded.extract_features,
             encoded.hidden_states,
             encoded.attentions,
         )
         return self.returned(output, return_dict)
 
 
-HEADS = {
-    "PreTraining": Row(audio_heads.PreTraining, ("feat_quantizer_dropout",)),
-    "CTC": Row(audio_heads.CTC, ("final_dropout",)),
-    "SequenceClassification": Row(audio_heads.SequenceClassification),
-    "AudioFrameClassification": Row(audio_heads.FrameClassification),
-    "XVector": Row(audio_heads.XVector),
-}
-# Wav2Vec2ForPreTraining, Wav2Vec2ForCTC, ...
-globals().update(heads.published(Wav2Vec2Model, HEADS))
+def _compute_mask_indices(
+    shape: tuple[int, int],
+    mask_prob: float,
+    mask_length: int,
+    attention_mask: Tensor | None = None,
+    min_masks: int = 0,
+) -> np.ndarray:
+    """Which frames (B, N) pre-training masks, as bool: random spans of `mask_length` (`span_mask`)."""
+    batch, width = shape
+    if mask_length < 1 or mask_length > width:
+        raise ValueError(f"mask_length is {mask_length}; it must be from 1 to the {width} frames.")
+    lengths = [width] * batch if attention_mask is None else attention_mask.detach().sum(-1).tolist()
+    return span_mask(lengths, width, mask_prob, mask_length, min_masks).numpy()
+
+
+def _sample_negative_indices(
+    features_shape: tuple[int, int], num_negatives: int, mask_time_indices: np.ndarray | None = None
+) -> np.ndarray:
+    """For each masked frame `num_negatives` others of its clip's, (B, N, K) int32: places in the flattened frames."""
+    batch, width = features_shape
+    masked = np.ones(features_shape, dtype=bool) if mask_time_indices is None else np.asarray(mask_time_indices, bool)
+    chosen = np.zeros((batch, width, num_negatives), dtype=np.int32)
+    for clip in range(batch):
+        places = np.flatnonzero(masked[clip])
+        if len(places) > 1:
+            others = np.random.randint(0, len(places) - 1, (len(places), num_negatives))
+            others += others >= np.arange(len(places))[:, None]  # never the frame itself
+            chosen[clip, places] = places[others] + clip * width
+    return chosen
+
+
+class Wav2Vec2ForPreTraining(audio_heads.PreTraining, Wav2Vec2PreTrainedModel):
+    """wav2vec 2.0 as it was pre-trained: states and the quantised frames that they should find."""
+
+    backbone_class, dropout_fields = Wav2Vec2Model, ("feat_quantizer_dropout",)
+    labels_after = "mask_time_indices"
+
+
+class Wav2Vec2ForCTC(audio_heads.CTC, Wav2Vec2PreTrainedModel):
+    """wav2vec 2.0 that transcribes speech."""
+
+    backbone_class, dropout_fields = Wav2Vec2Model, ("final_dropout",)
+
+
+class Wav2Vec2ForSequenceClassification(audio_heads.SequenceClassification, Wav2Vec2PreTrainedModel):
+    """wav2vec 2.0 that classifies whole clips."""
+
+    backbone_class = Wav2Vec2Model
+
+
+class Wav2Vec2ForAudioFrameClassification(audio_heads.FrameClassification, Wav2Vec2PreTrainedModel):
+    """wav2vec 2.0 that classifies frames."""
+
+    backbone_class = Wav2Vec2Model
+
+
+class Wav2Vec2ForXVector(audio_heads.XVector, Wav2Vec2PreTrainedModel):
+    """wav2vec 2.0 that gives a vector for the speaker."""
+
+    backbone_class = Wav2Vec2Model

@@ -1,0 +1,375 @@
+"""Published names and ours: the one border between a model's modules and everything outside.
+
+A model's table maps the path of a module of ours to its published path, `{}` standing for indices:
+
+    "layers.{}.attention.out": "encoder.layer.{}.attention.output.dense"
+
+What lies below a module keeps its name (`weight`, `bias`, an adapter's `lora_A`); what has no row keeps its own name.
+Containers need no rows: "layers.{}.attention" is where the published paths of what it contains meet. Files,
+`state_dict`, `named_modules`, `named_parameters` and attribute paths all go through here and speak published names.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from itertools import takewhile
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+Table = Mapping[str, str]
+
+# Old spellings of tensor names, each anchored at the end of the name.
+RENAMES = (
+    (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
+    (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
+    (re.compile(r"\.weight_g$"), ".parametrizations.weight.original0"),
+    (re.compile(r"\.weight_v$"), ".parametrizations.weight.original1"),
+)
+# Buffers that old checkpoints carry and that follow from the configuration.
+DERIVED = re.compile(r"(^|\.)(embeddings\.position_ids|relative_position_index)$")
+
+
+class Names:
+    """The two spellings of paths within one kind of model; `others` are further published spellings of our paths."""
+
+    def __init__(self, table: Table, others: Table) -> None:
+        self._outside = {**_containers(table), **table}
+        inside = {published: ours for ours, published in self._outside.items()}
+        self._inside = {**{published: ours for ours, published in others.items()}, **inside}
+
+    def outside(self, path: str) -> str:
+        """The published path of one of ours, such as "layers.3.norm.weight"."""
+        return _translated(path, self._outside)
+
+    def inside(self, path: str) -> str:
+        """Our path of a published one; one that is ours already, or nobody's, stays as it is."""
+        return _translated(path, self._inside)
+
+    def exactly(self, path: str) -> str | None:
+        """Our path of the module that a published path stands for, None where it stands for none."""
+        pattern, indices = _pattern(path)
+        found = self._inside.get(pattern)
+        return None if found is None else found.format(*indices)
+
+
+@cache
+def _pattern(path: str) -> tuple[str, tuple[str, ...]]:
+    """A path with `{}` for indices, and these."""
+    parts = path.split(".")
+    return ".".join("{}" if part.isdigit() else part for part in parts), tuple(filter(str.isdigit, parts))
+
+
+def _translated(path: str, table: Table) -> str:
+    """The path with its longest beginning that has a row replaced."""
+    pattern, indices = _pattern(path)
+    head, rest = pattern, ""
+    while head:
+        if head in table:
+            return (table[head] + rest).format(*indices)
+        head, _, last = head.rpartition(".")
+        rest = f".{last}{rest}"
+    return path
+
+
+def _containers(table: Table) -> dict[str, str]:
+    """The rows of what contains others: a list, one of its items, or a group of modules.
+
+    Their published path is where those of their contents meet: of a list just before its index, of an item at its
+    index if nobody further out has that already, of a group at its end.
+    """
+    prefixes = dict.fromkeys(head for path in table for head in _heads(path))
+    found: dict[str, str] = {}
+    for prefix in sorted(prefixes, key=lambda prefix: prefix.count(".")):
+        below = [published.split(".")[:-1] for path, published in table.items() if path.startswith(f"{prefix}.")]
+        meeting = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, zip(*below, strict=False))]
+        indices = [index for index, name in enumerate(meeting) if name == "{}"]
+        depth = prefix.count("{}")
+        first, last = indices[depth - 1] + 1 if depth else 1, indices[depth] if depth < len(indices) else len(meeting)
+        if len(indices) < depth:
+            continue
+        is_list, is_item = f"{prefix}.{{}}" in prefixes or f"{prefix}.{{}}" in table, prefix.endswith("{}")
+        ends = [last] if is_list else [first, last] if is_item else [last - (depth < len(indices))]
+        for end in ends:
+            path = ".".join(meeting[:end])
+            taken = path in found.values() or path in table.values()
+            if end >= first and not taken and (is_item or not path.endswith("{}")):
+                found[prefix] = path
+                break
+    return found
+
+
+def _heads(path: str) -> Iterator[str]:
+    parts = path.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts)))
+
+
+def _nobody() -> None:
+    """The owner of a module that is part of no model."""
+
+
+class Module(nn.Module):
+    """A module that answers to the published names of its parts, besides its own names for them."""
+
+    def __getattr__(self, name: str) -> Any:
+        modules = self.__dict__["_modules"]  # first, as nearly every question is for one of them
+        if name in modules:
+            return modules[name]
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            found = None if name.startswith("_") else self._published(name)
+            if found is None:
+                raise
+            return found
+
+    def _published(self, name: str) -> nn.Module | None:
+        """The part of that published name; None where there is none."""
+        owner = self.__dict__.get("_owner", _nobody)()
+        return None if owner is None else _find(owner, self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module) and name not in self._modules and "_owner" in self.__dict__:
+            place = self._published(name)
+            if place is not None:
+                _put(self.__dict__["_owner"](), place, value)
+                return
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_owner"}
+
+
+class Group(nn.Module):
+    """Modules that stand together in the published structure and not in ours; made on demand, part of no model.
+
+    Its modules are the model's own: their parameters, hooks and replacements count. It cannot be called or hooked
+    itself, as nothing calls it.
+    """
+
+    def __init__(self, owner: nn.Module, path: str, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self._modules.update(modules)
+        self.__dict__.update(_place=(owner, path))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_place" in self.__dict__ and name in self._modules:
+            _put(self.__dict__["_place"][0], getattr(self, name), value)
+            self._modules[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def _refuse(self, *values: Any, **options: Any) -> Any:
+        owner, path = self.__dict__["_place"]
+        raise RuntimeError(
+            f"{type(owner).__name__} has no module {path!r}: it groups {', '.join(self._modules)}, which {path!r} in "
+            "a published model also calls. Call or hook one of these."
+        )
+
+    forward = register_forward_hook = register_forward_pre_hook = _refuse
+    register_full_backward_hook = register_full_backward_pre_hook = _refuse
+
+
+class Published(Module):
+    """A model that speaks the published names to everything outside, and takes both spellings from it.
+
+    A subclass says in `weights` what its own modules are called outside, and in `spellings` what else they are called;
+    a model inside it answers for itself, under the name that it has here.
+    """
+
+    base_model_prefix: ClassVar[str]
+    weights: ClassVar[Table] = {}
+    spellings: ClassVar[Table] = {}
+    names: ClassVar[Names] = Names({}, {})
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.names = Names(cls.weights, cls.spellings)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.link()
+
+    def link(self) -> None:
+        """Let the modules of this model, but not those of a model inside it, know whose they are."""
+        for _, module in _parts(self):
+            if isinstance(module, Module) and module.__dict__.get("_owner", _nobody)() is None:
+                module.__dict__["_owner"] = weakref.ref(self)
+
+    def inner_models(self) -> dict[str, Published]:
+        """The models inside this one by their paths."""
+        return {
+            f"{path}.{name}".lstrip("."): child
+            for path, module in _parts(self)
+            for name, child in module._modules.items()
+            if isinstance(child, Published)
+        }
+
+    def outside(self, path: str) -> str:
+        """The published path of one of ours, of a module or of a tensor."""
+        return self._translation("outside")(path)
+
+    def inside(self, name: str) -> str:
+        """Our path of a published one; one that is ours already, or nobody's, stays as it is."""
+        return self._translation("inside")(name)
+
+    def _translation(self, way: str) -> Callable[[str], str]:
+        inner = {f"{place}.": model._translation(way) for place, model in self.inner_models().items()}
+        own = getattr(self.names, way)
+
+        def translate(path: str) -> str:
+            for start, model in inner.items():
+                if path.startswith(start):
+                    return start + model(path[len(start) :])
+            return own(path)
+
+        return translate
+
+    def match(self, tensors: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+        """Which of published `names` each of our `tensors` (by path) has: our path -> the name.
+
+        Both spellings are taken, old ones, and those with and without the backbone's prefix; where several names stand
+        for one tensor, the one that is spelled as published wins.
+        """
+        tensors, ours, prefix = set(tensors), self._translation("inside"), self.base_model_prefix
+        found: dict[str, str] = {}
+        used: set[str] = set()
+        spelled = [(name, name) for name in names if not DERIVED.search(name)]
+        for change in (lambda name: name, canonical, lambda name: f"{prefix}.{canonical(name)}",
+                       lambda name: canonical(name).removeprefix(f"{prefix}.")):  # fmt: skip
+            for name, spelling in spelled:
+                path = ours(change(spelling))
+                if path in tensors and path not in found and name not in used:
+                    found[path] = name
+                    used.add(name)
+        return found
+
+    # What torch's modules offer, in the published names
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Every module with its published path; so `named_parameters` gives published names as well."""
+        inner, start = tuple(f"{place}." for place in self.inner_models()), len(prefix) + bool(prefix)
+        for name, module in super().named_modules(memo, prefix, remove_duplicate):
+            path = name[start:]
+            yield name if path.startswith(inner) else name[:start] + self.names.outside(path), module
+
+    def state_dict(self, *arguments: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """The tensors under their published names: what transformers' model of this class has, and opens.
+
+        They are the model's own, but for what is tied: a second name has a copy, so that any writer takes the whole.
+        """
+        state = super().state_dict(*arguments, destination=destination, prefix=prefix, keep_vars=keep_vars)
+        prefix = arguments[1] if len(arguments) > 1 else prefix
+        inner = tuple(f"{prefix}{place}." for place in self.inner_models())
+        seconds = {f"{prefix}{self.names.outside(path)}" for path in self.tied()}
+        for key in [key for key in state if key.startswith(prefix)]:
+            name = key if key.startswith(inner) else prefix + self.names.outside(key[len(prefix) :])
+            tensor = state.pop(key)
+            copied = name in seconds and not isinstance(tensor, nn.Parameter)
+            state[name] = tensor.clone() if copied else tensor
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's, for published names and ours; RuntimeError, with the published names, where `strict` fails."""
+        found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        found.missing_keys[:] = map(self._translation("outside"), found.missing_keys)
+        kinds = {"lacks": found.missing_keys, "has besides": found.unexpected_keys}
+        wrong = [f"{kind} {', '.join(keys)}" for kind, keys in kinds.items() if keys]
+        if strict and wrong:
+            raise RuntimeError(f"This state dict is not one of a {type(self).__name__}: it {'; it '.join(wrong)}.")
+        return found
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        names = [key[len(prefix) :] for key in state_dict if key.startswith(prefix)]
+        tensors = dict.fromkeys(path for path, _ in raw_tensors(self))
+        matched = self.match(tensors, names)
+        found = {f"{prefix}{path}": state_dict.pop(f"{prefix}{name}") for path, name in matched.items()}
+        for name in filter(DERIVED.search, names):
+            state_dict.pop(f"{prefix}{name}", None)
+        for path, source in self.tied().items():  # either name stands for both
+            for name, other in ((path, source), (source, path)):
+                if f"{prefix}{other}" in found:
+                    found.setdefault(f"{prefix}{name}", found[f"{prefix}{other}"])
+        state_dict.update(found)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def tied(self) -> dict[str, str]:
+        """Parameters that share another one's tensor now: path -> the other's."""
+        return {}
+
+
+def canonical(name: str) -> str:
+    """A published name as it is spelled today."""
+    for old, new in RENAMES:
+        name = old.sub(new, name)
+    return name
+
+
+def raw_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and saved buffers by our paths, each shared one under all of its paths."""
+    stack: list[tuple[str, nn.Module]] = [("", model)]
+    while stack:
+        prefix, module = stack.pop()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and name not in module._non_persistent_buffers_set:
+                yield prefix + name, tensor
+        stack.extend(
+            (f"{prefix}{name}.", child) for name, child in reversed(module._modules.items()) if child is not None
+        )
+
+
+def _parts(owner: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """A model and its modules by our paths, without what lies inside another model in it."""
+    yield path, owner
+    for name, child in owner._modules.items():
+        if child is not None and not isinstance(child, Published):
+            yield from _parts(child, f"{path}.{name}".lstrip("."))
+
+
+def _find(owner: Published, module: nn.Module, name: str) -> nn.Module | None:
+    """What stands under a published name in a module of a model: a module of its, or a group of them."""
+    ours = next((path for path, part in _parts(owner) if part is module), None)
+    if ours is None:
+        return None
+    path = f"{owner.names.outside(ours)}.{name}".lstrip(".")
+    exact = owner.names.exactly(path)
+    found = None if exact is None else _at(owner, exact.split("."))
+    return found if found is not None else _group(owner, path)
+
+
+def _at(module: nn.Module | None, path: Iterable[str]) -> nn.Module | None:
+    for name in path:
+        module = None if module is None else module._modules.get(name)
+    return module
+
+
+def _group(owner: Published, path: str) -> nn.Module | None:
+    """The modules whose published paths begin with `path`, by what follows."""
+    places: dict[str, nn.Module | None] = {}
+    for ours, module in _parts(owner):
+        outside = owner.names.outside(ours)
+        if outside.startswith(f"{path}."):
+            name, _, deeper = outside[len(path) + 1 :].partition(".")
+            if not deeper:
+                places[name] = module
+            else:
+                places.setdefault(name, None)
+    found = {name: _group(owner, f"{path}.{name}") if module is None else module for name, module in places.items()}
+    return Group(owner, path, {name: part for name, part in found.items() if part is not None}) if found else None
+
+
+def _put(owner: Published, old: nn.Module, new: Any) -> None:
+    """Put another module in the place of one of a model's."""
+    for _, module in _parts(owner):
+        for name, child in module._modules.items():
+            if child is old:
+                setattr(module, name, new)
+                return
+    raise AttributeError(
+        f"{type(owner).__name__} groups modules here that lie elsewhere in it; replace the single ones."
+    )
