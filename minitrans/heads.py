@@ -45,7 +45,8 @@ class Head(PretrainedModel):
     """A backbone and what stands on it.
 
     A subclass makes its modules in `build` and computes its output in `answer`, from packed rows. The backbone is an
-    attribute of its family's name (`model.bert`), and is called where that does more than its own `encode`. Labels of tokens that the mask leaves out are ignored.
+    attribute of its family's name (`model.bert`), and is called where that does more than its own `encode`. Labels of
+    tokens that the mask leaves out are ignored.
     """
 
     backbone_class: ClassVar[Any]
@@ -99,7 +100,7 @@ class Head(PretrainedModel):
             raise TypeError(
                 f"{type(self).__name__} was given an input twice, or more than it takes in order: {names}."
             )
-        given = {name: value for name, value in given.items() if name not in NO_EFFECT}
+        given = self.without_effect(given, given.keys() - {*NO_EFFECT})
         targets = {name: given.pop(name, None) for name in self.targets}
         if self.accepts_loss_kwargs:
             targets["num_items_in_batch"] = options.get("num_items_in_batch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
 from functools import cache
 from itertools import product
@@ -87,7 +87,7 @@ class PretrainedModel(Published):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on its engine; where a hook is to see its modules, these get the batch with its padding."""
         if self._inputs is not None and not kwargs.keys() <= self._inputs:
-            kwargs = self._without_effect(kwargs, self._inputs)
+            kwargs = self.without_effect(kwargs, self._inputs)
         if traced():  # a compiler need not follow what only saves time
             with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
                 return super().__call__(*args, **kwargs)
@@ -97,8 +97,8 @@ class PretrainedModel(Published):
             with grid_layout():
                 return super().__call__(*args, **kwargs)
 
-    def _without_effect(self, given: dict[str, Any], accepted: frozenset[str]) -> dict[str, Any]:
-        """The arguments without those that change nothing; TypeError or ValueError for any other."""
+    def without_effect(self, given: dict[str, Any], accepted: Set[str]) -> dict[str, Any]:
+        """The arguments that are accepted; any other must change nothing: TypeError or ValueError where it would."""
         for name in given.keys() - accepted:
             if name not in NO_EFFECT:
                 names = ", ".join(sorted(accepted - {*NO_EFFECT}))

@@ -89,21 +89,32 @@ class BertEmbeddings(Module):
         return self.dropout(rows)
 
 
+class BertAttention(SelfAttention):
+    """Self-attention, added to its input and normalised after."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config.hidden_size, config.num_attention_heads, config.attention_probs_dropout_prob)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.output_dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        return add_norm(self.norm, self.output_dropout(super().forward(rows, sequences, trace)), rows)
+
+
 class BertLayer(Module):
-    """Self-attention, then a feed-forward block, each added to its input and normalised after."""
+    """Attention, then a feed-forward block, added to its input and normalised after."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        size, eps = config.hidden_size, config.layer_norm_eps
-        self.attention = SelfAttention(size, config.num_attention_heads, config.attention_probs_dropout_prob)
-        self.attention.norm = LayerNorm(size, eps=eps)  # a part of it in published models
-        self.feed_forward = FeedForward(size, config.intermediate_size, config.hidden_act)
-        self.norm = LayerNorm(size, eps=eps)
+        self.attention = BertAttention(config)
+        self.feed_forward = FeedForward(config.hidden_size, config.intermediate_size, config.hidden_act)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = add_norm(self.attention.norm, self.dropout(self.attention(rows, sequences, trace)), rows)
+        rows = self.attention(rows, sequences, trace)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
