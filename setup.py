@@ -6,6 +6,7 @@ from setuptools import setup
 
 IMAGE = ["pillow>=10.1"]
 AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
+AV = ["av>=14", *AUDIO]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
 PHONEMES = ["phonemizer>=3.2"]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
@@ -22,7 +23,7 @@ TEST = [
     *TOOLS,
     *DEMO,
     *BENCH,
-    *AUDIO,
+    *AV,
     *OCR,
     *TRITON,
 ]
@@ -56,6 +57,7 @@ setup(
     extras_require={
         "image": IMAGE,
         "audio": AUDIO,
+        "av": AV,
         "ocr": OCR,
         "phonemes": PHONEMES,
         "triton": TRITON,

@@ -44,9 +44,20 @@ _NAMES = {
     ),
     "minitrans.processing.encoding": ("AddedToken", "BatchEncoding", "PreTrainedTokenizerBase"),
     "minitrans.processing.features": ("BatchFeature",),
-    "minitrans.tasks.audio": ("AudioClassifier", "Transcriber"),
-    "minitrans.tasks.image": ("FeatureMaps", "ImageClassifier"),
-    "minitrans.tasks.text": ("Embedder", "EntityRecognizer", "MaskFiller", "QuestionAnswerer", "TextClassifier"),
+    "minitrans.tasks.audio": ("AudioClassifier", "FrameClassifier", "SpeakerEncoder", "Transcriber"),
+    "minitrans.tasks.image": ("FeatureMaps", "ImageClassifier", "ImageVectors"),
+    "minitrans.tasks.pipeline": ("pipeline",),
+    "minitrans.tasks.text": (
+        "ChoiceTask",
+        "CrossEncoder",
+        "NextSentenceClassifier",
+        "Reranker",
+        "TextClassifier",
+        "TokenVectors",
+        "ZeroShotClassifier",
+    ),
+    "minitrans.tasks.tokens": ("EntityRecognizer", "MaskFiller", "QuestionAnswerer"),
+    "minitrans.tasks.vectors": ("Embedder", "SentenceTransformer"),
     "minitrans.utils": ("logging", "set_seed"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

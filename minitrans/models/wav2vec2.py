@@ -516,10 +516,16 @@ class Wav2Vec2ForCTC(audio_heads.CTC, Wav2Vec2PreTrainedModel):
     backbone_class, dropout_fields = Wav2Vec2Model, ("final_dropout",)
 
 
+class Wav2Vec2ForSpeechClassification(audio_heads.SpeechClassification, Wav2Vec2PreTrainedModel):
+    """wav2vec 2.0 that classifies whole clips, as emotion checkpoints did before transformers had a head for them."""
+
+    backbone_class = Wav2Vec2Model
+
+
 class Wav2Vec2ForSequenceClassification(audio_heads.SequenceClassification, Wav2Vec2PreTrainedModel):
     """wav2vec 2.0 that classifies whole clips."""
 
-    backbone_class = Wav2Vec2Model
+    backbone_class, older_class = Wav2Vec2Model, Wav2Vec2ForSpeechClassification
 
 
 class Wav2Vec2ForAudioFrameClassification(audio_heads.FrameClassification, Wav2Vec2PreTrainedModel):
