@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import types
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -25,7 +26,14 @@ Labels = dict | None
 MOST_LABELS = 10**6
 
 # What scripts pass beside the fields: other names of them, and a note of theirs that is kept.
-PASSED_ON = ("num_labels", "torch_dtype", "name_or_path", "_attn_implementation", "finetuning_task")
+PASSED_ON = (
+    "num_labels",
+    "torch_dtype",
+    "name_or_path",
+    "_attn_implementation",
+    "finetuning_task",
+    "trust_remote_code",
+)
 
 C = TypeVar("C", bound="Config")
 B = TypeVar("B", bound="BackboneConfig")
@@ -183,8 +191,7 @@ class Config:
                 "trust_remote_code=True: the checkpoint names code of its own (auto_map), and minitrans never runs "
                 "code from a checkpoint; leave it out to load it as the family that its model_type says."
             )
-        known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *PASSED_ON}
-        unknown = sorted(overrides.keys() - (known - {"extra", "model_type"}))
+        unknown = cls._unknown(values, overrides)
         if unknown:
             raise TypeError(f"from_pretrained has no option {unknown[0]!r}, and {cls.__name__} no such field.")
         overrides = {cls.attribute_map.get(key, key): value for key, value in overrides.items()}
@@ -199,33 +206,42 @@ class Config:
         return cls(**{**values, **overrides})
 
     @classmethod
-    def from_pretrained(cls: type[C], pretrained_model_name_or_path: str | Path, **options: Any) -> C:
-        """Read config.json of a folder or hub id.
+    def from_pretrained(
+        cls: type[C], pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> C:
+        """Read config.json of a folder or hub id, or a JSON file by its own path.
 
-        Hub options are those of `minitrans.hub.open_repository`; the rest override fields.
+        Hub options are those of `minitrans.hub.open_repository`; the rest override fields. `return_unused_kwargs=True`
+        returns the configuration and a dict of those that are none.
         """
-        repository, overrides = hub.open_with(pretrained_model_name_or_path, options)
+        return cls.read(*hub.open_with(pretrained_model_name_or_path, options, "config.json"))
+
+    @classmethod
+    def from_json_file(cls: type[C], json_file: str | os.PathLike[str]) -> C:
+        """Read a file like config.json; FileNotFoundError or ValueError with one sentence where it cannot be."""
+        if not Path(json_file).is_file():
+            raise FileNotFoundError(f"There is no file {json_file}.")
+        return cls.from_pretrained(json_file)
+
+    @classmethod
+    def read(cls: type[C], repository: hub.Repository, overrides: dict[str, Any]) -> C:
+        """Read config.json of a repository; `overrides` win. ValueError where it is of another model_type."""
         values = repository.json("config.json")
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
             raise ValueError(
                 f"{repository.name} is a {found!r} checkpoint, but {cls.__name__} reads {cls.model_type!r}."
             )
-        return cls.from_dict(values, **{"name_or_path": repository.name, **overrides})
+        split = overrides.pop("return_unused_kwargs", False)
+        unused = {name: overrides.pop(name) for name in cls._unknown(values, overrides)} if split else {}
+        config = cls.from_dict(values, **{"name_or_path": repository.name, **overrides})
+        return (config, unused) if split else config  # type: ignore[return-value]
 
     @classmethod
-    def from_json_file(cls: type[C], json_file: str | Path) -> C:
-        """Read a file like config.json; FileNotFoundError or ValueError with one sentence where it cannot be."""
-        path = Path(json_file)
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}.") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} holds a {type(values).__name__}; a configuration is an object.")
-        return cls.from_dict(values)
+    def _unknown(cls, values: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
+        """Those of `overrides` that are no field, no key of a config.json and no option."""
+        known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *PASSED_ON}
+        return sorted(overrides.keys() - (known - {"extra", "model_type"}))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and every unknown key, as they stand in config.json: lists, and the dtype as text."""
@@ -253,10 +269,38 @@ class Config:
         """Write `to_json_string` into a file."""
         Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json into `folder`; an interrupted save leaves the old file whole."""
-        with hub.atomic_folder(folder) as files:
-            (files / "config.json").write_text(self.to_json_string(use_diff=False), encoding="utf-8")
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__repr__" not in cls.__dict__:  # else `dataclass` writes one
+            cls.__repr__ = Config.__repr__  # type: ignore[method-assign]
+
+    def _write(self, folder: Path) -> None:
+        (folder / "config.json").write_text(self.to_json_string(use_diff=False), encoding="utf-8")
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **push: Any,
+    ) -> None:
+        """Write config.json into a folder; an interrupted save leaves the old file whole.
+
+        `push_to_hub=True` uploads it too, to `repo_id` (by default the folder's name), with the options of
+        `minitrans.hub.push_folder`.
+        """
+        if push and not push_to_hub:
+            raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(push))!r}.")
+        hub.save_files(save_directory, self._write)
+        if push_to_hub:
+            self.push_to_hub(repo_id or Path(save_directory).name, **push)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload config.json as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
+        return hub.push_folder(repo_id, self._write, **options)
 
 
 def _as_json(value: Any) -> Any:
@@ -287,6 +331,7 @@ class _Dtype:
 
 
 Config.dtype = _Dtype()
+PretrainedConfig = PreTrainedConfig = Config  # the published names
 
 
 def pair(size: int | list[int]) -> tuple[int, int]:

@@ -635,3 +635,6 @@ def _loading_dtype(
         )  # fmt: skip
         return torch.float32
     return dtype
+
+
+PreTrainedModel = PretrainedModel  # the published name

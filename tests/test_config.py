@@ -94,9 +94,9 @@ def test_dicts_and_files_are_the_published_ones(family, values, tmp_path):
 def test_json_files_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*gone.json"):
         minitrans.BertConfig.from_json_file(tmp_path / "gone.json")
-    for text, words in (("{", "is not JSON"), ("[1]", "holds a list")):
+    for text, words in (("{", "cannot be read as JSON"), ("[1]", "should hold a JSON object, not a list")):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(ValueError, match=f"bad.json {words}"):
+        with pytest.raises(ValueError, match=words):
             minitrans.BertConfig.from_json_file(tmp_path / "bad.json")
 
 
@@ -344,7 +344,7 @@ def test_copies():
         twin.num_labels = 7
     assert config.novelty == {"a": [1]}
     assert config.num_labels == 3
-    assert "hidden_size=768" in repr(config)
+    assert '"hidden_size": 768' in repr(config)
 
 
 def test_update():
@@ -373,3 +373,70 @@ def test_a_model_keeps_the_configuration_it_was_made_of():
     assert minitrans.BertModel(config).config is config
     with pytest.raises(TypeError, match="BertConfig"):
         minitrans.BertModel(minitrans.DistilBertConfig())
+
+
+# -- what programs ask of every configuration
+
+
+@pytest.mark.parametrize("name", ["BertConfig", "DistilBertConfig", "SwinConfig", "Wav2Vec2Config"])
+def test_files_and_texts(tmp_path, name):
+    kind, reference = getattr(minitrans, name), getattr(transformers, name)
+    config = kind(num_labels=3, novelty=[1], initializer_range=0.5)
+    config.to_json_file(tmp_path / "whole.json", use_diff=False)
+    config.to_json_file(tmp_path / "difference.json")
+    for file in ("whole.json", "difference.json"):
+        again = kind.from_json_file(tmp_path / file)
+        assert json.loads(again.to_json_string(False)) == json.loads(config.to_json_string(False))
+        assert reference.from_json_file(tmp_path / file).num_labels == 3
+    short = json.loads(config.to_json_string())
+    assert short == json.loads(json.dumps(config.to_diff_dict()))
+    assert short.items() <= json.loads(config.to_json_string(use_diff=False)).items()
+    assert "output_attentions" not in short
+    assert "num_labels" not in short
+    assert short["novelty"] == [1]
+    assert repr(config) == f"{name} {config.to_json_string()}"
+
+
+@pytest.mark.parametrize("name", ["BertConfig", "DistilBertConfig", "SwinConfig", "Wav2Vec2Config"])
+def test_what_has_no_effect_has_its_default(name):
+    config, reference = getattr(minitrans, name)(), getattr(transformers, name)()
+    for key in ("bos_token_id", "eos_token_id", "is_encoder_decoder", "chunk_size_feed_forward", "name_or_path"):
+        if hasattr(reference, key):
+            assert getattr(config, key) == getattr(reference, key), key
+    assert config.get_text_config() is config
+    config.eos_token_id = 7
+    config.name_or_path = "here"
+    assert (config.eos_token_id, config.to_dict()["eos_token_id"], config.name_or_path) == (7, 7, "here")
+    assert "name_or_path" not in config.to_dict()
+
+
+def test_names_of_where_it_comes_from(tmp_path):
+    minitrans.BertConfig().save_pretrained(tmp_path)
+    for kind in (minitrans.AutoConfig, minitrans.BertConfig):
+        config = kind.from_pretrained(tmp_path, finetuning_task="mnli", num_labels=3)
+        assert (config.name_or_path, config._name_or_path) == (str(tmp_path), str(tmp_path))
+        assert (config.finetuning_task, config.num_labels) == ("mnli", 3)
+        config, unused = kind.from_pretrained(tmp_path, num_labels=4, nonsense=1, return_unused_kwargs=True)
+        assert (config.num_labels, unused) == (4, {"nonsense": 1})
+    assert minitrans.BertConfig().name_or_path == ""
+    assert minitrans.PretrainedConfig is minitrans.PreTrainedConfig
+    assert isinstance(config, minitrans.PretrainedConfig)
+    assert issubclass(minitrans.BertModel, minitrans.PreTrainedModel)
+
+
+def test_pushing(tmp_path, monkeypatch):
+    pushed = []
+
+    def push(repo_id, write, **options):
+        write(tmp_path)
+        pushed.append((repo_id, options))
+
+    monkeypatch.setattr("minitrans.hub.push_folder", push)
+    config = minitrans.BertConfig(num_hidden_layers=1)
+    config.push_to_hub("me/it")
+    config.save_pretrained(tmp_path / "mine", push_to_hub=True, token="t")
+    assert pushed == [("me/it", {}), ("mine", {"token": "t"})]
+    assert minitrans.AutoConfig.from_pretrained(tmp_path) == config
+    with pytest.raises(TypeError, match="nonsense"):
+        config.save_pretrained(tmp_path / "not", nonsense=1)
+    assert not (tmp_path / "not").exists()

@@ -25,7 +25,7 @@ import numpy as np
 
 from minitrans import hub
 from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
-from minitrans.processing.features import BatchFeature, read_settings, warn_once
+from minitrans.processing.features import BatchFeature, Likeness, Saved, open_with, read_settings, warn_once
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -41,7 +41,7 @@ TYPE_KEYS = ("feature_extractor_type", "processor_class")
 
 
 @dataclass
-class Wav2Vec2FeatureExtractor:
+class Wav2Vec2FeatureExtractor(Likeness, Saved):
     """Raw speech to `input_values` and, where the checkpoint wants it, an `attention_mask`.
 
     Each field is a setting of preprocessor_config.json. `sampling_rate` is in Hz. `do_normalize` gives every clip zero
@@ -50,6 +50,7 @@ class Wav2Vec2FeatureExtractor:
 
     published_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2FeatureExtractor",)
     model_input_names: ClassVar[tuple[str, ...]] = ("input_values", "attention_mask")
+    shown_as = ("transformers.feature_extraction_sequence_utils", "SequenceFeatureExtractor")
 
     feature_size: int = 1
     sampling_rate: int = 16000
@@ -71,14 +72,16 @@ class Wav2Vec2FeatureExtractor:
         choose("padding_side", self.padding_side, SIDES)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Wav2Vec2FeatureExtractor:
-        """Read preprocessor_config.json, or its part of processor_config.json, of a folder or hub id.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> Wav2Vec2FeatureExtractor:
+        """Read preprocessor_config.json, or its part of processor_config.json, of a folder or hub id, or a JSON file.
 
         `options` are those of `minitrans.hub.open_repository` and settings that override the file's. Keys that this
         class does not know are kept in `extra` and saved back. Raises ValueError where the file belongs to another
         kind of extractor, TypeError for an unknown option.
         """
-        repository, overrides = hub.open_with(name_or_path, options)
+        repository, overrides = open_with(pretrained_model_name_or_path, options, "preprocessor_config.json")
         values = read_settings(repository, "feature_extractor")
         found = values.get("feature_extractor_type")
         if found is not None and found not in cls.published_names:
@@ -96,15 +99,6 @@ class Wav2Vec2FeatureExtractor:
         """Write preprocessor_config.json into an existing folder."""
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
         (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write preprocessor_config.json into `folder`, readable by transformers too."""
-        with hub.atomic_folder(folder) as files:
-            self.write_files(files)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
-        return hub.push_folder(repo_id, self.write_files, **options)
 
     def __call__(
         self, raw_speech: Any, padding: bool | str = False, max_length: int | None = None, truncation: bool = False,
@@ -166,7 +160,7 @@ class Wav2Vec2FeatureExtractor:
         columns["input_values"] = [self._padded(clip, length, self.padding_value) for clip in values]
         if return_attention_mask:
             columns["attention_mask"] = [self._padded(mask.astype(np.int32), length, 0) for mask in masks]
-        return BatchFeature(columns).convert_to_tensors(return_tensors, "Pass padding=True.")
+        return BatchFeature(columns).convert_to_tensors(return_tensors, advice="Pass padding=True.")
 
     def _padded(self, values: np.ndarray, length: int, value: float) -> np.ndarray:
         missing = max(0, length - len(values))
