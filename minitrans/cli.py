@@ -36,7 +36,9 @@ class Job:
         """The loaded task."""
         module, _, name = self.task.partition(":")
         kind = getattr(importlib.import_module(module), name)
-        task = kind.from_pretrained(arguments.model, device=arguments.device, dtype=arguments.dtype, **options)
+        task = kind.from_pretrained(
+            arguments.model, device=arguments.device, dtype=arguments.dtype, frozen=arguments.frozen, **options
+        )
         task.report = lambda name, error: _say(error if name in str(error) else f"{name}: {error}")
         return task
 
@@ -428,6 +430,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )  # fmt: skip
     run.add_argument("--device", help='where to compute, such as "cuda"')
     run.add_argument("--dtype", help='in which type, such as "bfloat16"')
+    run.add_argument("--frozen", action="store_true", help="prepare the weights first: faster where batches are small")
     run.add_argument("--batch", type=int, help="what a batch may hold: tokens of text, images, or samples of sound")
     run.set_defaults(run=_run)
     return parser, run

@@ -83,6 +83,8 @@ class PretrainedModel(Published):
                     tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers knows the mark too
         self.tie_weights()
         self.link()
+        if getattr(self.config, "gradient_checkpointing", False):  # as configurations of older programs ask for it
+            self.gradient_checkpointing_enable()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on its engine; where a hook is to see its modules, these get the batch with its padding."""
@@ -229,8 +231,6 @@ class PretrainedModel(Published):
         if attn_implementation is not None:
             model.engine = _engine(attn_implementation)
         model.name_or_path = repository.name
-        if getattr(config, "gradient_checkpointing", False):
-            model.gradient_checkpointing_enable()
         model.eval()
         return (model, report) if output_loading_info else model
 

@@ -82,7 +82,7 @@ class Task:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Any:
-        """Read a folder or hub id; options as in `AutoModel.from_pretrained`.
+        """Read a folder or hub id; options as in `AutoModel.from_pretrained`, and `frozen=True` for `model.freeze()`.
 
         Raises ValueError, with their names, where answers would rest on tensors that the checkpoint does not hold.
         """
@@ -91,8 +91,8 @@ class Task:
         return cls(model, cls.processing.from_pretrained(repository))
 
     @classmethod
-    def load_model(cls, repository: hub.Repository, **options: Any) -> Any:
-        """The model of a repository, every tensor of which that the answers rest on was in the file."""
+    def load_model(cls, repository: hub.Repository, *, frozen: bool = False, **options: Any) -> Any:
+        """The model of a repository, frozen or not, every tensor of which that the answers rest on was in the file."""
         held = Held()
         logger.addFilter(held)
         try:
@@ -110,7 +110,7 @@ class Task:
             )
         for record in held.records:
             logger.handle(record)
-        return model
+        return model.freeze() if frozen else model
 
     @property
     def device(self) -> torch.device:
