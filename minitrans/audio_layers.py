@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,8 +73,25 @@ def span_mask(lengths: Tensor, width: int, share: float, span: int, at_least: in
     """Random spans of True in (B, width), none beyond a sequence's length (B,): SpecAugment (Park et al. 2019).
 
     As many spans of `span` as make `share` of the length if none overlap, rounded up or down at random, and
-    `at_least` so many where they fit.
+    `at_least` so many where they fit. They are drawn from numpy's generator as the published model draws them, so that
+    a seed gives the same spans; in a trace from torch's, as a program is to draw anew each time.
     """
+    if traced():
+        return _traced_span_mask(lengths, width, share, span, at_least)
+    mask = torch.zeros(len(lengths), width, dtype=torch.bool)
+    rounding = np.random.rand()
+
+    def spans(length: int) -> int:
+        wanted = min(max(int(share * length / span + rounding), at_least), width // span)
+        return max(min(wanted, length - span + 1), 0)
+
+    for row, length in zip(mask, lengths.tolist(), strict=True) if spans(width) else ():
+        for start in np.random.choice(max(length - span + 1, 0), spans(length), replace=False):
+            row[start : start + span] = True
+    return mask.to(lengths.device)
+
+
+def _traced_span_mask(lengths: Tensor, width: int, share: float, span: int, at_least: int) -> Tensor:
     starts = (lengths - span + 1).clamp(min=0)
     counts = (share * lengths / span + torch.rand((), device=lengths.device)).long().clamp(min=at_least)
     counts = torch.minimum(counts, starts).clamp(max=width // span)

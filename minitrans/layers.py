@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -213,7 +214,7 @@ class QueryKeyValue(Module):
         for name in order:
             self.add_module(name, Linear(size, size, bias=bias))
         self._joined: tuple[Tensor, Tensor | None] | None = None
-        self._places: list[tuple] = []  # of the weights and biases in memory when they were joined
+        self._places: list[tuple] | None = None  # of the weights and biases in memory when they were joined
         self.prepacked: tuple[Tensor, Tensor | None] | None = None  # see `minitrans.frozen`
         self.join()
 
@@ -222,23 +223,23 @@ class QueryKeyValue(Module):
         return [self._modules[name] for name in self.parts]  # type: ignore[misc]
 
     def join(self) -> None:
-        """Let the weights, and the biases, lie one after the other in memory."""
-        self._joined = None
-        layers = self.layers()
-        if not all(is_plain(layer, Linear) for layer in layers):
-            return
-        for name in ("weight", "bias"):
-            tensors = [layer._parameters.get(name) for layer in layers]
-            kinds = {(type(x), x.dtype, x.device, x.shape) for x in tensors if x is not None}
-            first = tensors[0]
-            alike = len(kinds) == 1 and type(first) is nn.Parameter and first.device.type != "meta"
-            if alike and _whole(tensors) is None:
-                whole = torch.cat([tensor.detach() for tensor in tensors])  # type: ignore[union-attr]
-                for tensor, part in zip(tensors, whole.chunk(len(tensors)), strict=True):
-                    tensor.data = part  # type: ignore[union-attr]
+        """Let the weights, and the biases, lie one after the other in memory.
 
-    def joined(self) -> tuple[Tensor, Tensor | None] | None:
-        """The weights (3C, C) and biases (3C,) as one matrix each, None where they do not lie so any more."""
+        Each keeps a storage of its own, since programs that save tensors leave out all but one that share a storage.
+        """
+        self._joined = None
+        tensors = {name: [layer._parameters.get(name) for layer in self.layers()] for name in ("weight", "bias")}
+        biases = tensors["bias"]
+        if not all(is_plain(layer, Linear) for layer in self.layers()) or not _joinable(tensors["weight"]):
+            return
+        if any(bias is not None for bias in biases) and not _joinable(biases):
+            return
+        weight = _in_a_row(tensors["weight"])  # type: ignore[arg-type]
+        self._joined = weight, None if biases[0] is None else _in_a_row(biases)  # type: ignore[arg-type]
+        self._places = self._addresses()
+
+    def _addresses(self) -> list[tuple] | None:
+        """Where the weights and biases lie; None where a layer does more than its weights say."""
         places = []
         for name in self.parts:
             layer = self._modules[name]
@@ -247,12 +248,11 @@ class QueryKeyValue(Module):
             weight, bias = layer._parameters["weight"], layer._parameters["bias"]  # type: ignore[union-attr]
             assert weight is not None  # a linear layer has one
             places.append((weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.dtype))
-        if self._joined is None or self._places != places:
-            weights, biases = ([x._parameters[name] for x in self.layers()] for name in ("weight", "bias"))
-            whole, bias = _whole(weights), _whole(biases)
-            self._joined = None if whole is None or (bias is None) != (biases[0] is None) else (whole, bias)
-            self._places = places
-        return self._joined
+        return places
+
+    def joined(self) -> tuple[Tensor, Tensor | None] | None:
+        """The weights (3C, C) and biases (3C,) as one matrix each, None where they do not lie so any more."""
+        return None if self._joined is None or self._addresses() != self._places else self._joined
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., 3C): queries, keys, values."""
@@ -280,18 +280,32 @@ class QueryKeyValue(Module):
         self.join()  # torch copies each parameter by itself
 
 
-def _whole(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    """The tensor that others are equal parts of along dimension 0, None where they do not lie so."""
+def _joinable(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether tensors can be moved to lie one after the other: alike, in memory, and in nobody else's."""
+    kinds = {(type(x), x.dtype, x.device, x.shape) for x in tensors if x is not None}
     first = tensors[0]
-    if first is None or any(type(x) is not nn.Parameter or x.shape != first.shape for x in tensors):
-        return None
-    if first.device.type == "meta" or not first.is_contiguous():
-        return None
-    storage, start = first.untyped_storage().data_ptr(), first.data_ptr()
-    for index, x in enumerate(tensors):
-        if x.untyped_storage().data_ptr() != storage or x.data_ptr() != start + index * first.nbytes:  # type: ignore
-            return None
-    return first.detach().as_strided((len(tensors) * first.shape[0], *first.shape[1:]), first.stride())
+    if first is None or any(x is None for x in tensors) or len(kinds) > 1 or type(first) is not nn.Parameter:
+        return False
+    shared = first.device.type == "cpu" and any(x.is_shared() for x in tensors)  # type: ignore[union-attr]
+    return first.device.type in ("cpu", "cuda") and not shared
+
+
+# The tensors that others are parts of, by their addresses: copies of a model may share its parameters.
+_wholes: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+
+
+def _in_a_row(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor of what these hold, whose parts along dimension 0 they are, or are from now on."""
+    first, count = tensors[0], len(tensors)
+    whole = _wholes.get(first.data_ptr())
+    fits = whole is not None and (whole.dtype, whole.numel()) == (first.dtype, count * first.numel())
+    if whole is not None and fits and [x.data_ptr() for x in tensors] == [x.data_ptr() for x in whole.chunk(count)]:
+        return whole
+    whole = torch.cat([tensor.detach() for tensor in tensors])
+    for tensor, part in zip(tensors, whole.chunk(count), strict=True):
+        tensor.data = torch.from_dlpack(part)  # the same memory, under a storage of its own
+    _wholes[whole.data_ptr()] = whole
+    return whole
 
 
 class SelfAttention(Module):

@@ -18,6 +18,7 @@ from functools import cache
 from itertools import takewhile
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 Table = Mapping[str, str]
@@ -173,6 +174,39 @@ class Group(nn.Module):
     register_full_backward_hook = register_full_backward_pre_hook = _refuse
 
 
+class Name(str):
+    """A published name that equals our spelling of it as well.
+
+    Children are registered under our names, and `named_children` says so. Programs join these, and look among them
+    for what `named_parameters` gives: transformers' Trainer finds so what its weight decay is for.
+    """
+
+    ours: str
+
+    def __new__(cls, published: str, ours: str) -> Name:
+        """`published`, which `ours` stands for too."""
+        name = super().__new__(cls, published)
+        name.ours = ours
+        return name
+
+    def __add__(self, ending: str) -> Name:
+        return Name(super().__add__(ending), self.ours + ending)
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other) is True or self.ours == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    def __reduce__(self) -> tuple:
+        return str, (str(self),)
+
+
+torch.serialization.add_safe_globals([str])  # optimisers that are given names save them
+
+
 class Published(Module):
     """A model that speaks the published names to everything outside, and takes both spellings from it.
 
@@ -256,7 +290,8 @@ class Published(Module):
         inner, start = tuple(f"{place}." for place in self.inner_models()), len(prefix) + bool(prefix)
         for name, module in super().named_modules(memo, prefix, remove_duplicate):
             path = name[start:]
-            yield name if path.startswith(inner) else name[:start] + self.names.outside(path), module
+            found = name if path.startswith(inner) else name[:start] + self.names.outside(path)
+            yield found if found == name else Name(found, name), module
 
     def state_dict(self, *arguments: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """The tensors under their published names: what transformers' model of this class has, and opens.

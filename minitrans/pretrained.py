@@ -77,10 +77,7 @@ class PretrainedModel(Published):
         own classes stay as these set them.
         """
         if self.device.type != "meta" and not _loading.is_on:
-            for path, tensor in weights.tensors_of(self).items():
-                if not getattr(tensor, "_is_hf_initialized", False):
-                    self.initialise(path)
-                    tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers knows the mark too
+            self.start(weights.tensors_of(self))
         self.tie_weights()
         self.link()
         if getattr(self.config, "gradient_checkpointing", False):  # as configurations of older programs ask for it
@@ -348,6 +345,29 @@ class PretrainedModel(Published):
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 tensor[module.padding_idx].zero_()
 
+    def start(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give those of these tensors, by our paths, that nobody has set their random start."""
+        unset = [path for path, tensor in tensors.items() if not _is_set(tensor)]
+        if type(self)._init_weights is PretrainedModel._init_weights:
+            for path in unset:
+                self.initialise(path)
+        else:  # a subclass knows more
+            for owner in dict.fromkeys(path.rpartition(".")[0] for path in unset):
+                self._init_weights(self.get_submodule(owner))
+        for tensor in tensors.values():
+            tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers knows the mark too
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Give those of a module's own tensors that nobody has set their start.
+
+        A subclass says here how its own modules start, in the words of published code:
+        `if isinstance(module, nn.Linear): module.weight.data.normal_()`.
+        """
+        own = {id(tensor) for tensor in (*module._parameters.values(), *module._buffers.values())}
+        for path, tensor in weights.tensors_of(self).items():
+            if id(tensor) in own and not _is_set(tensor):
+                self.initialise(path)
+
     def init_weights(self) -> None:
         """The older name of `post_init`."""
         self.post_init()
@@ -492,6 +512,11 @@ def with_first_rows(old: Tensor, new: Tensor) -> nn.Parameter:
     count = min(old.shape[0], new.shape[0])
     new[:count] = old[:count]
     return nn.Parameter(new, old.requires_grad)
+
+
+def _is_set(tensor: Tensor) -> bool:
+    """Whether a checkpoint, the user or a random start has given a tensor its numbers."""
+    return getattr(tensor, "_is_hf_initialized", False)
 
 
 def _tensor(model: nn.Module, path: str) -> Tensor | None:

@@ -308,13 +308,13 @@ def _named_inside(backbone: list[str], prefix: str) -> str:
 def load(model: Published, checkpoint: Checkpoint, report: LoadReport) -> None:
     """Fill the model's tensors, already on their device in their dtype, as `compare` found, and complete its report.
 
-    What is missing, `model.initialise(path)` fills.
+    What is missing, `model.start` fills.
     """
-    for path, tensor in tensors_of(model).items():
+    tensors = tensors_of(model)
+    model.start({path: tensor for path, tensor in tensors.items() if path not in report.sources})
+    for path, tensor in tensors.items():
         name = report.sources.get(path)
-        if name is None and not getattr(tensor, "_is_hf_initialized", False):
-            model.initialise(path)
-        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # see `PretrainedModel.post_init`
+        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # see `PretrainedModel.start`
         if name is None:
             continue
         if checkpoint.dtypes[name] != tensor.dtype:
