@@ -54,7 +54,7 @@ class Config:
 
     # What a configuration remembers and no file does: where it came from, and which attention was asked for.
     _name_or_path: ClassVar[str] = ""
-    _attn_implementation: ClassVar[str | None] = None
+    _attn_implementation: ClassVar[Any] = None
 
     architectures: list[str] | None = None
     transformers_version: str | None = None

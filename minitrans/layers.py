@@ -308,6 +308,19 @@ def _in_a_row(tensors: Sequence[Tensor]) -> Tensor:
     return whole
 
 
+def check_heads(hidden_size: int, num_heads: int) -> None:
+    """Raise ValueError where the channels are not divided by the heads."""
+    if hidden_size % num_heads:
+        raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
+
+
+def attend(qkv: Tensor, num_heads: int, sequences: Sequences, trace: Trace, dropout: float) -> Tensor:
+    """Queries, keys and values of rows (T, 3C), or of a grid (B, N, 3C), -> what they attend to, of C channels."""
+    size = qkv.shape[-1] // 3
+    q, k, v = qkv.view(-1, 3, num_heads, size // num_heads).unbind(1)
+    return trace.attend(q, k, v, sequences, dropout).reshape(*qkv.shape[:-1], size)
+
+
 class SelfAttention(Module):
     """Multi-head self-attention within each sequence, query, key and value from one matrix product."""
 
@@ -315,18 +328,15 @@ class SelfAttention(Module):
         self, hidden_size: int, num_heads: int, dropout: float, order: Sequence[str] = QueryKeyValue.parts
     ) -> None:
         super().__init__()
-        if hidden_size % num_heads:
-            raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
-        self.num_heads, self.head_size = num_heads, hidden_size // num_heads
-        self.dropout = dropout
+        check_heads(hidden_size, num_heads)
+        self.num_heads, self.dropout = num_heads, dropout
         self.qkv = QueryKeyValue(hidden_size, order=order)
         self.out = Linear(hidden_size, hidden_size)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        q, k, v = self.qkv(rows).view(-1, 3, self.num_heads, self.head_size).unbind(1)
-        mixed = trace.attend(q, k, v, sequences, self.dropout if self.training else 0.0)
-        return self.out(mixed.reshape(rows.shape))
+        dropout = self.dropout if self.training else 0.0
+        return self.out(attend(self.qkv(rows), self.num_heads, sequences, trace, dropout))
 
 
 class FeedForward(Module):

@@ -227,6 +227,7 @@ class PretrainedModel(Published):
             logger.warning("%s", report)
         if attn_implementation is not None:
             model.engine = _engine(attn_implementation)
+            config._attn_implementation = attn_implementation  # type: ignore[misc]
         model.name_or_path = repository.name
         model.eval()
         return (model, report) if output_loading_info else model
@@ -257,12 +258,10 @@ class PretrainedModel(Published):
         `state_dict` (by published names) is written in place of the model's own tensors; what is larger than
         `max_shard_size` becomes several files and their index; only the process with `is_main_process` writes.
         `variant` "fp16" names the file model.fp16.safetensors. `push_to_hub=True` uploads it too, to `repo_id` (the
-        folder's name by default). `save_function` has no effect: safetensors are written. Raises ValueError for
-        `safe_serialization=False`.
+        folder's name by default). `save_function` and `safe_serialization` have no effect, as in transformers 5:
+        safetensors are written.
         """
-        del save_function
-        if not safe_serialization:
-            raise ValueError("safe_serialization=False: minitrans writes safetensors only, and reads both.")
+        del save_function, safe_serialization
         if push and not push_to_hub and push.keys() - _NEEDLESS_WHEN_SAVING:
             raise TypeError(f"save_pretrained has no option {min(push.keys() - _NEEDLESS_WHEN_SAVING)!r}.")
         if not is_main_process:

@@ -315,11 +315,9 @@ def test_by_id_from_the_hub(folder, tmp_path):
 
 def test_weights_are_saved_as_safetensors_only(folder, tmp_path):
     model = minitrans.BertForMaskedLM.from_pretrained(folder)
-    with pytest.raises(ValueError, match="safe_serialization=False"):
-        model.save_pretrained(tmp_path / "pickled", safe_serialization=False)
-    assert not (tmp_path / "pickled").exists()
-    model.save_pretrained(tmp_path, safe_serialization=True)
-    assert (tmp_path / MODEL).exists()
+    for safe in (False, True):
+        model.save_pretrained(tmp_path / str(safe), safe_serialization=safe)
+        assert sorted(path.name for path in (tmp_path / str(safe)).iterdir()) == ["config.json", MODEL]
 
 
 def test_pushing_and_reading_back(folder, tmp_path):

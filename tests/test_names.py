@@ -123,7 +123,7 @@ def test_other_spellings_of_a_state_dict_load(change):
         other = make(minitrans, kind, 2)
         other.load_state_dict(state)
         state = dict(raw_tensors(other))
-        assert "bert.layers.0.attention.qkv.query.weight" in state
+        assert "bert.layers.0.attention.heads.query.weight" in state
     else:
         del state["bert.embeddings.word_embeddings.weight"], state["cls.predictions.bias"]
     ours.load_state_dict(state)
@@ -211,7 +211,7 @@ def test_paths_as_programs_write_them():
         True,
     ]
     first = bert.bert.encoder.layer[0]
-    assert first.attention.self.query is bert.bert.layers[0].attention.qkv.query
+    assert first.attention.self.query is bert.bert.layers[0].attention.heads.query
     assert first.attention.output.LayerNorm is bert.bert.layers[0].attention.norm
     assert first.intermediate.dense is bert.bert.layers[0].feed_forward.up
     assert bert.bert.pooler.dense.weight.shape == (32, 32)
@@ -271,7 +271,7 @@ def test_copies_answer_for_themselves(copied):
     assert other.bert.encoder.layer[0].output.dense is other.bert.layers[0].feed_forward.down
     assert other.bert.encoder.layer[0].output.dense is not model.bert.encoder.layer[0].output.dense
     assert other.get_output_embeddings().weight is other.get_input_embeddings().weight
-    assert other.bert.layers[0].attention.qkv.joined() is not None
+    assert other.bert.layers[0].attention.heads.joined() is not None
     x = inputs_of("BertForMaskedLM")
     with torch.no_grad():
         assert torch.equal(other(**x).logits, model(**x).logits)
@@ -282,7 +282,7 @@ def test_copies_answer_for_themselves(copied):
 
 def test_whatever_becomes_of_their_memory_the_numbers_stay():
     model, x = make(minitrans, "BertModel"), inputs_of("BertModel")
-    projections = model.layers[0].attention.qkv
+    projections = model.layers[0].attention.heads
     with torch.no_grad():
         expected = model(**x).last_hidden_state
         assert projections.joined() is not None

@@ -19,9 +19,11 @@ from minitrans.layers import (
     FeedForward,
     LayerNorm,
     Linear,
-    SelfAttention,
+    QueryKeyValue,
     Trace,
     add_norm,
+    attend,
+    check_heads,
     check_undecoded,
     embed,
     encoded_text,
@@ -90,17 +92,33 @@ class BertEmbeddings(Module):
         return self.dropout(rows)
 
 
-class BertAttention(SelfAttention):
-    """Self-attention, added to its input and normalised after."""
+class BertSelfAttention(QueryKeyValue):
+    """Multi-head self-attention within each sequence."""
 
     def __init__(self, config: BertConfig) -> None:
-        super().__init__(config.hidden_size, config.num_attention_heads, config.attention_probs_dropout_prob)
+        super().__init__(config.hidden_size)
+        check_heads(config.hidden_size, config.num_attention_heads)
+        self.num_heads, self.dropout = config.num_attention_heads, config.attention_probs_dropout_prob
+
+    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:  # type: ignore[override]
+        """Rows (T, C) -> (T, C)."""
+        dropout = self.dropout if self.training else 0.0
+        return attend(super().forward(rows), self.num_heads, sequences, trace, dropout)
+
+
+class BertAttention(Module):
+    """Self-attention and a linear map, added to the input and normalised after."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.heads = BertSelfAttention(config)
+        self.out = Linear(config.hidden_size, config.hidden_size)
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.output_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        return add_norm(self.norm, self.output_dropout(super().forward(rows, sequences, trace)), rows)
+        return add_norm(self.norm, self.dropout(self.out(self.heads(rows, sequences, trace))), rows)
 
 
 class BertLayer(Module):
@@ -147,9 +165,9 @@ class BertModel(BertPreTrainedModel):
         "embeddings.position": "embeddings.position_embeddings",
         "embeddings.token_type": "embeddings.token_type_embeddings",
         "embeddings.norm": "embeddings.LayerNorm",
-        "layers.{}.attention.qkv.query": "encoder.layer.{}.attention.self.query",
-        "layers.{}.attention.qkv.key": "encoder.layer.{}.attention.self.key",
-        "layers.{}.attention.qkv.value": "encoder.layer.{}.attention.self.value",
+        "layers.{}.attention.heads.query": "encoder.layer.{}.attention.self.query",
+        "layers.{}.attention.heads.key": "encoder.layer.{}.attention.self.key",
+        "layers.{}.attention.heads.value": "encoder.layer.{}.attention.self.value",
         "layers.{}.attention.out": "encoder.layer.{}.attention.output.dense",
         "layers.{}.attention.norm": "encoder.layer.{}.attention.output.LayerNorm",
         "layers.{}.feed_forward.up": "encoder.layer.{}.intermediate.dense",
