@@ -6,7 +6,9 @@ from setuptools import setup
 
 IMAGE = ["pillow>=10.1"]
 AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
+AV = ["av>=14", *AUDIO]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
+PHONEMES = ["phonemizer>=3.2"]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
 # What the model's exports are run by, and what trains adapters in it: researchers' tools, to test with.
@@ -24,7 +26,7 @@ TEST = [
     *PROGRAMS,
     *DEMO,
     *BENCH,
-    *AUDIO,
+    *AV,
     *OCR,
     *TRITON,
 ]
@@ -37,7 +39,14 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["minitrans", "minitrans.models", "minitrans.processing", "minitrans.tasks", "minitrans.kernels"],
+    packages=[
+        "minitrans",
+        "minitrans.models",
+        "minitrans.processing",
+        "minitrans.tasks",
+        "minitrans.utils",
+        "minitrans.kernels",
+    ],
     package_dir={"minitrans": "minitrans", "minitrans.kernels": "kernels/src"},
     package_data={"minitrans": ["py.typed"]},
     install_requires=[
@@ -51,7 +60,9 @@ setup(
     extras_require={
         "image": IMAGE,
         "audio": AUDIO,
+        "av": AV,
         "ocr": OCR,
+        "phonemes": PHONEMES,
         "triton": TRITON,
         "bench": BENCH,
         "demo": DEMO,

@@ -31,10 +31,34 @@ _NAMES = {
         "AutoProcessor",
         "AutoTokenizer",
     ),
+    "minitrans.config": ("PretrainedConfig", "PreTrainedConfig"),
     "minitrans.ops": ("engine",),
-    "minitrans.tasks.audio": ("AudioClassifier", "Transcriber"),
-    "minitrans.tasks.image": ("FeatureMaps", "ImageClassifier"),
-    "minitrans.tasks.text": ("Embedder", "EntityRecognizer", "MaskFiller", "QuestionAnswerer", "TextClassifier"),
+    "minitrans.pretrained": ("PreTrainedModel",),
+    "minitrans.processing.collate": (
+        "DataCollatorForLanguageModeling",
+        "DataCollatorForMultipleChoice",
+        "DataCollatorForTokenClassification",
+        "DataCollatorWithPadding",
+        "DefaultDataCollator",
+        "default_data_collator",
+    ),
+    "minitrans.processing.encoding": ("AddedToken", "BatchEncoding", "PreTrainedTokenizerBase"),
+    "minitrans.processing.features": ("BatchFeature",),
+    "minitrans.tasks.audio": ("AudioClassifier", "FrameClassifier", "SpeakerEncoder", "Transcriber"),
+    "minitrans.tasks.image": ("FeatureMaps", "ImageClassifier", "ImageVectors"),
+    "minitrans.tasks.pipeline": ("pipeline",),
+    "minitrans.tasks.text": (
+        "ChoiceTask",
+        "CrossEncoder",
+        "NextSentenceClassifier",
+        "Reranker",
+        "TextClassifier",
+        "TokenVectors",
+        "ZeroShotClassifier",
+    ),
+    "minitrans.tasks.tokens": ("EntityRecognizer", "MaskFiller", "QuestionAnswerer"),
+    "minitrans.tasks.vectors": ("Embedder", "SentenceTransformer"),
+    "minitrans.utils": ("logging", "set_seed"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -44,7 +68,7 @@ __all__ = [*_HOME]
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
-    if name.startswith("_"):
+    if not name[0].isupper():  # the published classes are capitalised; a module of the package is none of them
         raise AttributeError(f"module 'minitrans' has no attribute {name!r}")
     return importlib.import_module("minitrans.auto").published_class(name)
 

@@ -37,7 +37,9 @@ def merge(model: nn.Module, repository: hub.Repository, options: dict[str, Any])
     settings = repository.json("adapter_config.json")
     for key, values in PLAIN.items():
         if settings.get(key) not in values:
-            raise ValueError(f"{repository.name} is an adapter with {key} = {settings[key]!r}; only a plain LoRA is added.")
+            raise ValueError(
+                f"{repository.name} is an adapter with {key} = {settings[key]!r}; only a plain LoRA is added."
+            )
     path = repository.find("adapter_model.safetensors", "adapter_model.bin")
     if path is None:
         raise FileNotFoundError(f"{repository.name} has no adapter_model.safetensors and no adapter_model.bin.")

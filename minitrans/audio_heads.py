@@ -20,7 +20,7 @@ from minitrans.layers import Linear, is_plain
 from minitrans.names import Module
 from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, ModelOutput, XVectorOutput
 from minitrans.sequences import traced
-from minitrans.weights import PickleCheckpoint, SafetensorsCheckpoint, tensors_of
+from minitrans.weights import PickleCheckpoint, SafetensorsCheckpoint, open_checkpoint, tensors_of
 
 LANGUAGE = re.compile(r"\.layers\.\d+\.adapter\.|^lm_head\.")  # see `CTC.language_tensors`
 
@@ -71,10 +71,15 @@ class CTC(AudioHead):
 
     @classmethod
     def load(
-        cls, repository: Repository, config: Config | None = None, *, target_lang: str | None = None, **options: Any
+        cls,
+        repository: Repository,
+        config: Config | None = None,
+        *model_args: Any,
+        target_lang: str | None = None,
+        **options: Any,
     ) -> Any:
         """As every model's; `target_lang` is the language whose adapter is loaded too."""
-        loaded = super().load(repository, config, **options)
+        loaded = super().load(repository, config, *model_args, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.repository = repository
         if target_lang is not None:
@@ -133,7 +138,7 @@ class CTC(AudioHead):
                 self.initialise(path)
 
     @property
-    def accepts_loss_kwargs(self) -> bool:  # type: ignore[override]
+    def accepts_loss_kwargs(self) -> bool:
         """Whether the losses of several batches add up to that of one large batch: where it is a sum over clips."""
         return self.config.ctc_loss_reduction == "sum"
 
@@ -203,6 +208,17 @@ class LayerSum(AudioHead):
 class SequenceClassification(LayerSum, heads.SequenceClassification):
     """One score per class for the whole clip (B, K), from the mean over its frames."""
 
+    older_class: ClassVar[Any] = None  # what reads a checkpoint whose head is of the older form
+
+    @classmethod
+    def load(cls, repository: Repository, config: Config | None = None, *model_args: Any, **options: Any) -> Any:
+        """As every model's; a checkpoint whose head is of the older form comes as `older_class`."""
+        state = options.get("state_dict")
+        names = open_checkpoint(repository, options.get("variant")).shapes if state is None else state
+        if cls.older_class is not None and "classifier.dense.weight" in names:
+            return cls.older_class.load(repository, config, *model_args, **options)
+        return super().load(repository, config, *model_args, **options)
+
     def build(self, config: Config) -> None:
         """See `Head`."""
         super().build(config)
@@ -212,6 +228,47 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
     def summary(self, encoded: Encoded) -> Tensor:
         """One vector (B, C) per clip."""
         return encoded.sequences.mean(self.projector(encoded.rows))
+
+
+class TwoLayers(Module):
+    """Vectors (B, C) -> scores (B, K): dropout, a dense layer, tanh, dropout, a dense layer."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.output = Linear(config.hidden_size, config.num_labels)
+        self.dropout = nn.Dropout(getattr(config, "final_dropout", 0.0))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, C) -> (B, K)."""
+        return self.output(self.dropout(torch.tanh(self.dense(self.dropout(rows)))))
+
+
+class SpeechClassification(AudioHead, heads.SequenceClassification):
+    """One score per class for the whole clip (B, K), as emotion checkpoints had it before transformers had a head.
+
+    The frames' mean, sum or maximum, as `pooling_mode` of the configuration says (the mean where it does not), goes
+    through two layers, of which some checkpoints call the last `out_proj`.
+    """
+
+    spellings: ClassVar[dict[str, str]] = {"classifier.output": "classifier.out_proj"}
+
+    def build(self, config: Config) -> None:
+        """See `Head`."""
+        self.pooling_mode = getattr(config, "pooling_mode", "mean")
+        if self.pooling_mode not in ("mean", "sum", "max"):
+            raise ValueError(f"pooling_mode is {self.pooling_mode!r}; it must be 'mean', 'sum' or 'max'.")
+        _check_adapter_size(config)
+        self.classifier = TwoLayers(config)  # type: ignore[assignment]
+
+    def summary(self, encoded: Encoded) -> Tensor:
+        """One vector (B, C) per clip."""
+        rows, sequences = encoded.rows, encoded.sequences
+        if self.pooling_mode == "max":
+            grid, real = sequences.unpack(rows), sequences.unpack(torch.ones_like(rows[:, :1]))
+            return torch.where(real != 0, grid, float("-inf")).amax(1)
+        mean = sequences.mean(rows)
+        return mean if self.pooling_mode == "mean" else mean * sequences.lengths[:, None].to(mean.dtype)
 
 
 class FrameClassification(LayerSum, heads.TokenClassification):

@@ -25,7 +25,8 @@ FRAMES_AT_ONCE = {"cpu": 128, "cuda": 8192}  # what they are made of then fits a
 def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Any) -> None:
     """Raise ValueError, with the value, unless these are samples (B, n) and a mask of that shape.
 
-    The samples must have the dtype and device of `like`, a tensor or a model; on the CPU NaN and infinite ones are refused too.
+    The samples must have the dtype and device of `like`, a tensor or a model; on the CPU NaN and infinite ones are
+    refused too.
     """
     if input_values.dim() != 2 or input_values.numel() == 0:
         raise ValueError(
@@ -68,13 +69,15 @@ def clips_of(input_values: Tensor, attention_mask: Tensor | None) -> list[Tensor
     return [clip[:length] for clip, length in zip(input_values, lengths.tolist(), strict=True)]
 
 
-def span_mask(lengths: list[int], width: int, share: float, span: int, at_least: int) -> Tensor:
-    """Random spans of True in (B, width), none beyond a sequence's length: SpecAugment (Park et al. 2019).
+def span_mask(lengths: Tensor, width: int, share: float, span: int, at_least: int) -> Tensor:
+    """Random spans of True in (B, width), none beyond a sequence's length (B,): SpecAugment (Park et al. 2019).
 
     As many spans of `span` as make `share` of the length if none overlap, rounded up or down at random, and
     `at_least` so many where they fit. They are drawn from numpy's generator as the published model draws them, so that
-    a seed gives the same spans.
+    a seed gives the same spans; in a trace from torch's, as a program is to draw anew each time.
     """
+    if traced():
+        return _traced_span_mask(lengths, width, share, span, at_least)
     mask = torch.zeros(len(lengths), width, dtype=torch.bool)
     rounding = np.random.rand()
 
@@ -82,10 +85,21 @@ def span_mask(lengths: list[int], width: int, share: float, span: int, at_least:
         wanted = min(max(int(share * length / span + rounding), at_least), width // span)
         return max(min(wanted, length - span + 1), 0)
 
-    for row, length in zip(mask, lengths, strict=True) if spans(width) else ():
+    for row, length in zip(mask, lengths.tolist(), strict=True) if spans(width) else ():
         for start in np.random.choice(max(length - span + 1, 0), spans(length), replace=False):
             row[start : start + span] = True
-    return mask
+    return mask.to(lengths.device)
+
+
+def _traced_span_mask(lengths: Tensor, width: int, share: float, span: int, at_least: int) -> Tensor:
+    starts = (lengths - span + 1).clamp(min=0)
+    counts = (share * lengths / span + torch.rand((), device=lengths.device)).long().clamp(min=at_least)
+    counts = torch.minimum(counts, starts).clamp(max=width // span)
+    places = torch.arange(width, device=lengths.device)
+    lots = torch.rand(len(lengths), width, device=lengths.device).masked_fill(places >= starts[:, None], 2.0)
+    first = lots.argsort(1).argsort(1) < counts[:, None]  # of the places where a span may start, those drawn
+    begun = first.int().cumsum(1)
+    return begun - F.pad(begun, (span, 0))[:, :width] > 0
 
 
 class Convolution(nn.Module):
@@ -130,7 +144,7 @@ class ConvolutionLayer(Module):
 class NormedConvolutionLayer(ConvolutionLayer):
     """A convolution, normalised by `norm_class(channels)` before its activation."""
 
-    norm_class: ClassVar[Callable[[int], nn.Module]] = LayerNorm
+    norm_class: ClassVar[Any] = LayerNorm
 
     def __init__(self, size: tuple[int, int], kernel: int, stride: int, bias: bool, activation: str) -> None:
         super().__init__(size, kernel, stride, bias, "linear")
@@ -165,13 +179,13 @@ class GroupNormLayer(NormedConvolutionLayer):
         return is_plain(self.conv, Convolution) and is_plain(self.norm, nn.GroupNorm)
 
     def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `ConvolutionLayer`; the norm takes its statistics from all the samples and becomes part of the filter."""
+        """See `ConvolutionLayer`; the norm takes its statistics from all samples and becomes part of the filter."""
         if not self.is_filter:
             return self
         conv, norm = self.conv, self.norm
         offset = samples.detach().double().mean().to(samples.dtype)
         norms = norm.weight, norm.bias, norm.eps
-        weight, bias = ops.group_norm_filter(samples - offset, conv.weight.mT, *norms, conv.stride)  # type: ignore
+        weight, bias = ops.group_norm_filter(samples - offset, conv.weight.mT, *norms, conv.stride)
 
         def normalised(rows: Tensor) -> Tensor:
             return ops.convolution(rows - offset, weight, bias, stride=conv.stride, activation=self.activation)
@@ -181,11 +195,14 @@ class GroupNormLayer(NormedConvolutionLayer):
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
         """See `ConvolutionLayer`; the norm is computed as such."""
         dtype, conv = rows.dtype, self.conv
-        rows = ops.convolution((rows - mean_of_first(rows, counts)).to(dtype), conv.weight.mT, None, stride=conv.stride)
+        rows = ops.convolution(
+            (rows - mean_of_first(rows, counts)).to(dtype), conv.weight.mT, None, stride=conv.stride
+        )
         counts = (counts - conv.weight.shape[2]) // conv.stride + 1
         centred = rows - mean_of_first(rows, counts)
         variance = mean_of_first(centred.square(), counts)
-        normalised = centred * (variance + self.norm.eps).rsqrt() * self.norm.weight + self.norm.bias
+        norm: nn.GroupNorm = self.norm
+        normalised = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
         return self.activated(normalised.to(dtype))
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -339,9 +356,7 @@ class Downsampling(Module):
         self.proj = nn.Linear(size, output_size) if changes else None
         self.norm = LayerNorm(output_size) if changes else None
         channels = output_size, 2 * output_size
-        self.layers = nn.ModuleList(
-            ConvolutionLayer(channels, kernel, stride, True, "linear") for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(ConvolutionLayer(channels, kernel, stride, True, "linear") for _ in range(layers))
 
     def forward(self, rows: Tensor, sequences: Sequences) -> tuple[Tensor, Sequences]:
         """Rows (T, C) -> (T', C') and where they lie; zeros surround each sequence."""

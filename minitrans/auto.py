@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from minitrans import hub
 from minitrans.config import Config
+from minitrans.processing.features import open_with
 
 # model_type -> the module of the family and the first part of its class names
 FAMILIES = {
@@ -24,22 +25,37 @@ PROCESSING = {
     "PreTrainedTokenizerFast": "minitrans.processing.text",
     "LayoutLMv2Tokenizer": "minitrans.processing.document",
     "Wav2Vec2CTCTokenizer": "minitrans.processing.ctc",
+    "Wav2Vec2PhonemeCTCTokenizer": "minitrans.processing.ctc",
     "ViTImageProcessor": "minitrans.processing.image",
     "LayoutLMv2ImageProcessor": "minitrans.processing.document",
     "Wav2Vec2FeatureExtractor": "minitrans.processing.audio",
     "Wav2Vec2Processor": "minitrans.processing.speech",
+    "Wav2Vec2ProcessorWithLM": "minitrans.processing.speech",
     "LayoutLMv2Processor": "minitrans.processing.document",
 }
 # Other names that stand in configuration files for one of them.
 SPELLINGS = {
     "TokenizersBackend": "PreTrainedTokenizerFast",
+    "Wav2Vec2Tokenizer": "Wav2Vec2CTCTokenizer",
     "ViTFeatureExtractor": "ViTImageProcessor",
     "LayoutLMv2FeatureExtractor": "LayoutLMv2ImageProcessor",
 }
 
 
+# What transformers' training programs use beside models and processors, and what works with those of this package.
+TRANSFORMERS_OWN = re.compile(
+    r"Trainer|Seq2SeqTrainer|TrainingArguments|HfArgumentParser|EvalPrediction|DataCollator\w*|\w*Callback"
+    r"|TrainerCallback|get_\w*scheduler|get_\w+_schedule_with_warmup|SchedulerType"
+)
+
+
 def published_class(name: str) -> Any:
     """The class of a published name, such as "BertForMaskedLM" or "ViTImageProcessor"; AttributeError for no such."""
+    if TRANSFORMERS_OWN.fullmatch(name):
+        raise AttributeError(
+            f"minitrans has no {name}; transformers' works with this package's models, tokenizers and processors: "
+            f"from transformers import {name}."
+        )
     for module, family in FAMILIES.values():
         if re.match(rf"{family}(For|Model$|PreTrainedModel$|Config$|Backbone$)", name):
             return getattr(importlib.import_module(module), name)
@@ -60,8 +76,13 @@ def _family(model_type: Any, source: str) -> tuple[str, str]:
     return FAMILIES[model_type]
 
 
+CONFIGS: dict[Any, type[Config]] = {}  # model_type -> what AutoConfig.register was given
+
+
 def config_class(model_type: Any, source: str) -> type[Config]:
     """The configuration class of a model_type; ValueError, with those known, for another."""
+    if isinstance(model_type, str) and model_type in CONFIGS:
+        return CONFIGS[model_type]
     module, family = _family(model_type, source)
     return getattr(importlib.import_module(module), f"{family}Config")
 
@@ -70,7 +91,7 @@ def read_config(repository: hub.Repository, overrides: dict[str, Any]) -> Config
     """config.json of a repository as its family's dataclass."""
     values = repository.json("config.json")
     kind = config_class(values.get("model_type"), f"config.json of {repository.name}")
-    return kind.from_dict(values, **overrides)
+    return kind.read(repository, overrides)
 
 
 def architecture_class(config: Config) -> Any:
@@ -86,9 +107,23 @@ class AutoConfig:
     """`AutoConfig.from_pretrained(name_or_path)` gives the configuration of any known family."""
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any) -> Config:
-        """Read config.json; hub options as in `minitrans.hub.open_repository`, the rest override fields."""
-        return read_config(*hub.open_with(name_or_path, options))
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> Config:
+        """Read config.json; hub options as in `minitrans.hub.open_repository`, the rest override fields.
+
+        The name is that of a folder, a hub id, or the path of a JSON file.
+        """
+        return read_config(*hub.open_with(pretrained_model_name_or_path, options, "config.json"))
+
+    @classmethod
+    def register(cls, model_type: str, config: type[Config], exist_ok: bool = False) -> None:
+        """Let a configuration class of your own be found by its model_type; ValueError where that is taken."""
+        if config.model_type != model_type:
+            raise ValueError(f"{config.__name__} has the model_type {config.model_type!r}, not {model_type!r}.")
+        if (model_type in CONFIGS or model_type in FAMILIES) and not exist_ok:
+            raise ValueError(f"There is a configuration for {model_type!r} already; exist_ok=True replaces it.")
+        CONFIGS[model_type] = config
 
     @classmethod
     def for_model(cls, model_type: str, **values: Any) -> Config:
@@ -105,6 +140,20 @@ class AutoClass:
 
     tasks: ClassVar[tuple[str, ...]]
     input: ClassVar[str | None] = None
+    registered: ClassVar[dict[type[Config], Any]]
+
+    def __init_subclass__(cls) -> None:
+        cls.registered = {}
+
+    @classmethod
+    def register(cls, config_class: type[Config], model_class: Any, exist_ok: bool = False) -> None:
+        """Let a model class of your own answer for a configuration class; ValueError where they do not match."""
+        if model_class.config_class is not config_class:
+            raise ValueError(
+                f"{model_class.__name__} has the config_class {model_class.config_class.__name__}, not "
+                f"{config_class.__name__}."
+            )
+        _register(cls, config_class, model_class, exist_ok)
 
     def __init__(self) -> None:
         name = type(self).__name__
@@ -114,6 +163,8 @@ class AutoClass:
     def _class_for(cls, config: Config) -> Any:
         if not isinstance(config, Config):
             raise TypeError(f"A configuration is made by AutoConfig, not of a {type(config).__name__}.")
+        if type(config) in cls.registered:
+            return cls.registered[type(config)]
         module_name, family = _family(config.model_type, type(config).__name__)
         module = importlib.import_module(module_name)
         for task in cls.tasks:
@@ -234,45 +285,105 @@ class AutoModelForAudioXVector(AutoClass):
     tasks = ("ForXVector",)
 
 
+def _register(auto: Any, config_class: type[Config], kind: Any, exist_ok: bool) -> None:
+    """Enter a class of the caller's own for a configuration class; ValueError where there is one already."""
+    known = config_class in auto.registered or CONFIGS.get(config_class.model_type) is not config_class
+    if known and config_class.model_type in {*FAMILIES, *CONFIGS} and not exist_ok:
+        raise ValueError(f"{auto.__name__} has a class for {config_class.__name__}; exist_ok=True replaces it.")
+    auto.registered[config_class] = kind
+
+
 class AutoProcessing:
     """What all Auto classes of processors share: they find the published class that the checkpoint's files name.
 
     `sources` are (file, key, key in that, ...) to look for a class name in, `by_model_type` what stands for them where
-    there is none.
+    there is none, `more` the other classes that may be named, and `files` those of which a name may be the path.
     """
 
     sources: ClassVar[tuple[tuple[str, ...], ...]]
     by_model_type: ClassVar[dict[str, str]]
+    more: ClassVar[tuple[str, ...]] = ()
+    files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json",)
+    registered: ClassVar[dict[type[Config], tuple[Any, ...]]]
+
+    def __init_subclass__(cls) -> None:
+        cls.registered = {}
 
     def __init__(self) -> None:
         name = type(self).__name__
         raise TypeError(f"{name} is made by {name}.from_pretrained(...).")
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> Any:
         """Load the checkpoint's own class; hub options as in `minitrans.hub.open_repository`, the rest are settings.
 
-        Raises ValueError, with those known, where the files name a class that minitrans does not have.
+        The name is that of a folder, a hub id, or the path of a file. A `config` says in place of config.json which
+        model the checkpoint is of. Raises ValueError, with those known, where the files name a class that minitrans
+        does not have.
         """
-        if options.pop("trust_remote_code", False):
-            raise ValueError("trust_remote_code=True: minitrans never runs code from a checkpoint; leave it out.")
-        options.pop("use_fast", None)  # there is one implementation
-        repository, options = hub.open_with(name_or_path, options)
-        return cls._class_for(repository).from_pretrained(repository, **options)
+        trusted = options.get("trust_remote_code", False)
+        repository, options = open_with(pretrained_model_name_or_path, options, *cls.files)
+        if trusted:
+            cls._refuse_code(repository)
+        config = options.pop("config", None)
+        model_type = config.model_type if config else _look_up(repository, "config.json", "model_type")
+        kind = cls._class_for(repository, model_type)
+        load = getattr(kind, "from_repository", None)  # of tokenizers, whose files may say more than the class
+        return load(repository, options) if load else kind.from_pretrained(repository, **options)
 
     @classmethod
-    def _class_for(cls, repository: hub.Repository) -> Any:
+    def _refuse_code(cls, repository: hub.Repository) -> None:
+        """Raise ValueError where the files name code of their own for this Auto class."""
+        for filename in dict.fromkeys(source[0] for source in cls.sources):
+            code = repository.json(filename).get("auto_map") if repository.find(filename) else None
+            if code and (not isinstance(code, dict) or cls.__name__ in code):
+                raise ValueError(
+                    f"trust_remote_code=True: minitrans never runs code from a checkpoint, and {filename} of "
+                    f"{repository.name} brings its own ({code}); without the option the class that it names is taken."
+                )
+
+    @classmethod
+    def register(cls, config_class: type[Config], *classes: Any, exist_ok: bool = False, **named: Any) -> None:
+        """Let a class of your own answer for a configuration class, and for its own name in files.
+
+        `tokenizer_class`, `fast_tokenizer_class`, `image_processor_classes` and so on name it as in transformers; of
+        several the last one counts where no file names another. Raises ValueError where there is one already.
+        """
+        for name, value in named.items():
+            if not re.fullmatch(r"\w*(tokenizer|image_processor|feature_extractor|processor)_class(es)?", name):
+                raise TypeError(f"register() got an unexpected keyword argument {name!r}.")
+            classes += tuple(value.values()) if isinstance(value, dict) else (value,)
+        given = [kind for kind in classes if kind is not None]
+        if not given:
+            raise ValueError(f"{cls.__name__}.register needs the class that answers for {config_class.__name__}.")
+        _register(cls, config_class, tuple(given), exist_ok)
+
+    @classmethod
+    def _class_for(cls, repository: hub.Repository, model_type: str | None) -> Any:
+        """The class that the files name, or else the one for the model_type."""
         found = next(filter(None, (_look_up(repository, *source) for source in cls.sources)), None)
-        known = set(cls.by_model_type.values())
-        name = _processing_name(str(found))
-        if found is None or name == "PreTrainedTokenizerFast":
-            name = cls.by_model_type.get(_look_up(repository, "config.json", "model_type") or "", name)
-        if name not in known | {"PreTrainedTokenizerFast"}:
+        for kind in (kind for kinds in cls.registered.values() for kind in kinds):
+            if kind.__name__ == found:
+                return kind
+        if found is None and CONFIGS.get(model_type) in cls.registered:
+            return cls.registered[CONFIGS[model_type]][-1]
+        name = cls.by_model_type.get(model_type or "") if found is None else _processing_name(found)
+        if name not in {*cls.by_model_type.values(), *cls.more}:
+            name = cls._otherwise(repository, model_type)
+        if name is None:
+            known = sorted({*cls.by_model_type.values(), *cls.more})
             raise ValueError(
-                f"{repository.name} names no class that {cls.__name__} knows ({found or 'none at all'}); it knows "
-                f"{', '.join(sorted(known))}."
+                f"{repository.name} names no class that {cls.__name__} knows ({found or 'none at all'}), and code in "
+                f"a checkpoint is never run; it knows {', '.join(known)}."
             )
         return published_class(name)
+
+    @classmethod
+    def _otherwise(cls, repository: hub.Repository, model_type: str | None) -> str | None:
+        """The name of the class that can do without one in the files."""
+        return None
 
 
 def _look_up(repository: hub.Repository, filename: str, *keys: str) -> str | None:
@@ -293,6 +404,29 @@ class AutoTokenizer(AutoProcessing):
         "layoutlmv2": "LayoutLMv2Tokenizer",
         "wav2vec2": "Wav2Vec2CTCTokenizer",
     }
+    more = ("PreTrainedTokenizerFast", "Wav2Vec2PhonemeCTCTokenizer")
+    files = ("tokenizer.json", "vocab.txt")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, *,
+        tokenizer_type: str | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        """As every Auto class; `tokenizer_type` is a model_type, whose tokenizer is taken whatever the files say."""
+        if tokenizer_type is None:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        if tokenizer_type not in cls.by_model_type:
+            known = ", ".join(cls.by_model_type)
+            raise ValueError(f"tokenizer_type is {tokenizer_type!r}; minitrans has tokenizers of {known}.")
+        options.pop("config", None)
+        kind = published_class(cls.by_model_type[tokenizer_type])
+        return kind.from_pretrained(pretrained_model_name_or_path, **options)
+
+    @classmethod
+    def _otherwise(cls, repository: hub.Repository, model_type: str | None) -> str | None:
+        """What a tokenizer.json says needs no class; a model of sound or of pages needs its own."""
+        alone = model_type in (None, "bert", "distilbert", *CONFIGS) and repository.find("tokenizer.json")
+        return "PreTrainedTokenizerFast" if alone else None
 
 
 class AutoImageProcessor(AutoProcessing):
@@ -325,10 +459,20 @@ class AutoProcessor(AutoProcessing):
         ("preprocessor_config.json", "processor_class"),
         ("tokenizer_config.json", "processor_class"),
     )
-    by_model_type: ClassVar[dict[str, str]] = {
-        "bert": "BertTokenizer",
-        "distilbert": "DistilBertTokenizer",
-        "swin": "ViTImageProcessor",
-        "layoutlmv2": "LayoutLMv2Processor",
-        "wav2vec2": "Wav2Vec2Processor",
-    }
+    by_model_type: ClassVar[dict[str, str]] = {"layoutlmv2": "LayoutLMv2Processor", "wav2vec2": "Wav2Vec2Processor"}
+    more = ("Wav2Vec2ProcessorWithLM",)
+    files = (*AutoTokenizer.files, *AutoImageProcessor.files)
+
+    @classmethod
+    def _class_for(cls, repository: hub.Repository, model_type: str | None) -> Any:
+        """The processor of a checkpoint that has both parts, else the class of the part that there is."""
+        named = (
+            any(_look_up(repository, *source) for source in cls.sources) or CONFIGS.get(model_type) in cls.registered
+        )
+        read = repository.find("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json")
+        seen = repository.find("preprocessor_config.json", "processor_config.json")
+        if named or (read and seen and model_type in cls.by_model_type):
+            return super()._class_for(repository, model_type)
+        if read or not (seen or model_type in AutoFeatureExtractor.by_model_type):
+            return AutoTokenizer._class_for(repository, model_type)
+        return AutoFeatureExtractor._class_for(repository, model_type)

@@ -11,26 +11,36 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from minitrans.tasks import subtitles
+from minitrans.tasks.names import ALIASES, made_for
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a checkpoint does: the class that does it, how inputs are read, how an answer is printed in each form."""
+    """A task on the command line: the class that does it, how inputs are read, how an answer is printed in each form.
+
+    `options` are the flags that it takes beside those of every task -> the task's settings; `settings` always hold.
+    """
 
     task: str  # module:class
     read: Callable[[argparse.Namespace], Iterable[Any]]
     lines: Mapping[str, Callable[[Any, Any], Iterable[str]]]
+    options: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, arguments: argparse.Namespace, **options: Any) -> Any:
         """The loaded task."""
         module, _, name = self.task.partition(":")
-        task = getattr(importlib.import_module(module), name)
-        return task.from_pretrained(arguments.model, device=arguments.device, dtype=arguments.dtype, **options)
+        kind = getattr(importlib.import_module(module), name)
+        task = kind.from_pretrained(
+            arguments.model, device=arguments.device, dtype=arguments.dtype, frozen=arguments.frozen, **options
+        )
+        task.report = lambda name, error: _say(error if name in str(error) else f"{name}: {error}")
+        return task
 
 
 def _files(arguments: argparse.Namespace) -> list[str]:
@@ -40,17 +50,28 @@ def _files(arguments: argparse.Namespace) -> list[str]:
 
 
 def _texts(arguments: argparse.Namespace) -> Iterator[str]:
-    """Every line of standard input (-) and of files, and every other argument as it is."""
+    """Every line of standard input (-) and of files, and every other argument as it is.
+
+    What cannot be read is named on stderr and costs its own texts.
+    """
     for item in arguments.input or ["-"]:
-        if item == "-":
-            yield from _lines(sys.stdin, "Standard input")
-        elif Path(item).is_file():
-            with Path(item).open(encoding="utf-8") as stream:
-                yield from _lines(stream, item)
-        elif re.fullmatch(r"\S*(/\S*|\.\w{2,5})", item):
-            raise FileNotFoundError(f"There is no file {item}. (A text of one such word can be piped in.)")
-        else:
-            yield item
+        try:
+            if item == "-":
+                yield from _lines(sys.stdin, "Standard input")
+            elif Path(item).is_file():
+                with Path(item).open(encoding="utf-8") as stream:
+                    yield from _lines(stream, item)
+            elif re.fullmatch(r"\S*(/\S*|\.\w{2,5})", item):
+                raise FileNotFoundError(f"There is no file {item}. (A text of one such word can be piped in.)")
+            else:
+                yield item
+        except (OSError, ValueError) as error:
+            arguments.failed = True
+            _say(error)
+
+
+def _say(error: object) -> None:
+    print(f"minitrans: {error}", file=sys.stderr, flush=True)
 
 
 def _lines(stream: TextIO, name: str) -> Iterator[str]:
@@ -60,19 +81,53 @@ def _lines(stream: TextIO, name: str) -> Iterator[str]:
         raise ValueError(f"{name} is not UTF-8 text: {error}.") from error
 
 
+def _texts_or_pairs(arguments: argparse.Namespace) -> Iterator[Any]:
+    return _pairs(arguments) if arguments.pairs else _texts(arguments)
+
+
+def _pairs(arguments: argparse.Namespace) -> Iterator[Any]:
+    """Two texts with a tab between; what has no tab stays one, and the task says what is wrong."""
+    for text in _texts(arguments):
+        first, tab, second = text.partition("\t")
+        yield (first, second) if tab else text
+
+
+def _choices(arguments: argparse.Namespace) -> Iterator[Any]:
+    """A text and its choices, with tabs between."""
+    for text in _texts(arguments):
+        first, *choices = text.split("\t")
+        yield (first, choices) if choices else text
+
+
 def _questions(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     if not arguments.question:
         raise ValueError("This checkpoint answers questions about texts: pass --question TEXT.")
     return ((arguments.question, text) for text in _texts(arguments))
 
 
-def _vector_lines(text: str, vector: Any) -> Iterator[str]:
-    yield " ".join(f"{value:.6g}" for value in vector)
+def _documents(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    if not arguments.query:
+        raise ValueError("This task ranks texts by how well they answer a query: pass --query TEXT.")
+    return iter([(arguments.query, list(_texts(arguments)))])
+
+
+def _numbers(vector: Any) -> str:
+    return " ".join(f"{value:.6g}" for value in vector)
+
+
+def _vector_lines(source: Any, vector: Any) -> Iterator[str]:
+    yield _numbers(vector)
+
+
+def _matrix_lines(source: Any, vectors: Any) -> Iterator[str]:
+    yield from map(_numbers, vectors)
+    yield ""
 
 
 def _class_lines(source: Any, classes: Sequence[dict[str, Any]]) -> Iterator[str]:
     best = "  ".join(f"{item['label']} {item['score']:.4f}" for item in classes[:5])
-    yield f"{best}\t{source}"
+    name = "\t".join(source) if isinstance(source, tuple) else source
+    yield f"{best}\t{name}"
 
 
 def _entity_lines(text: str, entities: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -86,8 +141,24 @@ def _mask_lines(text: str, masks: Sequence[Sequence[dict[str, Any]]]) -> Iterato
     yield f"{'  |  '.join(words)}\t{text}"
 
 
-def _answer_lines(pair: tuple[str, str], answer: dict[str, Any]) -> Iterator[str]:
-    yield f"{answer['answer']}\t{answer['score']:.4f}\t{answer['start']}\t{answer['end']}"
+def _answer_lines(pair: tuple[str, str], answers: Any) -> Iterator[str]:
+    for item in answers if isinstance(answers, list) else [answers]:
+        yield f"{item['answer']}\t{item['score']:.4f}\t{item['start']}\t{item['end']}"
+
+
+def _ranking_lines(source: tuple[str, list[str]], ranked: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for item in ranked:
+        yield f"{item['score']:.4f}\t{item['index']}\t{item['text']}"
+
+
+def _choice_lines(source: Any, ranked: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield from _ranking_lines(source, ranked)
+    yield ""
+
+
+def _stretch_lines(file: str, stretches: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for item in stretches:
+        yield f"{item['start']:.2f}\t{item['end']:.2f}\t{item['label']}\t{item['score']:.4f}\t{file}"
 
 
 def _transcript_lines(file: str, transcript: dict[str, Any]) -> Iterator[str]:
@@ -95,72 +166,149 @@ def _transcript_lines(file: str, transcript: dict[str, Any]) -> Iterator[str]:
 
 
 CLASSES = {"text": _class_lines}
+VECTORS = {"text": _vector_lines}
 TRANSCRIPTS = {
     "text": _transcript_lines,
-    "srt": lambda file, transcript: subtitles.srt(transcript["words"]),
-    "vtt": lambda file, transcript: subtitles.vtt(transcript["words"]),
+    "srt": lambda file, transcript: subtitles.srt(transcript["words"], transcript["characters"]),
+    "vtt": lambda file, transcript: subtitles.vtt(transcript["words"], transcript["characters"]),
 }
-TEXT_JOBS = {
-    "Model": Job("minitrans.tasks.text:Embedder", _texts, {"text": _vector_lines}),
-    "ForSequenceClassification": Job("minitrans.tasks.text:TextClassifier", _texts, CLASSES),
-    "ForTokenClassification": Job("minitrans.tasks.text:EntityRecognizer", _texts, {"text": _entity_lines}),
-    "ForMaskedLM": Job("minitrans.tasks.text:MaskFiller", _texts, {"text": _mask_lines}),
-    "ForPreTraining": Job("minitrans.tasks.text:MaskFiller", _texts, {"text": _mask_lines}),
-    "ForQuestionAnswering": Job("minitrans.tasks.text:QuestionAnswerer", _questions, {"text": _answer_lines}),
-}
-# model_type -> the end of the architecture's name -> job
-JOBS: dict[str, dict[str, Job]] = {
-    "bert": TEXT_JOBS,
-    "distilbert": TEXT_JOBS,
-    "swin": {"ForImageClassification": Job("minitrans.tasks.image:ImageClassifier", _files, CLASSES)},
-    "wav2vec2": {
-        "ForCTC": Job("minitrans.tasks.audio:Transcriber", _files, TRANSCRIPTS),
-        "ForSequenceClassification": Job("minitrans.tasks.audio:AudioClassifier", _files, CLASSES),
-    },
-}
+TOP = {"top_k": "top_k"}
+# By the name of the task; those of `minitrans.pipeline`, and vectors of sentences.
+JOBS: dict[str, Job] = {
+    "sentence-embedding": Job("minitrans.tasks.vectors:Embedder", _texts, VECTORS),
+    "feature-extraction": Job("minitrans.tasks.text:TokenVectors", _texts, {"text": _matrix_lines}),
+    "text-classification": Job(
+        "minitrans.tasks.text:TextClassifier", _texts_or_pairs, CLASSES, {**TOP, "pairs": ""}
+    ),
+    "token-classification": Job(
+        "minitrans.tasks.tokens:EntityRecognizer", _texts, {"text": _entity_lines},
+        {"aggregation": "aggregation_strategy"},
+    ),
+    "fill-mask": Job(
+        "minitrans.tasks.tokens:MaskFiller", _texts, {"text": _mask_lines}, {**TOP, "targets": "targets"}
+    ),
+    "question-answering": Job(
+        "minitrans.tasks.tokens:QuestionAnswerer", _questions, {"text": _answer_lines},
+        {**TOP, "question": "", "no_answer": "handle_impossible_answer", "threshold": "null_threshold"},
+    ),
+    "zero-shot-classification": Job(
+        "minitrans.tasks.text:ZeroShotClassifier", _texts, CLASSES,
+        {"labels": "candidate_labels", "multi_label": "multi_label"},
+    ),
+    "text-ranking": Job(
+        "minitrans.tasks.text:Reranker", _documents, {"text": _ranking_lines}, {**TOP, "query": ""}
+    ),
+    "multiple-choice": Job("minitrans.tasks.text:ChoiceTask", _choices, {"text": _choice_lines}),
+    "next-sentence-prediction": Job("minitrans.tasks.text:NextSentenceClassifier", _pairs, CLASSES),
+    "image-classification": Job("minitrans.tasks.image:ImageClassifier", _files, CLASSES, TOP),
+    "image-feature-extraction": Job("minitrans.tasks.image:ImageVectors", _files, VECTORS, settings={"pool": True}),
+    "automatic-speech-recognition": Job(
+        "minitrans.tasks.audio:Transcriber", _files, TRANSCRIPTS, {"chunk": "chunk_seconds"}
+    ),
+    "audio-classification": Job("minitrans.tasks.audio:AudioClassifier", _files, CLASSES, TOP),
+    "audio-xvector": Job("minitrans.tasks.audio:SpeakerEncoder", _files, VECTORS),
+    "audio-frame-classification": Job(
+        "minitrans.tasks.audio:FrameClassifier", _files, {"text": _stretch_lines}, {"threshold": "threshold"}
+    ),
+}  # fmt: skip
 FEATURES = Job("minitrans.tasks.image:FeatureMaps", _files, {})
+FLAGS = sorted({flag for job in JOBS.values() for flag in job.options})
+ENDINGS = {"text": "txt", "json": "json", "srt": "srt", "vtt": "vtt"}
 
 
-def _job(model: str) -> Job:
-    """The job of a checkpoint, by what its config.json calls its architecture."""
+def _task(arguments: argparse.Namespace) -> str:
+    """The name of the task that is asked for, or else that the checkpoint was made for."""
     from minitrans import hub
 
-    repository = hub.open_repository(model)
+    if arguments.task:
+        return ALIASES.get(arguments.task, arguments.task)
+    repository = hub.open_repository(arguments.model)
     config = repository.json("config.json")
-    family = config.get("model_type")
-    architecture = str((config.get("architectures") or ["Model"])[0])
     if repository.find("modules.json"):
-        architecture = "Model"
-    jobs = JOBS.get(family, {})
-    for end, job in jobs.items():
-        if architecture.endswith(end):
-            return job
-    known = ", ".join(jobs) or "none of its kind"
-    advice = " For the maps of its stages pass --features." if family == "swin" else ""
-    raise ValueError(f"{model} is a {family} checkpoint of {architecture}, and run does {known}.{advice}")
+        return "sentence-embedding"
+    name = made_for(config.get("model_type"), config.get("architectures"), arguments.model)
+    chosen = {"feature-extraction": "sentence-embedding"}
+    if name == "text-classification":
+        chosen[name] = "text-ranking" if arguments.query else "zero-shot-classification" if arguments.labels else name
+    return chosen.get(name, name)
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    if bool(arguments.features) != bool(arguments.output):
-        raise ValueError("--features and --output belong together: which stages' maps to write, and to which file.")
+def _run(arguments: argparse.Namespace) -> int:
+    arguments.failed = False
     if arguments.features:
+        if not arguments.output:
+            raise ValueError(
+                "--features and --output belong together: which stages' maps to write, and to which file."
+            )
         _write_features(arguments)
-        return
-    job = _job(arguments.model)
+        return int(arguments.failed)
+    name = _task(arguments)
+    job = JOBS[name]
     if arguments.form not in {"json", *job.lines}:
         raise ValueError(f"--{arguments.form} is for checkpoints that turn speech into text.")
-    if arguments.form in ("srt", "vtt") and len(arguments.input) > 1:
-        raise ValueError(f"--{arguments.form} makes one file of subtitles; name one sound at a time.")
+    values = {flag: getattr(arguments, flag) for flag in FLAGS}
+    given = {flag: value for flag, value in values.items() if value is not None and value is not False}
+    if unknown := given.keys() - job.options.keys():
+        flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in job.options) or "none"
+        raise ValueError(f"--{min(unknown).replace('_', '-')} means nothing to {name}; its own options are {flags}.")
+    options = {**job.settings, **{job.options[flag]: value for flag, value in given.items() if job.options[flag]}}
+    if arguments.form in ("srt", "vtt"):
+        options["characters"] = True
+        if len(arguments.input) > 1 and not arguments.output:
+            raise ValueError(
+                f"--{arguments.form} makes a file of subtitles of each sound: name a folder for them, --output DIR."
+            )
     inputs = job.read(arguments)
+    paths = _paths(arguments, job) if arguments.output else None
     task = job.load(arguments)
     typed = sys.stdin.isatty() and "-" in (arguments.input or ["-"])
     task.window = min(task.window, 1 if typed else 256)  # answers come soon after their inputs
-    for source, answer in task.stream(inputs, budget=arguments.batch):
+    stream = task.stream(inputs, budget=arguments.batch, on_error="skip", **options)
+    for number, (source, answer) in enumerate(stream):
+        if answer is None:
+            arguments.failed = True
+            continue
         if arguments.form == "json":
             answer = answer.tolist() if hasattr(answer, "tolist") else answer
-            print(json.dumps({"input": source, "output": answer}, ensure_ascii=False), flush=True)
+            lines: Iterable[str] = [json.dumps({"input": source, "output": answer}, ensure_ascii=False)]
         else:
-            print(*job.lines[arguments.form](source, answer), sep="\n", flush=True)
+            lines = job.lines[arguments.form](source, answer)
+        if paths is None:
+            for line in lines:
+                print(line, flush=True)
+        else:
+            _write(paths[number], lines)
+    return int(arguments.failed)
+
+
+def _paths(arguments: argparse.Namespace, job: Job) -> list[Path]:
+    """A new file in the folder --output for each input; ValueError, before the work, where that cannot be."""
+    if job.read is not _files:
+        raise ValueError(
+            "--output DIR is for checkpoints that take files: an answer's file has the name of its input."
+        )
+    folder, files = Path(arguments.output), [Path(name) for name in arguments.input]
+    stems = [path.stem for path in files]
+    # Two files of one name but for its ending keep their endings.
+    names = [path.stem if stems.count(path.stem) == 1 else path.name for path in files]
+    paths = [folder / f"{name}.{ENDINGS[arguments.form]}" for name in names]
+    for path, name in zip(paths, names, strict=True):
+        if names.count(name) > 1:
+            raise ValueError(f"Two inputs would both be answered in {path}; name them in two runs, with two folders.")
+        if path.exists():
+            raise FileExistsError(f"{path} is there already; remove it, or choose another folder.")
+    folder.mkdir(exist_ok=True)
+    return paths
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """Write a file, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _write_features(arguments: argparse.Namespace) -> None:
@@ -168,11 +316,18 @@ def _write_features(arguments: argparse.Namespace) -> None:
 
     files = _files(arguments)
     task = FEATURES.load(arguments, out_features=arguments.features.split(","))
-    shapes = save_maps(task.stream(files, budget=arguments.batch), arguments.output)
+
+    def answers() -> Iterator[tuple[Any, Any]]:
+        for source, answer in task.stream(files, budget=arguments.batch, on_error="skip"):
+            arguments.failed = arguments.failed or answer is None
+            yield source, answer
+
+    shapes = save_maps(answers(), arguments.output)
     if arguments.form == "json":
         print(json.dumps(dict(shapes), ensure_ascii=False))
     else:
-        print(*(f"{name}\t{' '.join(map(str, shape))}" for name, shape in shapes), sep="\n")
+        for name, shape in shapes:
+            print(f"{name}\t{' '.join(map(str, shape))}")
 
 
 @contextmanager
@@ -227,8 +382,12 @@ def _demo(arguments: argparse.Namespace) -> None:
     demo.main()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser of the command line, and that of `run`."""
+    from minitrans import __version__
+
     parser = argparse.ArgumentParser(prog="minitrans", description="BERT, DistilBERT, Swin and Wav2Vec2 checkpoints.")
+    parser.add_argument("--version", action="version", version=f"minitrans {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="embed real sentences with a real checkpoint, beside transformers")
     demo.set_defaults(run=_demo)
@@ -244,33 +403,53 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         help="images or sounds; for text: files (a text a line), texts, or - for standard input (the default)",
     )
+    names = [*JOBS, *ALIASES]
+    run.add_argument("--task", choices=names, metavar="TASK", help=f"another than the checkpoint's: {', '.join(JOBS)}")
     form = run.add_mutually_exclusive_group()
     for name, what in (("json", "one JSON object an input"), ("srt", "SubRip subtitles"), ("vtt", "WebVTT subtitles")):
         form.add_argument(
             f"--{name}", dest="form", action="store_const", const=name, default="text", help=f"print {what}"
         )
-    run.add_argument("--question", help="what a question-answering checkpoint is asked about each text")
-    run.add_argument("--features", metavar="STAGES", help='maps of an image model to write, such as "stage1,stage3"')
-    run.add_argument("--output", metavar="FILE", help="the new safetensors file that --features writes")
+    run.add_argument("--output", metavar="DIR", help="write the answer for each file into a new file of this folder")
+    run.add_argument("--top-k", type=int, metavar="N", help="how many classes, words, answers or documents to give")
+    run.add_argument("--pairs", action="store_true", help="classify pairs of texts, with a tab between the two")
+    run.add_argument(
+        "--question", metavar="TEXT", help="what a question-answering checkpoint is asked about each text"
+    )
+    run.add_argument("--no-answer", action="store_true", help="let it say, by an empty answer, that there is none")
+    run.add_argument("--threshold", type=float, metavar="X", help="of no answer, in logits; of frames, a probability")
+    run.add_argument("--query", metavar="TEXT", help="rank the texts by how well they answer this (a cross-encoder)")
+    run.add_argument("--labels", metavar="A,B", help="classes for texts without training (an entailment checkpoint)")
+    run.add_argument("--multi-label", action="store_true", help="of --labels any number may hold")
+    run.add_argument("--targets", nargs=1, action="extend", metavar="WORD", help="only this word for masks, or these")
+    run.add_argument("--aggregation", metavar="HOW", help="entities by none, simple, first, average or max")
+    run.add_argument("--chunk", type=float, metavar="SECONDS", help="how much of a recording is heard at a time")
+    run.add_argument(
+        "--features", metavar="STAGES",
+        help='maps of an image model to write, such as "stage1,stage3", into the new safetensors file --output',
+    )  # fmt: skip
     run.add_argument("--device", help='where to compute, such as "cuda"')
     run.add_argument("--dtype", help='in which type, such as "bfloat16"')
+    run.add_argument("--frozen", action="store_true", help="prepare the weights first: faster where batches are small")
     run.add_argument("--batch", type=int, help="what a batch may hold: tokens of text, images, or samples of sound")
     run.set_defaults(run=_run)
-    return parser
+    return parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 1 with one sentence on stderr where the input is at fault."""
-    parsed = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    """Run one command; 0, or 1 with a sentence on stderr for each input that is at fault."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser, run = _parsers()
+    # Options may stand anywhere, between MODEL and INPUT too.
+    parsed = run.parse_intermixed_args(words[1:]) if words[:1] == ["run"] else parser.parse_args(words)
+    logging.basicConfig(format="minitrans: %(message)s", stream=sys.stderr)
     try:
-        parsed.run(parsed)
+        return parsed.run(parsed) or 0
     except BrokenPipeError:  # the reader of our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
         return 0
     except (ValueError, OSError, TypeError, ImportError) as error:
-        print(f"minitrans: {error}", file=sys.stderr)
+        _say(error)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0

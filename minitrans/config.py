@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import types
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -24,11 +25,21 @@ Positive = Annotated[float, (0.0, math.inf)]
 Labels = dict | None
 MOST_LABELS = 10**6
 
+# What scripts pass beside the fields: other names of them, and a note of theirs that is kept.
+PASSED_ON = (
+    "num_labels",
+    "torch_dtype",
+    "name_or_path",
+    "_attn_implementation",
+    "finetuning_task",
+    "trust_remote_code",
+)
+
 C = TypeVar("C", bound="Config")
 B = TypeVar("B", bound="BackboneConfig")
 
 
-@dataclass(init=False)
+@dataclass(init=False, eq=False)
 class Config:
     """What every model's configuration has; a model adds its own fields.
 
@@ -38,14 +49,21 @@ class Config:
 
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[dict[str, str]] = {}  # other name -> field name
-    honoured: ClassVar[dict[str, tuple]] = {}  # key -> the values that this package computes
+    honoured: ClassVar[dict[str, tuple]] = {"is_encoder_decoder": (False,)}  # key -> the values that are computed here
     not_honoured: ClassVar[dict[str, str]] = {}  # key -> why only `honoured` values are accepted
 
+    # What a configuration remembers and no file does: where it came from, and which attention was asked for.
+    _name_or_path: ClassVar[str] = ""
+    _attn_implementation: ClassVar[Any] = None
+
     architectures: list[str] | None = None
+    transformers_version: str | None = None
     id2label: Labels = None
     label2id: Labels = None
     problem_type: str | None = None
-    dtype: str | None = None
+    dtype: Any = None
+    chunk_size_feed_forward: Count = 0  # how a feed-forward block is computed, not what
+    is_encoder_decoder: bool = False
     tie_word_embeddings: bool = True
     output_hidden_states: bool = False
     output_attentions: bool = False
@@ -55,8 +73,12 @@ class Config:
     def __init__(self, **values: Any) -> None:
         values = {self.attribute_map.get(key, key): value for key, value in values.items()}
         values.pop("model_type", None)
-        dtype = values.pop("torch_dtype", None) or values.pop("dtype", None)
-        values["dtype"] = None if dtype is None else str(dtype).removeprefix("torch.")
+        torch_dtype = values.pop("torch_dtype", None)
+        values["dtype"] = values.pop("dtype", None) or torch_dtype
+        for name in ("name_or_path", "attn_implementation"):
+            given = [values.pop(key) for key in (name, f"_{name}") if key in values]
+            if given:
+                object.__setattr__(self, f"_{name}", given[0])
         labels = {key: values.pop(key, None) for key in ("num_labels", "id2label", "label2id")}
         for spec in fields(self):
             default = spec.default if spec.default is not MISSING else None
@@ -97,6 +119,8 @@ class Config:
         if name == "num_labels":
             if value != self.num_labels:
                 self._set_labels(value, None, None)
+        elif name == "torch_dtype":
+            self.dtype = value
         elif name in type(self).__dataclass_fields__ or hasattr(type(self), name):
             object.__setattr__(self, name, value)
         else:
@@ -123,12 +147,37 @@ class Config:
         """The older name of `return_dict`."""
         return self.return_dict
 
+    @property
+    def torch_dtype(self) -> Any:
+        """The older name of `dtype`."""
+        return self.dtype
+
+    @property
+    def name_or_path(self) -> str:
+        """The folder or hub id that the configuration was read from; no file keeps it."""
+        return self._name_or_path
+
+    @name_or_path.setter
+    def name_or_path(self, value: str | Path) -> None:
+        object.__setattr__(self, "_name_or_path", str(value))
+
+    def get_text_config(self, *args: Any, **kwargs: Any) -> Config:
+        """The configuration of the part that reads text: this one, as no model here has several parts."""
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # it can change
+
     def validate(self) -> None:
         """Check every field's type and range, and that what it asks for is computed here; ValueError otherwise."""
         hints = get_type_hints(type(self), include_extras=True)
         for spec in fields(self):
+            if spec.name == "dtype":  # checked by whoever reads it, as that takes torch
+                continue
             _check(f"{type(self).__name__}.{spec.name}", getattr(self, spec.name), hints[spec.name])
-        for name, allowed in self.honoured.items():
+        for name, allowed in {**Config.honoured, **self.honoured}.items():
             value = getattr(self, name, allowed[0])
             if value not in allowed:
                 reason = self.not_honoured.get(name, f"minitrans computes {', '.join(map(repr, allowed))} only")
@@ -139,11 +188,10 @@ class Config:
         """Build from the content of a config.json; `overrides` win, and TypeError says which of them is no field."""
         if overrides.pop("trust_remote_code", False) and values.get("auto_map"):
             raise ValueError(
-                "trust_remote_code=True: the checkpoint names code of its own (auto_map), and minitrans never runs code "
-                "from a checkpoint; leave it out to load it as the family that its model_type says."
+                "trust_remote_code=True: the checkpoint names code of its own (auto_map), and minitrans never runs "
+                "code from a checkpoint; leave it out to load it as the family that its model_type says."
             )
-        known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, "num_labels", "torch_dtype"}
-        unknown = sorted(overrides.keys() - (known - {"extra", "model_type"}))
+        unknown = cls._unknown(values, overrides)
         if unknown:
             raise TypeError(f"from_pretrained has no option {unknown[0]!r}, and {cls.__name__} no such field.")
         overrides = {cls.attribute_map.get(key, key): value for key, value in overrides.items()}
@@ -158,35 +206,132 @@ class Config:
         return cls(**{**values, **overrides})
 
     @classmethod
-    def from_pretrained(cls: type[C], name_or_path: str | Path, **options: Any) -> C:
-        """Read config.json of a folder or hub id.
+    def from_pretrained(
+        cls: type[C], pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> C:
+        """Read config.json of a folder or hub id, or a JSON file by its own path.
 
-        Hub options are those of `minitrans.hub.open_repository`; the rest override fields.
+        Hub options are those of `minitrans.hub.open_repository`; the rest override fields. `return_unused_kwargs=True`
+        returns the configuration and a dict of those that are none.
         """
-        repository, overrides = hub.open_with(name_or_path, options)
+        return cls.read(*hub.open_with(pretrained_model_name_or_path, options, "config.json"))
+
+    @classmethod
+    def from_json_file(cls: type[C], json_file: str | os.PathLike[str]) -> C:
+        """Read a file like config.json; FileNotFoundError or ValueError with one sentence where it cannot be."""
+        if not Path(json_file).is_file():
+            raise FileNotFoundError(f"There is no file {json_file}.")
+        return cls.from_pretrained(json_file)
+
+    @classmethod
+    def read(cls: type[C], repository: hub.Repository, overrides: dict[str, Any]) -> C:
+        """Read config.json of a repository; `overrides` win. ValueError where it is of another model_type."""
         values = repository.json("config.json")
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
             raise ValueError(
                 f"{repository.name} is a {found!r} checkpoint, but {cls.__name__} reads {cls.model_type!r}."
             )
-        return cls.from_dict(values, **overrides)
+        split = overrides.pop("return_unused_kwargs", False)
+        unused = {name: overrides.pop(name) for name in cls._unknown(values, overrides)} if split else {}
+        config = cls.from_dict(values, **{"name_or_path": repository.name, **overrides})
+        return (config, unused) if split else config  # type: ignore[return-value]
+
+    @classmethod
+    def _unknown(cls, values: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
+        """Those of `overrides` that are no field, no key of a config.json and no option."""
+        known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *PASSED_ON}
+        return sorted(overrides.keys() - (known - {"extra", "model_type"}))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields and every unknown key, as they stand in config.json."""
-        values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "extra"}
-        if values["dtype"] is None:
-            del values["dtype"]
-        return copy.deepcopy({**self.extra, **values, "model_type": self.model_type})
+        """All fields and every unknown key, as they stand in config.json: lists, and the dtype as text."""
+        names = [spec.name for spec in fields(self) if spec.name not in ("extra", "dtype")]
+        values = {**self.extra, **{name: getattr(self, name) for name in names}, "model_type": self.model_type}
+        optional = {"dtype": self.__dict__["dtype"], "transformers_version": values.pop("transformers_version")}
+        return _as_json({**values, **{name: value for name, value in optional.items() if value is not None}})
 
-    def to_json_string(self) -> str:
-        """`to_dict` as JSON text, keys sorted."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    def to_diff_dict(self) -> dict[str, Any]:
+        """`to_dict` without what configurations of all kinds have and this one does not change."""
+        common, model = Config().to_dict(), type(self)().to_dict()
+        del common["tie_word_embeddings"]  # not all kinds have it
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in common or value != common[name] or value != model.get(name, value)
+        }
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json into `folder`; an interrupted save leaves the old file whole."""
-        with hub.atomic_folder(folder) as files:
-            (files / "config.json").write_text(self.to_json_string(), encoding="utf-8")
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """`to_diff_dict`, or `to_dict`, as JSON text, keys sorted."""
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
+        """Write `to_json_string` into a file."""
+        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__repr__" not in cls.__dict__:  # else `dataclass` writes one
+            cls.__repr__ = Config.__repr__  # type: ignore[method-assign]
+
+    def _write(self, folder: Path) -> None:
+        (folder / "config.json").write_text(self.to_json_string(use_diff=False), encoding="utf-8")
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **push: Any,
+    ) -> None:
+        """Write config.json into a folder; an interrupted save leaves the old file whole.
+
+        `push_to_hub=True` uploads it too, to `repo_id` (by default the folder's name), with the options of
+        `minitrans.hub.push_folder`.
+        """
+        if push and not push_to_hub:
+            raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(push))!r}.")
+        hub.save_files(save_directory, self._write)
+        if push_to_hub:
+            self.push_to_hub(repo_id or Path(save_directory).name, **push)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload config.json as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
+        return hub.push_folder(repo_id, self._write, **options)
+
+
+def _as_json(value: Any) -> Any:
+    """A copy with lists for tuples, as a file gives them back."""
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else copy.deepcopy(value)
+
+
+class _Dtype:
+    """The field `dtype`: text inside and in files, a torch dtype to whoever reads it; None where there is none.
+
+    Torch is imported when somebody asks, since tokenizers read configurations without it.
+    """
+
+    def __get__(self, config: Config | None, owner: type) -> Any:
+        name = None if config is None else config.__dict__.get("dtype")
+        if name is None or name == "auto":
+            return name
+        import torch
+
+        if not isinstance(dtype := getattr(torch, name, None), torch.dtype):
+            raise ValueError(f"{owner.__name__}.dtype is {name!r}; it must be a torch dtype, such as 'bfloat16'.")
+        return dtype
+
+    def __set__(self, config: Config, value: Any) -> None:
+        config.__dict__["dtype"] = None if value is None else str(value).removeprefix("torch.")
+
+
+Config.dtype = _Dtype()
+PretrainedConfig = PreTrainedConfig = Config  # the published names
 
 
 def pair(size: int | list[int]) -> tuple[int, int]:
@@ -198,7 +343,7 @@ def pair(size: int | list[int]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-@dataclass(init=False)
+@dataclass(init=False, eq=False)
 class BackboneConfig(Config):
     """The configuration of a vision model of several stages, each of twice the channels, that can be asked for.
 
@@ -226,11 +371,20 @@ class BackboneConfig(Config):
         """The channels of the last stage."""
         return self.stage_sizes[-1]
 
+    @property
+    def num_layers(self) -> int:
+        """How many stages there are."""
+        return len(self.depths)
+
     def validate(self) -> None:
         """As every configuration, and complete the stages asked for; ValueError where there are no such."""
         super().validate()
         if not self.depths:
             raise ValueError(f"{type(self).__name__}.depths is empty; it must have a number for each stage.")
+        self.verify_out_features_out_indices()
+
+    def verify_out_features_out_indices(self) -> None:
+        """Complete the stages that were asked for by name or by index; ValueError where there are no such."""
         stages, features, indices = self.stage_names, self.out_features, self.out_indices
         if features is None:
             for index in indices or ():
@@ -246,7 +400,29 @@ class BackboneConfig(Config):
         positions = [stages.index(name) for name in features]
         if indices is not None and [index % len(stages) for index in indices] != positions:
             raise ValueError(f"out_features {features} are not the stages of out_indices {indices}; give one of them.")
-        self.out_features, self.out_indices = ordered, positions if indices is None else list(indices)
+        self._put_stages(ordered, positions if indices is None else list(indices))
+
+    def _put_stages(self, features: list[str] | None, indices: list[int] | None) -> None:
+        object.__setattr__(self, "out_features", features)
+        object.__setattr__(self, "out_indices", indices)
+
+    def set_output_features_output_indices(
+        self, out_features: list[str] | None, out_indices: list[int] | None
+    ) -> None:
+        """Choose the stages by name, by index or both; ValueError, and nothing changed, where there are no such."""
+        before = self.out_features, self.out_indices
+        self._put_stages(out_features, out_indices)
+        try:
+            self.verify_out_features_out_indices()
+        except ValueError:
+            self._put_stages(*before)
+            raise
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("out_features", "out_indices") or "out_indices" not in self.__dict__:  # not all are set yet
+            super().__setattr__(name, value)
+        else:
+            self.set_output_features_output_indices(**{"out_features": None, "out_indices": None, name: value})
 
     @classmethod
     def from_dict(cls: type[B], values: dict[str, Any], **overrides: Any) -> B:
@@ -258,7 +434,7 @@ class BackboneConfig(Config):
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, every unknown key and what follows from the fields, as they stand in config.json."""
-        derived = {"hidden_size": self.hidden_size, "num_layers": len(self.depths), "stage_names": self.stage_names}
+        derived = {"hidden_size": self.hidden_size, "num_layers": self.num_layers, "stage_names": self.stage_names}
         return {**super().to_dict(), **derived}
 
 

@@ -42,14 +42,15 @@ class Forward:
 
     @torch.no_grad()
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """The model's output for its own arguments."""
         return self.compute(*inputs, **options)
 
 
 class Frozen(nn.Module):
     """A model that only evaluates, and is otherwise asked as the model itself is: `config`, `device`, `encode`, …
 
-    It can stand wherever the model can. It cannot train (RuntimeError), nor move to another device or dtype: freeze the
-    model again there. `state_dict`, `save_pretrained` and pickling give what the model had when it was frozen.
+    It can stand wherever the model can. It cannot train (RuntimeError), nor move to another device or dtype: freeze
+    the model again there. `state_dict`, `save_pretrained` and pickling give what the model had when it was frozen.
     """
 
     def __init__(self, model: PretrainedModel) -> None:
@@ -141,7 +142,7 @@ class PrepackedModel(Frozen):
             if isinstance(module, QueryKeyValue):
                 module.prepacked = matrix, None if bias is None else bias.clone()
             else:
-                module.weight = matrix  # type: ignore[assignment]
+                module.weight = matrix
         self.packed = tuple(copies)
 
     def thawed(self) -> PretrainedModel:
@@ -170,7 +171,8 @@ def _unpack(module: nn.Module, matrix: Tensor) -> None:
     for layer, weight in zip(layers, matrix.chunk(len(layers)), strict=True):
         layer.__dict__.pop("weight", None)
         bias = layer._parameters.pop("bias")
-        layer.weight, layer.bias = nn.Parameter(weight.clone()), bias  # in this order
+        layer.weight = nn.Parameter(weight.clone())
+        layer.register_parameter("bias", bias)  # after the weight, as in any layer
     if isinstance(module, QueryKeyValue):
         module.prepacked = None
         module.join()
@@ -251,9 +253,7 @@ class FrozenModel(Frozen):
         if next(self.model.parameters()).data_ptr() != self.weights:
             raise RuntimeError("The model's weights have moved since it was frozen; call .freeze() again.")
 
-    def compute(  # type: ignore[override]
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any
-    ) -> Any:
+    def compute(self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any) -> Any:
         """Token indices (B, N) -> the model's output, the caller's to keep."""
         self._check()
         inputs = {"input_ids": input_ids, **{name: value for name, value in others.items() if value is not None}}

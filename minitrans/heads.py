@@ -45,8 +45,8 @@ class Head(PretrainedModel):
     """A backbone and what stands on it.
 
     A subclass makes its modules in `build` and computes its output in `answer`, from packed rows. The backbone is an
-    attribute of its family's name (`model.bert`), and is called as a module where that does more than its own `encode`.
-    Labels of tokens that the mask leaves out are ignored.
+    attribute of its family's name (`model.bert`), and is called where that does more than its own `encode`. Labels of
+    tokens that the mask leaves out are ignored.
     """
 
     backbone_class: ClassVar[Any]
@@ -97,8 +97,10 @@ class Head(PretrainedModel):
         given = {**dict(zip(self.parameters_in_order, inputs, strict=False)), **options}
         if len(given) < len(inputs) + len(options):
             names = ", ".join(self.parameters_in_order)
-            raise TypeError(f"{type(self).__name__} was given an input twice, or more than it takes in order: {names}.")
-        given = {name: value for name, value in given.items() if name not in NO_EFFECT}
+            raise TypeError(
+                f"{type(self).__name__} was given an input twice, or more than it takes in order: {names}."
+            )
+        given = self.without_effect(given, given.keys() - {*NO_EFFECT})
         targets = {name: given.pop(name, None) for name in self.targets}
         if self.accepts_loss_kwargs:
             targets["num_items_in_batch"] = options.get("num_items_in_batch")
@@ -436,7 +438,9 @@ class MaskedImageModeling(Head):
     def build(self, config: Config) -> None:
         """See `Head`."""
         channels = config.encoder_stride**2 * config.num_channels
-        self.decoder = nn.Sequential(nn.Conv2d(config.hidden_size, channels, 1), nn.PixelShuffle(config.encoder_stride))
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.hidden_size, channels, 1), nn.PixelShuffle(config.encoder_stride)
+        )
 
     def answer(self, encoded: EncodedImages) -> ModelOutput:  # type: ignore[override]
         """See `Head`."""

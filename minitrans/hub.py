@@ -52,16 +52,23 @@ def open_repository(
 
 
 def open_with(
-    name_or_path: "str | os.PathLike[str] | Repository", options: dict[str, Any]
+    name_or_path: "str | os.PathLike[str] | Repository", options: dict[str, Any], *files: str
 ) -> tuple["Repository", dict[str, Any]]:
     """`open_repository` with those of `options` that are its own; return the repository and the other options.
 
     A repository that is open already is taken as it is, so that several parts of one checkpoint come from one commit.
+    `files` are those of which the name may be one itself: a file by that name, or one that ends as the first such.
     """
     if isinstance(name_or_path, Repository):
         return name_or_path, options
     own = {key: value for key, value in options.items() if key in (open_repository.__kwdefaults__ or ())}
     rest = {key: value for key, value in options.items() if key not in own}
+    if os.path.isfile(name_or_path):
+        path = Path(name_or_path)
+        alike = [file for file in files if Path(file).suffix == path.suffix]
+        role = path.name if path.name in alike else next(iter(alike), None)
+        if role is not None:
+            return SingleFile(path, role), rest
     return open_repository(name_or_path, **own), rest
 
 
@@ -91,6 +98,10 @@ class Repository:
         paths = (self._locate(_inside(filename)) for filename in filenames)
         return next((path for path in paths if path is not None), None)
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in one of its folders; none where there is no such folder."""
+        return sorted(path.name for path in (self._folder / _inside(folder)).glob("*") if path.is_file())
+
     def inside(self, folder: str) -> "Repository":
         """Return the repository of one of its folders, at the same commit; ValueError for a path that leads out."""
         other = copy(self)
@@ -118,6 +129,17 @@ class Repository:
 
     def _absence(self, filename: str) -> str:
         return f"{filename} is missing in {self._folder}, which holds {_listing(self._folder)}."
+
+
+class SingleFile(Repository):
+    """One file that was named by its own path, whatever its name, as the only file of a checkpoint: its `role`."""
+
+    def __init__(self, path: Path, role: str) -> None:
+        super().__init__(str(path), path.parent)
+        self._path, self._role = path, role
+
+    def _locate(self, filename: str) -> Path | None:
+        return self._path if filename == self._role else None
 
 
 class HubRepository(Repository):
@@ -170,6 +192,23 @@ class HubRepository(Repository):
             raise _explained(error, self.name, self._revision, f"{path} of {self.name}") from error
         self._commit = Path(local).parts[-1 - len(Path(path).parts)]  # …/snapshots/<commit>/<path>
         return Path(local)
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in one of its folders: those on the hub or, offline, those in the cache."""
+        from huggingface_hub import HfApi, errors, snapshot_download
+
+        place = f"{self._subfolder}/{_inside(folder)}".strip("/")
+        try:
+            if self._options["local_files_only"]:
+                raise errors.OfflineModeIsEnabled
+            api = HfApi(token=self._options["token"])
+            found = api.list_repo_files(self.name, revision=self._commit or self._revision)
+        except (errors.OfflineModeIsEnabled, ConnectionError):
+            cached = Path(snapshot_download(self.name, local_files_only=True, **self._snapshot()))
+            found = [path.relative_to(cached).as_posix() for path in cached.rglob("*")]
+        except Exception as error:
+            raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from error
+        return sorted(name.rpartition("/")[2] for name in found if name.rpartition("/")[0] == place)
 
     def _known_absent(self, path: str) -> bool:
         """Whether the hub has said so before: the cache keeps a mark of that."""
@@ -289,6 +328,14 @@ def atomic_folder(
         shutil.rmtree(temporary, ignore_errors=True)
         if is_new and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def save_files(folder: str | os.PathLike[str], write: Callable[[Path], object]) -> list[str]:
+    """Put what `write(folder)` writes into `folder`, all of it or nothing; return the paths of the files, sorted."""
+    with atomic_folder(folder) as files:
+        write(files)
+        names = sorted(str(path.relative_to(files)) for path in files.rglob("*") if path.is_file())
+    return [os.path.join(folder, name) for name in names]
 
 
 def push_folder(

@@ -246,7 +246,8 @@ class QueryKeyValue(Module):
             if not is_plain(layer, Linear):  # type: ignore[arg-type]
                 return None
             weight, bias = layer._parameters["weight"], layer._parameters["bias"]  # type: ignore[union-attr]
-            places.append((weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.dtype))  # type: ignore[union-attr]
+            assert weight is not None  # a linear layer has one
+            places.append((weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.dtype))
         return places
 
     def joined(self) -> tuple[Tensor, Tensor | None] | None:
@@ -293,18 +294,31 @@ def _joinable(tensors: Sequence[Tensor | None]) -> bool:
 _wholes: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 
 
-def _in_a_row(tensors: list[Tensor]) -> Tensor:
+def _in_a_row(tensors: Sequence[Tensor]) -> Tensor:
     """One tensor of what these hold, whose parts along dimension 0 they are, or are from now on."""
     first, count = tensors[0], len(tensors)
     whole = _wholes.get(first.data_ptr())
-    alike = whole is not None and (whole.dtype, whole.numel()) == (first.dtype, count * first.numel())
-    if alike and [x.data_ptr() for x in tensors] == [x.data_ptr() for x in whole.chunk(count)]:  # type: ignore[union-attr]
-        return whole  # type: ignore[return-value]
+    fits = whole is not None and (whole.dtype, whole.numel()) == (first.dtype, count * first.numel())
+    if whole is not None and fits and [x.data_ptr() for x in tensors] == [x.data_ptr() for x in whole.chunk(count)]:
+        return whole
     whole = torch.cat([tensor.detach() for tensor in tensors])
     for tensor, part in zip(tensors, whole.chunk(count), strict=True):
         tensor.data = torch.from_dlpack(part)  # the same memory, under a storage of its own
     _wholes[whole.data_ptr()] = whole
     return whole
+
+
+def check_heads(hidden_size: int, num_heads: int) -> None:
+    """Raise ValueError where the channels are not divided by the heads."""
+    if hidden_size % num_heads:
+        raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
+
+
+def attend(qkv: Tensor, num_heads: int, sequences: Sequences, trace: Trace, dropout: float) -> Tensor:
+    """Queries, keys and values of rows (T, 3C), or of a grid (B, N, 3C), -> what they attend to, of C channels."""
+    size = qkv.shape[-1] // 3
+    q, k, v = qkv.view(-1, 3, num_heads, size // num_heads).unbind(1)
+    return trace.attend(q, k, v, sequences, dropout).reshape(*qkv.shape[:-1], size)
 
 
 class SelfAttention(Module):
@@ -314,18 +328,15 @@ class SelfAttention(Module):
         self, hidden_size: int, num_heads: int, dropout: float, order: Sequence[str] = QueryKeyValue.parts
     ) -> None:
         super().__init__()
-        if hidden_size % num_heads:
-            raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
-        self.num_heads, self.head_size = num_heads, hidden_size // num_heads
-        self.dropout = dropout
+        check_heads(hidden_size, num_heads)
+        self.num_heads, self.dropout = num_heads, dropout
         self.qkv = QueryKeyValue(hidden_size, order=order)
         self.out = Linear(hidden_size, hidden_size)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        q, k, v = self.qkv(rows).view(-1, 3, self.num_heads, self.head_size).unbind(1)
-        mixed = trace.attend(q, k, v, sequences, self.dropout if self.training else 0.0)
-        return self.out(mixed.reshape(rows.shape))
+        dropout = self.dropout if self.training else 0.0
+        return self.out(attend(self.qkv(rows), self.num_heads, sequences, trace, dropout))
 
 
 class FeedForward(Module):
@@ -387,9 +398,9 @@ def pack_text(
 ) -> TextRows:
     """Check what a text model was given, (B, N) or (B, N, C), and pack it.
 
-    `attention_mask` is (B, N), a mask for each query of more dimensions, or the sequences that it would make. A token's position is its column, whatever is
-    padded, unless `position_ids` (B or 1, N) says otherwise. Raises ValueError, with the value, for shapes, devices,
-    indices and lengths that the model cannot take.
+    `attention_mask` is (B, N), a mask for each query of more dimensions, or the sequences that it would make. A
+    token's position is its column, whatever is padded, unless `position_ids` (B or 1, N) says otherwise. Raises
+    ValueError, with the value, for shapes, devices, indices and lengths that the model cannot take.
     """
     name, tokens = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
@@ -429,7 +440,8 @@ def encoded_text(
     """What a text model that was called as a module, (B, N, C), hands to a head."""
     del config, others
     last = output[0]
-    sequences = _sequences(attention_mask, *last.shape[:2], last.device)
+    batch, length = last.shape[:2]
+    sequences = _sequences(attention_mask, batch, length, last.device)
     kept = {name: getattr(output, name, None) for name in ("pooler_output", "hidden_states", "attentions")}
     return Encoded(sequences.pack(last), sequences, kept["pooler_output"], kept["hidden_states"], kept["attentions"])
 

@@ -6,7 +6,7 @@ A model's table maps the path of a module of ours to its published path, `{}` st
 
 What lies below a module keeps its name (`weight`, `bias`, an adapter's `lora_A`); what has no row keeps its own name.
 Containers need no rows: "layers.{}.attention" is where the published paths of what it contains meet. Files,
-`state_dict`, `named_modules`, `named_parameters` and attribute paths all go through here, and speak the published names.
+`state_dict`, `named_modules`, `named_parameters` and attribute paths all go through here and speak published names.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Group(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_place" in self.__dict__ and name in self._modules:
-            _put(self.__dict__["_place"][0], self._modules[name], value)
+            _put(self.__dict__["_place"][0], getattr(self, name), value)
             self._modules[name] = value
         else:
             super().__setattr__(name, value)
@@ -177,8 +177,8 @@ class Group(nn.Module):
 class Name(str):
     """A published name that equals our spelling of it as well.
 
-    Children are registered under our names, and `named_children` says so. Programs join these, and look among them for
-    what `named_parameters` gives: so transformers' Trainer finds what its weight decay is for.
+    Children are registered under our names, and `named_children` says so. Programs join these, and look among them
+    for what `named_parameters` gives: transformers' Trainer finds so what its weight decay is for.
     """
 
     ours: str
@@ -313,8 +313,8 @@ class Published(Module):
         """As torch's, for published names and ours; RuntimeError, with the published names, where `strict` fails."""
         found = super().load_state_dict(state_dict, strict=False, assign=assign)
         found.missing_keys[:] = map(self._translation("outside"), found.missing_keys)
-        wrong = [f"{kind} {', '.join(keys)}" for kind, keys in (("lacks", found.missing_keys),
-                                                                ("has besides", found.unexpected_keys)) if keys]  # fmt: skip
+        kinds = {"lacks": found.missing_keys, "has besides": found.unexpected_keys}
+        wrong = [f"{kind} {', '.join(keys)}" for kind, keys in kinds.items() if keys]
         if strict and wrong:
             raise RuntimeError(f"This state dict is not one of a {type(self).__name__}: it {'; it '.join(wrong)}.")
         return found
@@ -331,7 +331,7 @@ class Published(Module):
                 if f"{prefix}{other}" in found:
                     found.setdefault(f"{prefix}{name}", found[f"{prefix}{other}"])
         state_dict.update(found)
-        super()._load_from_state_dict(state_dict, prefix, *arguments)  # type: ignore[misc]
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def tied(self) -> dict[str, str]:
         """Parameters that share another one's tensor now: path -> the other's."""
@@ -394,9 +394,7 @@ def _group(owner: Published, path: str) -> nn.Module | None:
                 places[name] = module
             else:
                 places.setdefault(name, None)
-    found = {
-        name: _group(owner, f"{path}.{name}") if module is None else module for name, module in places.items()
-    }
+    found = {name: _group(owner, f"{path}.{name}") if module is None else module for name, module in places.items()}
     return Group(owner, path, {name: part for name, part in found.items() if part is not None}) if found else None
 
 

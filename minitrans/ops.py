@@ -54,14 +54,17 @@ def engine(name: str) -> Iterator[None]:
 
 
 def on_this_engine(function: Callable[..., X]) -> Callable[..., X]:
-    """`function` on the engine that is chosen now, whichever thread calls it: autograd has threads of its own."""
+    """`function` on the engine that is chosen now, whoever calls it and when: a backward pass that recomputes does."""
     chosen = _chosen.name
 
     def run(*arguments: object) -> X:
-        with engine(chosen or "auto"):
+        outer, _chosen.name = _chosen.name, chosen
+        try:
             return function(*arguments)
+        finally:
+            _chosen.name = outer
 
-    return function if chosen is None else run
+    return run
 
 
 def chosen_engine() -> str:
@@ -111,7 +114,7 @@ def _say_once(message: str) -> None:
 
 def check_ids(ids: Tensor, size: int, name: str, table: str) -> None:
     """Raise ValueError where an index on the CPU lies outside a table of `size` rows (a GPU checks by itself)."""
-    if ids.device.type != "cpu" or ids.numel() == 0 or traced():
+    if traced() or ids.device.type != "cpu" or ids.numel() == 0:
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:

@@ -21,6 +21,9 @@ class ModelOutput(dict):
     """
 
     def __init_subclass__(cls) -> None:
+        # TorchScript takes a class whose own methods it can compile, be they none, for one of its own; this one it
+        # cannot, and torch.jit.trace sees a dict.
+        cls.__init__ = ModelOutput.__init__  # type: ignore[method-assign]
         _pytree.register_pytree_node(
             cls,
             lambda output: (list(output.values()), list(output.keys())),
@@ -79,7 +82,7 @@ class ModelOutput(dict):
     def _fixed(self, *values: Any, **named: Any) -> Any:
         raise TypeError(f"A {type(self).__name__} keeps its fields; take what you need into a dict: dict(output).")
 
-    __delitem__ = pop = popitem = clear = setdefault = update = __ior__ = _fixed  # type: ignore[assignment]
+    __delitem__ = pop = popitem = clear = setdefault = update = __ior__ = _fixed
 
 
 def _items(value: Any) -> dict[str, Any] | None:
@@ -229,7 +232,8 @@ class Feature(NamedTuple):
 class EncodedImages:
     """What a vision model hands to a head: its last map (B, H, W, C), the mean (B, C), and what it was given.
 
-    `rows` are the map as it is returned, (B, H·W, C); `kept` holds the hidden states and attentions that were asked for, by their names in the outputs.
+    `rows` are the map as it is returned, (B, H·W, C); `kept` holds the hidden states and attentions that were asked
+    for, by their names in the outputs.
     """
 
     grid: Tensor

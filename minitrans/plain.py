@@ -224,10 +224,10 @@ def embedding_sum(
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float) -> Tensor:
-    if sequences.spans is None:
-        return _padded_attention(q, k, v, sequences, bias, dropout)
+    if sequences.spans is None or not sequences.ragged:
+        return _batched_attention(q, k, v, sequences, bias, dropout)
     pieces = []
-    # Neighbours of one length are one call; a batch without padding is a single one.
+    # Neighbours of one length are one call.
     for length, group in groupby(enumerate(sequences.spans), key=lambda item: item[1][1]):
         members = list(group)
         first, start = members[0][0], members[0][1][0]
@@ -245,12 +245,14 @@ def _bias_of(bias: Tensor | None, which: slice, length: int) -> Tensor | None:
     return (bias if bias.dim() == 3 else bias[which])[..., :length, :length]
 
 
-def _padded_attention(
+def _batched_attention(
     q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float
 ) -> Tensor:
-    mask = _visible(sequences, q.device)
-    if bias is not None:
-        mask = bias.masked_fill(~mask, float("-inf"))
+    """`attention` where all cells of the batch are rows: one call, with a mask where there is padding."""
+    mask = None if bias is None else bias[..., : sequences.shape[1], : sequences.shape[1]]
+    if sequences.ragged:
+        visible = _visible(sequences, q.device)
+        mask = visible if mask is None else mask.masked_fill(~visible, float("-inf"))
     query, key, value = (x.unflatten(0, sequences.shape).transpose(1, 2) for x in (q, k, v))
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
     return sequences.blank(out).flatten(0, 1) if sequences.is_grid else sequences.blank(out.flatten(0, 1))
@@ -384,5 +386,5 @@ def _apart(window: int, shift: int, device: torch.device) -> Tensor:
     """
     wrapped = torch.arange(window, device=device) >= window - shift
     rows, columns = wrapped.repeat_interleave(window), wrapped.repeat(window)
-    rows, columns = rows[:, None] != rows, columns[:, None] != columns
+    rows, columns = rows[:, None] ^ rows, columns[:, None] ^ columns  # not !=, which torch.compile refuses for bools
     return torch.stack([torch.zeros_like(rows), columns, rows, rows | columns])[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
 from functools import cache
 from itertools import product
@@ -68,7 +68,7 @@ class PretrainedModel(Published):
         self.load_report: LoadReport | None = None
         self.gradient_checkpointing = False
         self.engine = "auto"
-        self._inputs = _inputs(type(self))
+        self._inputs = _inputs(type(self))  # type: ignore[arg-type]  # mypy takes Module.__hash__ for none
 
     def post_init(self) -> None:
         """Initialise what nobody has set, and tie what is tied; ends every `__init__`.
@@ -80,11 +80,13 @@ class PretrainedModel(Published):
             self.start(weights.tensors_of(self))
         self.tie_weights()
         self.link()
+        if getattr(self.config, "gradient_checkpointing", False):  # as configurations of older programs ask for it
+            self.gradient_checkpointing_enable()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on its engine; where a hook is to see its modules, these get the batch with its padding."""
         if self._inputs is not None and not kwargs.keys() <= self._inputs:
-            kwargs = self._without_effect(kwargs, self._inputs)
+            kwargs = self.without_effect(kwargs, self._inputs)
         if traced():  # a compiler need not follow what only saves time
             with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
                 return super().__call__(*args, **kwargs)
@@ -94,13 +96,12 @@ class PretrainedModel(Published):
             with grid_layout():
                 return super().__call__(*args, **kwargs)
 
-    def _without_effect(self, given: dict[str, Any], accepted: frozenset[str]) -> dict[str, Any]:
-        """The arguments without those that change nothing; TypeError or ValueError for any other."""
+    def without_effect(self, given: dict[str, Any], accepted: Set[str]) -> dict[str, Any]:
+        """The arguments that are accepted; any other must change nothing: TypeError or ValueError where it would."""
         for name in given.keys() - accepted:
             if name not in NO_EFFECT:
-                raise TypeError(
-                    f"{type(self).__name__} has no input {name!r}; it has {', '.join(sorted(accepted - {*NO_EFFECT}))}."
-                )
+                names = ", ".join(sorted(accepted - {*NO_EFFECT}))
+                raise TypeError(f"{type(self).__name__} has no input {name!r}; it has {names}.")
             if name in MUST_BE_NONE and given[name] is not None:
                 raise ValueError(f"{type(self).__name__} does not compute {name}; it must be None.")
         return {name: value for name, value in given.items() if name in accepted}
@@ -226,9 +227,8 @@ class PretrainedModel(Published):
             logger.warning("%s", report)
         if attn_implementation is not None:
             model.engine = _engine(attn_implementation)
+            config._attn_implementation = attn_implementation  # type: ignore[misc]
         model.name_or_path = repository.name
-        if getattr(config, "gradient_checkpointing", False):
-            model.gradient_checkpointing_enable()
         model.eval()
         return (model, report) if output_loading_info else model
 
@@ -258,12 +258,10 @@ class PretrainedModel(Published):
         `state_dict` (by published names) is written in place of the model's own tensors; what is larger than
         `max_shard_size` becomes several files and their index; only the process with `is_main_process` writes.
         `variant` "fp16" names the file model.fp16.safetensors. `push_to_hub=True` uploads it too, to `repo_id` (the
-        folder's name by default). `save_function` has no effect: safetensors are written. Raises ValueError for
-        `safe_serialization=False`.
+        folder's name by default). `save_function` and `safe_serialization` have no effect, as in transformers 5:
+        safetensors are written.
         """
-        del save_function
-        if not safe_serialization:
-            raise ValueError("safe_serialization=False: minitrans writes safetensors only, and reads both.")
+        del save_function, safe_serialization
         if push and not push_to_hub and push.keys() - _NEEDLESS_WHEN_SAVING:
             raise TypeError(f"save_pretrained has no option {min(push.keys() - _NEEDLESS_WHEN_SAVING)!r}.")
         if not is_main_process:
@@ -330,7 +328,7 @@ class PretrainedModel(Published):
         """
         for place, model in self.inner_models().items():
             if path.startswith(f"{place}."):
-                model.initialise(path[len(place) + 1 :])  # type: ignore[operator]
+                model.initialise(path[len(place) + 1 :])
                 return
         owner, _, leaf = path.rpartition(".")
         module = self.get_submodule(owner)
@@ -373,8 +371,9 @@ class PretrainedModel(Published):
         """The older name of `post_init`."""
         self.post_init()
 
-    def tie_weights(self, **_: Any) -> None:
-        """Let tied parameters share one tensor, where the configuration ties them."""
+    def tie_weights(self, **options: Any) -> None:
+        """Let tied parameters share one tensor, where the configuration ties them; `options` change nothing."""
+        del options
         for path, source in self._ties().items():
             owner, _, leaf = path.rpartition(".")
             setattr(self.get_submodule(owner), leaf, self.get_parameter(source))
@@ -674,3 +673,6 @@ def _loading_dtype(
         )  # fmt: skip
         return torch.float32
     return dtype
+
+
+PreTrainedModel = PretrainedModel  # the published name

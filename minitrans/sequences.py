@@ -58,8 +58,9 @@ class Sequences:
 
     `starts` and `lengths` are (B,) int32 on the rows' device, `longest` bounds the lengths, and `spans` holds the same
     as Python numbers where the host knows them. `cells` (T,) int64 is each row's place in the flattened (B·N) grid,
-    None where every cell holds a row. In a grid, where "rows" are (B, N, ...) themselves, `mask` (B, N) says which
-    cells are real, and `visible` (B or 1, 1 or H, 1 or N, N) which cells each one attends to.
+    None where every cell holds a row. `ragged` says whether some cell of the batch may be padding. In a grid, where
+    "rows" are (B, N, ...) themselves, `mask` (B, N) says which cells are real, and `visible` (B or 1, 1 or H, 1 or N,
+    N) which cells each one attends to.
     """
 
     shape: tuple[int, int]
@@ -68,6 +69,7 @@ class Sequences:
     longest: int
     spans: tuple[tuple[int, int], ...] | None
     cells: Tensor | None
+    ragged: bool = True
     mask: Tensor | None = None
     visible: Tensor | None = None
 
@@ -78,7 +80,7 @@ class Sequences:
         starts = torch.arange(batch, device=device) * length + mask.int().argmax(1)
         lengths = mask.sum(1, dtype=torch.int32)
         visible = mask[:, None, None] if visible is None else visible
-        return cls((batch, length), starts.int(), lengths, length, None, None, mask, visible)
+        return cls((batch, length), starts.int(), lengths, length, None, None, mask=mask, visible=visible)
 
     def as_grid(self) -> Sequences:
         """The grid of sequences that stand at the start of their cells."""
@@ -91,13 +93,13 @@ class Sequences:
 
     @classmethod
     def full(cls, batch: int, length: int, device: torch.device) -> Sequences:
-        """Sequences without padding: B of them, N rows each."""
-        lengths = torch.full((batch,), length, dtype=torch.int32, device=device)
-        if exported():  # for other sizes, too
-            return cls.padded(lengths, length)
-        starts = torch.arange(batch, dtype=torch.int32, device=device) * length
-        spans = tuple((index * length, length) for index in range(batch))
-        return cls((batch, length), starts, lengths, length, spans, None)
+        """Sequences without padding: B of them, N rows each.
+
+        While torch traces, B and N may be symbols; Python numbers made of them would hold for this one size.
+        """
+        unpadded = cls.padded(torch.full((batch,), length, dtype=torch.int32, device=device), length)
+        spans = None if traced() else tuple((index * length, length) for index in range(batch))
+        return replace(unpadded, spans=spans, ragged=False)
 
     @classmethod
     def padded(cls, lengths: Tensor, length: int) -> Sequences:
@@ -159,11 +161,6 @@ class Sequences:
         order = torch.argsort(torch.where(kept, columns, 2**31 - columns), dim=1)  # ONNX has no stable sort
         return replace(padded, cells=(order + padded.starts[:, None]).flatten())
 
-    @property
-    def ragged(self) -> bool:
-        """Whether some cell of the batch may be padding, or rows stand in another order than cells."""
-        return self.cells is not None or self.spans is None
-
     def row_positions(self) -> Tensor:
         """Each row's column in the batch, (T,) int64."""
         return self.pack(torch.arange(self.shape[1], device=self.starts.device).expand(self.shape))
@@ -191,7 +188,7 @@ class Sequences:
 
     def real(self) -> Tensor | None:
         """Which rows (T,), or cells (B, N) of a grid, hold a token; None where all do, as packed rows."""
-        if self.spans is not None or self.mask is not None:
+        if self.spans is not None or self.mask is not None or not self.ragged:
             return self.mask
         length = self.shape[1]
         return (torch.arange(length, device=self.starts.device) < self.lengths[:, None]).flatten()

@@ -38,6 +38,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 
+
 class Checkpoint:
     """The tensors of one checkpoint by name, whichever of its files they lie in.
 
@@ -356,7 +357,7 @@ def is_weights(filename: str) -> bool:
 
 
 def write(state: dict[str, Tensor], folder: Path, max_shard_size: int | str, variant: str | None) -> None:
-    """Write tensors as model.safetensors, or as several such files and their index where they are too large for one."""
+    """Write tensors as model.safetensors, or as several such files and an index where they are too large for one."""
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""One thread and no network in every test; the real checkpoint that pip brings."""
+"""One thread and no network in every test; the real checkpoint that pip brings; what a test needs besides Python."""
 
 import os
 
@@ -7,9 +7,50 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import importlib.util
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+# What pip does not install: the programs that will do, and Debian's package.
+NEEDS = {
+    "espeak-ng": (["espeak-ng"], "espeak-ng"),
+    "tesseract": (["tesseract"], "tesseract-ocr"),
+    "a C++ compiler": ([os.environ.get("CXX", "g++")], "g++"),  # as torch's inductor looks for it
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a test that is skipped fails: everything is installed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"needs(what): skip where it is not installed; one of {', '.join(NEEDS)}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        programs, package = NEEDS[mark.args[0]]
+        if not any(map(shutil.which, programs)):
+            pytest.skip(f"{mark.args[0]} is not installed (Debian: apt-get install {package})")
+
+
+def failed_if_skipped(config: pytest.Config, report: Any) -> Any:
+    """The report of a test or module; with `--no-skips` a skipped one is a failure that shows the skip's reason."""
+    if config.getoption("--no-skips") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"skipped, which --no-skips forbids: {report.longrepr[2]}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    return failed_if_skipped(item.config, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    return failed_if_skipped(collector.config, (yield))
 
 
 @pytest.fixture(scope="session")

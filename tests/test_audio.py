@@ -1,7 +1,9 @@
 """The feature extractor, reading and resampling, against transformers, soundfile and float64 mathematics."""
 
+import io
 import json
 import logging
+import re
 import subprocess
 import sys
 
@@ -11,9 +13,10 @@ import soundfile
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from transformers import Wav2Vec2FeatureExtractor as Reference
 
-from minitrans.processing.audio import Wav2Vec2FeatureExtractor, read_audio, resample_audio
+from minitrans.processing.audio import Wav2Vec2FeatureExtractor, open_audio, read_audio, resample_audio
 
 RATE = 16000
 
@@ -358,3 +361,122 @@ def test_a_missing_extra_is_named(monkeypatch, package, options):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r'pip install "minitrans\[audio\]"'):
         Wav2Vec2FeatureExtractor()(__file__ if package == "soundfile" else GOOD, **options)
+
+
+class TestRecordings:
+    """What is read is what the file holds, and what it lacks is said."""
+
+    kinds = (
+        ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16"), ("W64", "PCM_16"),
+        ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"),
+        ("FLAC", "PCM_16"), ("CAF", "PCM_16"),
+    )  # fmt: skip
+
+    @staticmethod
+    def content(kind, subtype, channels=1, seconds=4):
+        tone = np.sin(np.arange(seconds * RATE)[:, None] * np.linspace(0.05, 0.09, channels)) * 0.4
+        noise = np.random.default_rng(0).normal(size=tone.shape).cumsum(0)
+        sound = tone + noise / np.abs(noise).max() * 0.3
+        stream = io.BytesIO()
+        soundfile.write(stream, sound.astype(np.float32), RATE, format=kind, subtype=subtype)
+        return stream.getvalue()
+
+    @pytest.mark.parametrize(("kind", "subtype"), kinds)
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_whole(self, kind, subtype, channels, tmp_path, caplog):
+        content = self.content(kind, subtype, channels)
+        (tmp_path / "sound").write_bytes(content)
+        expected, rate = soundfile.read(tmp_path / "sound", dtype="float32")
+        for source in (content, bytearray(content), tmp_path / "sound", str(tmp_path / "sound")):
+            samples, found = read_audio(source)
+            assert found == rate
+            np.testing.assert_allclose(samples.T, expected, atol=1e-6)
+            with open_audio(source) as recording:
+                parts = np.concatenate(list(recording.blocks(1000)))
+            np.testing.assert_allclose(parts.squeeze(), expected, atol=1e-6)
+        assert not caplog.records
+
+    @pytest.mark.parametrize(("kind", "subtype"), [kind for kind in kinds if kind[0] not in ("FLAC", "CAF")])
+    @pytest.mark.parametrize("share", [0.3, 0.9])
+    def test_cut(self, kind, subtype, share, tmp_path, caplog):
+        content = self.content(kind, subtype, seconds=20)
+        whole, _ = read_audio(content)
+        path = tmp_path / "sound"
+        path.write_bytes(content[: int(len(content) * share)])
+        with open_audio(path) as recording:
+            blocks = list(recording.blocks(1000))
+        samples = np.concatenate(blocks)[:, 0]
+        assert all(0 < len(block) <= 1000 for block in blocks)
+        assert share - 0.16 < len(samples) / len(whole) <= share + (0.1 if kind in ("OGG", "MP3") else 0)
+        # What is there is what was recorded, but for the last moment of a compressed frame.
+        kept = len(samples) - 2304
+        np.testing.assert_allclose(samples[:kept], whole[:kept], atol=1e-4)
+        assert np.isfinite(samples).all()
+        (record,) = caplog.records
+        assert f"{path} ends early, after {len(samples) / RATE:.2f} s: " in record.getMessage()
+        if kind != "OGG":
+            assert re.search(r"(19\.9\d|20\.00) s were recorded, by its header", record.getMessage())
+
+    def test_cut_and_refused(self):
+        content = self.content("FLAC", "PCM_16")
+        with pytest.raises(ValueError, match="could not be read as audio"):
+            read_audio(content[: len(content) // 2])
+
+    @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFF - 36])
+    def test_a_wav_of_unknown_length(self, size, caplog):
+        """As programs write that stream into a pipe: nothing is missing."""
+        content = bytearray(self.content("WAV", "PCM_16"))
+        place = content.index(b"data") + 4
+        content[place : place + 4] = size.to_bytes(4, "little")
+        content[4:8] = (0xFFFFFFFF).to_bytes(4, "little")
+        assert read_audio(content)[0].shape == (4 * RATE,)
+        assert not caplog.records
+
+    def test_what_needs_pyav(self, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, "av", None)
+        (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(99))
+        with pytest.raises(ValueError, match=r'a\.m4a could not be read as audio: .*pip install "minitrans\[av\]"'):
+            read_audio(tmp_path / "a.m4a")
+
+    @pytest.mark.parametrize(
+        ("container", "codec"), [("mp4", "aac"), ("webm", "libopus"), ("adts", "aac"), ("asf", "wmav2")]
+    )
+    def test_containers(self, container, codec, tmp_path, caplog):
+        av = pytest.importorskip("av", reason="comes with the extra test")
+        path, rate = tmp_path / f"sound.{container}", 48000
+        tone = (np.sin(np.arange(2 * rate) * 0.05)[None] * np.array([[0.5], [0.1]])).astype(np.float32)
+        with av.open(str(path), "w", format=container) as out:
+            stream = out.add_stream(codec, rate=rate, layout="stereo")
+            if codec.startswith("wma"):
+                stream.bit_rate = 128000
+            queue = av.AudioFifo()
+            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="stereo")
+            frame.sample_rate = rate
+            queue.write(frame)
+            for part in queue.read_many(stream.frame_size or 960, partial=True):
+                out.mux(stream.encode(part))
+            out.mux(stream.encode(None))
+        for source in (path, path.read_bytes()):
+            samples, found = read_audio(source)
+            assert found == rate
+            assert samples.shape[0] == 2
+            assert abs(samples.shape[1] - 2 * rate) < 0.1 * rate
+            middle = np.abs(np.fft.rfft(samples[0, rate // 2 : rate // 2 + rate]))
+            assert abs(int(middle.argmax()) - round(0.05 * rate / (2 * np.pi))) <= 2
+        assert not caplog.records
+        (tmp_path / "cut").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        if container in (
+            "webm",
+            "asf",
+        ):  # others have at their end what one needs to read them, or no length in their header
+            assert read_audio(tmp_path / "cut")[0].shape[1] < 1.2 * rate
+            assert "ends early" in caplog.text
+        else:
+            with pytest.raises(ValueError, match="could not be read as audio"):
+                read_audio(tmp_path / "cut")
+
+    def test_no_sound_in_it(self, tmp_path):
+        pytest.importorskip("av", reason="comes with the extra test")
+        Image.new("RGB", (9, 9)).save(tmp_path / "i.png")
+        with pytest.raises(ValueError, match=r"i\.png could not be read as audio: there is no sound in it"):
+            read_audio(tmp_path / "i.png")

@@ -11,18 +11,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn
 import soundfile
 import test_tasks_audio
 import test_tasks_text
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.numpy import load_file
+from sentence_transformers import SentenceTransformer
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import minitrans
 from minitrans.cli import main
 
+TEXT_HEADS = (
+    "SequenceClassification", "TokenClassification", "MaskedLM", "QuestionAnswering", "MultipleChoice",
+    "NextSentencePrediction",
+)  # fmt: skip
 TEXTS = ["In a hole in the ground there lived a hobbit.", "Rubber [MASK] boots.", "Dún Laoghaire"]
 
 
@@ -30,12 +36,15 @@ TEXTS = ["In a hole in the ground there lived a hobbit.", "Rubber [MASK] boots."
 def checkpoints(minilm: Path, tmp_path_factory: Any) -> dict[str, Path]:
     """A random tiny checkpoint of every kind, by the end of its architecture's name."""
     folders = {}
-    for head in ("SequenceClassification", "TokenClassification", "MaskedLM", "QuestionAnswering", "MultipleChoice"):
+    for head in TEXT_HEADS:
         folders[head] = tmp_path_factory.mktemp(head)
         test_tasks_text.checkpoint(minilm, folders[head], f"BertFor{head}", num_labels=2 if "Q" in head else 3)
-    for head in ("CTC", "SequenceClassification"):
+    folders["Ranker"] = tmp_path_factory.mktemp("Ranker")
+    test_tasks_text.checkpoint(minilm, folders["Ranker"], "BertForSequenceClassification", num_labels=1)
+    for head in ("CTC", "SequenceClassification", "AudioFrameClassification", "XVector"):
         folders[f"Wav2Vec2For{head}"] = tmp_path_factory.mktemp(head)
-        test_tasks_audio.checkpoint(folders[f"Wav2Vec2For{head}"], f"Wav2Vec2For{head}", **test_tasks_audio.LAYER_NORM)
+        values = {**test_tasks_audio.LAYER_NORM, "tdnn_dim": [24] * 5, "xvector_output_dim": 16}
+        test_tasks_audio.checkpoint(folders[f"Wav2Vec2For{head}"], f"Wav2Vec2For{head}", **values)
     torch.manual_seed(0)
     swin = transformers.SwinConfig(image_size=32, embed_dim=12, depths=[1, 1], num_heads=[1, 2], window_size=4)
     for name in ("SwinForImageClassification", "SwinModel"):
@@ -153,7 +162,7 @@ class TestRun:
         close(objects(capsys, "run", folder, sound), [{"input": sound, "output": expected}])
         cues = printed(capsys, "run", folder, sound, "--srt")
         assert cues.startswith("1\n00:00:0")
-        assert " ".join(cues.splitlines()[2::4]).replace("  ", " ") == expected["text"]
+        assert " ".join(cues.splitlines()[2::4]).split() == expected["text"].split()
         assert printed(capsys, "run", folder, sound, "--vtt").startswith("WEBVTT\n\n00:00:0")
         folder = checkpoints["Wav2Vec2ForSequenceClassification"]
         classes = minitrans.AudioClassifier.from_pretrained(folder)(sound)
@@ -200,7 +209,7 @@ class TestInfo:
         assert summary["parameters"] == theirs.num_parameters()
         assert summary["dtype"] == "float32"
         assert summary["config"]["hidden_size"] == 384
-        names = [name for item in summary["tensors"].values() for name in item["names"]]
+        names = [item["name"] for item in summary["tensors"].values()]
         assert set(names) == set(theirs.state_dict()) - {"embeddings.position_ids", "embeddings.token_type_ids"}
         sizes = [np.prod(item["shape"]) for item in summary["tensors"].values()]
         assert sum(sizes) == theirs.num_parameters()
@@ -222,6 +231,9 @@ def mistakes(folders: dict[str, Path], minilm: Path, image: str, sound: str, her
     shutil.copytree(minilm, here / "cut")
     (here / "cut" / "model.safetensors").write_bytes((minilm / "model.safetensors").read_bytes()[:999])
     swin, ctc = folders["SwinForImageClassification"], folders["Wav2Vec2ForCTC"]
+    bert = folders["SequenceClassification"]
+    (here / "there").mkdir()
+    (here / "there" / "s.txt").write_text("an answer")
     maps = ["--output", here / "maps.safetensors"]
     return {
         "nowhere": ["run", here / "nowhere", "text"],
@@ -235,22 +247,30 @@ def mistakes(folders: dict[str, Path], minilm: Path, image: str, sound: str, her
         "budget of a batch is 0": ["run", minilm, "a text", "--batch", "0"],
         "dtype is 'int7'": ["run", minilm, "a text", "--dtype", "int7"],
         "device is 'moon'": ["run", minilm, "a text", "--device", "moon"],
-        "BertForMultipleChoice, and run does Model, ForSequence": ["run", folders["MultipleChoice"], "a text"],
+        "holds no weights for classifier": ["run", minilm, "a text", "--task", "text-classification"],
+        'a tuple (text, [choices]), or a mapping': ["run", folders["MultipleChoice"], "no tabs"],
         "pass --question": ["run", folders["QuestionAnswering"], "a text"],
+        "pass --query": ["run", bert, "a text", "--task", "text-ranking"],
+        "gives one number, this checkpoint 3 classes": ["run", bert, "a text", "--query", "what?"],
+        "There are no candidate_labels": ["run", bert, "a text", "--task", "zero-shot-classification"],
         r"no [MASK] in 'a text'": ["run", folders["MaskedLM"], "a text"],
         "--srt is for": ["run", minilm, "a text", "--srt"],
-        "one sound at a time": ["run", ctc, sound, sound, "--vtt"],
+        "--top-k means nothing to sentence-embedding; its own options are none": ["run", minilm, "x", "--top-k", "3"],
+        "means nothing to text-classification; its own options are --top-k": ["run", bert, "x", "--no-answer"],
+        "top_k is 0": ["run", bert, "x", "--top-k", "0"],
+        "name a folder for them, --output DIR": ["run", ctc, sound, sound, "--vtt"],
+        "--output DIR is for checkpoints that take files": ["run", minilm, "a text", "--output", here],
+        "s.txt is there already": ["run", ctc, sound, "--output", here / "there"],
+        "Two inputs would both be answered in": ["run", ctc, sound, sound, "--output", here / "there", "--json"],
         "takes files, not standard input": ["run", swin],
-        "no audio file gone.wav": ["run", ctc, sound, "gone.wav"],
+        "no audio file gone.wav": ["run", ctc, "gone.wav"],
         "There is no file gone.png": ["run", swin, "gone.png"],
         "could not be read as audio": ["run", ctc, image],
         "cannot be read as an image": ["run", swin, sound],
         "belong together": ["run", swin, image, "--features", "stage1"],
-        "together: which": ["run", swin, image, *maps],
         "'stage9'": ["run", swin, image, "--features", "stage9", *maps],
         "is there already": ["run", swin, image, "--features", "stage1", "--output", image],
         "has no class for AutoBackbone": ["run", minilm, image, "--features", "stage1", *maps],
-        "For the maps of its stages pass --features": ["run", folders["SwinModel"], image],
     }  # fmt: skip
 
 
@@ -265,6 +285,137 @@ def test_mistakes_get_one_sentence(
         assert output.err.count("\n") == 1, output.err
         assert output.out == ""
     assert not (tmp_path / "maps.safetensors").exists()
+
+
+class TestOneBadInput:
+    """It is named on stderr and costs its own answer; the others stand in order, and the exit status is 1."""
+
+    def answered(self, capsys: Any, command: list[Any], bad: str) -> list[Any]:
+        assert main([*map(str, command), "--json"]) == 1
+        output = capsys.readouterr()
+        assert output.err.count("\n") == 1
+        assert output.err.startswith("minitrans: ")
+        assert bad in output.err
+        return [json.loads(line)["input"] for line in output.out.splitlines()]
+
+    @pytest.mark.parametrize("place", [0, 1, 2])
+    def test_images(self, checkpoints: dict[str, Path], image: str, tmp_path: Path, place: int, capsys: Any) -> None:
+        (tmp_path / "bad.png").write_bytes(b"no image")
+        for bad in (tmp_path / "bad.png", tmp_path / "gone.png"):
+            files = [image, image]
+            files.insert(place, str(bad))
+            command = ["run", checkpoints["SwinForImageClassification"], *files]
+            assert self.answered(capsys, command, bad.name) == [image, image]
+
+    @pytest.mark.parametrize("head", ["CTC", "SequenceClassification"])
+    def test_sounds(self, checkpoints: dict[str, Path], sound: str, head: str, tmp_path: Path, capsys: Any) -> None:
+        (tmp_path / "bad.wav").write_bytes(b"no sound" * 9)
+        flac = tmp_path / "half.flac"  # it opens, and breaks off while it is read
+        soundfile.write(flac, np.random.default_rng(0).uniform(-1, 1, 300000), 16000)
+        flac.write_bytes(flac.read_bytes()[: flac.stat().st_size // 2])
+        for bad in ("bad.wav", "gone.wav", "half.flac"):
+            command = ["run", checkpoints[f"Wav2Vec2For{head}"], sound, tmp_path / bad, sound]
+            assert self.answered(capsys, command, bad) == [sound, sound]
+
+    def test_texts(self, checkpoints: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+        (tmp_path / "texts.txt").write_text("one [MASK]\nno mask\ntwo [MASK]\n")
+        command = ["run", checkpoints["MaskedLM"], tmp_path / "texts.txt"]
+        assert self.answered(capsys, command, "no mask") == ["one [MASK]", "two [MASK]"]
+        command = ["run", checkpoints["MaskedLM"], "one [MASK]", "gone.txt", "two [MASK]"]
+        assert self.answered(capsys, command, "gone.txt") == ["one [MASK]", "two [MASK]"]
+
+    def test_feature_maps(self, checkpoints: dict[str, Path], image: str, tmp_path: Path, capsys: Any) -> None:
+        path = tmp_path / "maps.safetensors"
+        command = ["run", checkpoints["SwinModel"], "gone.png", image, "--features", "stem", "--output", path]
+        assert main([str(argument) for argument in command]) == 1
+        output = capsys.readouterr()
+        assert "gone.png" in output.err
+        assert list(load_file(path)) == [f"{image}/stem"]
+
+
+def test_options_stand_anywhere(checkpoints: dict[str, Path], capsys: Any) -> None:
+    """As other programs take them: before, between and behind MODEL and INPUT."""
+    folder, texts = checkpoints["SequenceClassification"], ["the sun", "is hot"]
+    expected = objects(capsys, "run", folder, *texts, "--top-k", "2")
+    for command in (
+        ["--json", "--top-k", "2", folder, *texts],
+        [folder, "--json", *texts, "--top-k", "2"],
+        [folder, "--top-k=2", texts[0], "--json", texts[1]],
+        [folder, texts[0], "--top-k", "2", texts[1], "--json"],
+    ):
+        assert printed(capsys, "run", *command).splitlines() == [json.dumps(line) for line in expected]
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"minitrans {minitrans.__version__}\n"
+
+
+class TestOutputFolder:
+    @pytest.mark.parametrize("form", ["srt", "vtt", "json", "txt"])
+    def test_a_file_for_each_sound(
+        self, checkpoints: dict[str, Path], sound: str, form: str, tmp_path: Path, capsys: Any
+    ) -> None:
+        folder, other = checkpoints["Wav2Vec2ForCTC"], tmp_path / "other.wav"
+        shutil.copy(sound, other)
+        flag = [] if form == "txt" else [f"--{form}"]
+        command = ["run", folder, *flag, "--output", tmp_path / "answers", sound, "gone.wav", other]
+        assert main([str(argument) for argument in command]) == 1
+        assert "gone.wav" in capsys.readouterr().err
+        written = {path.name: path.read_text() for path in (tmp_path / "answers").iterdir()}
+        assert sorted(written) == [f"other.{form}", f"s.{form}"]
+        assert written[f"s.{form}"] == printed(capsys, "run", folder, sound, *flag)
+
+    def test_names_that_would_be_one(self, checkpoints: dict[str, Path], image: str, tmp_path: Path) -> None:
+        (tmp_path / "i.jpg").write_bytes(Path(image).read_bytes())
+        files = [image, tmp_path / "i.jpg"]
+        command = ["run", checkpoints["SwinForImageClassification"], *files, "--json", "--output", tmp_path / "a"]
+        assert main([str(argument) for argument in command]) == 0
+        assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["i.jpg.json", "i.png.json"]
+
+
+class TestOtherTasks:
+    """Each of the tasks by `run`, with the answers of `pipeline` or of the task."""
+
+    def test_text(self, checkpoints: dict[str, Path], minilm: Path, capsys: Any, stdin: Any) -> None:
+        classes, choice = checkpoints["SequenceClassification"], checkpoints["MultipleChoice"]
+        (line,) = objects(capsys, "run", choice, f"{TEXTS[0]}\tRubber\tboots")
+        close(line["output"], minitrans.ChoiceTask.from_pretrained(choice)((TEXTS[0], ["Rubber", "boots"])))
+        (line,) = objects(capsys, "run", classes, "--pairs", "one\ttwo", "--top-k", "1")
+        close(line["output"], minitrans.TextClassifier.from_pretrained(classes)(("one", "two"), top_k=1))
+        (line,) = objects(capsys, "run", classes, "--labels", "law,art", "--multi-label", TEXTS[0])
+        zero = minitrans.pipeline("zero-shot-classification", classes, multi_label=True)(TEXTS[0], ["law", "art"])
+        assert [item["label"] for item in line["output"]] == zero["labels"]
+        close([item["score"] for item in line["output"]], zero["scores"])
+        stdin("one\ntwo\n")
+        (line,) = objects(capsys, "run", checkpoints["Ranker"], "--query", "what?", "--top-k", "1")
+        close(line["output"], minitrans.Reranker.from_pretrained(checkpoints["Ranker"])(("what?", ["one", "two"]))[:1])
+        rows = printed(capsys, "run", minilm, "--task", "feature-extraction", "one two").strip().splitlines()
+        expected = minitrans.TokenVectors.from_pretrained(minilm)("one two")
+        assert np.abs(np.array([row.split() for row in rows], float) - expected).max() <= 1e-4
+        next_sentence = checkpoints["NextSentencePrediction"]
+        (line,) = objects(capsys, "run", next_sentence, "one\ttwo")
+        close(line["output"], minitrans.NextSentenceClassifier.from_pretrained(next_sentence)(("one", "two")))
+
+    def test_options_of_texts(self, checkpoints: dict[str, Path], capsys: Any) -> None:
+        fill, ner, asked = (checkpoints[head] for head in ("MaskedLM", "TokenClassification", "QuestionAnswering"))
+        (line,) = objects(capsys, "run", fill, TEXTS[1], "--targets", "red", "--targets", "blue")
+        close(line["output"], minitrans.MaskFiller.from_pretrained(fill)(TEXTS[1], targets=["red", "blue"]))
+        for how in ("none", "average"):
+            (line,) = objects(capsys, "run", ner, "--aggregation", how, TEXTS[0])
+            close(line["output"], minitrans.EntityRecognizer.from_pretrained(ner)(TEXTS[0], aggregation_strategy=how))
+        command = ("run", asked, "--question", "Who?", TEXTS[0], "--no-answer", "--threshold", "-99")
+        assert objects(capsys, *command)[0]["output"]["answer"] == ""
+        assert len(printed(capsys, "run", asked, "--question", "Who?", TEXTS[0], "--top-k", "3").splitlines()) == 3
+
+    def test_images_and_sounds(self, checkpoints: dict[str, Path], image: str, sound: str, capsys: Any) -> None:
+        vector = printed(capsys, "run", checkpoints["SwinModel"], image).split()
+        pooled = minitrans.ImageVectors.from_pretrained(checkpoints["SwinModel"])(image, pool=True)
+        assert np.abs(np.array(vector, float) - pooled).max() <= 1e-4
+        speaker, frames = checkpoints["Wav2Vec2ForXVector"], checkpoints["Wav2Vec2ForAudioFrameClassification"]
+        (line,) = objects(capsys, "run", speaker, sound)
+        close(line["output"], minitrans.SpeakerEncoder.from_pretrained(speaker)(sound))
+        (line,) = objects(capsys, "run", frames, sound, "--threshold", "0.4")
+        close(line["output"], minitrans.FrameClassifier.from_pretrained(frames)(sound, threshold=0.4))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +439,7 @@ def test_interrupt(monkeypatch: Any, minilm: Path) -> None:
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minitrans.cli._job", interrupted)
+    monkeypatch.setattr("minitrans.cli._task", interrupted)
     assert main(["run", str(minilm), "a text"]) == 130
 
 
@@ -322,3 +473,47 @@ class TestProcess:
         done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, env={**os.environ})
         for command in ("demo", "info", "run"):
             assert command in done.stdout
+
+
+class TestEndToEnd:
+    """What people have, through the command line, beside transformers: speech, photographs, pages, a real encoder."""
+
+    def run(self, *command: Any) -> str:
+        """What a process of its own prints."""
+        words = [sys.executable, "-m", "minitrans", "run", *map(str, command)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def test_speech(self, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            subprocess.run(["espeak-ng", "-w", tmp_path / f"{name}.wav", f"This is sentence {name}."], check=True)
+        files = sorted(tmp_path.glob("*.wav"))
+        folder = checkpoints["Wav2Vec2ForCTC"]
+        lines = [json.loads(line) for line in self.run(folder, "--json", *files).splitlines()]
+        for path, line in zip(files, lines, strict=True):
+            text, words = test_tasks_audio.reference(folder, test_tasks_audio.samples(path))
+            assert line["output"]["text"] == text
+            test_tasks_audio.same_words(line["output"], words)
+        self.run(folder, "--vtt", "--output", tmp_path / "subtitles", *files)
+        assert sorted(path.name for path in (tmp_path / "subtitles").iterdir()) == ["one.vtt", "two.vtt"]
+
+    def test_photographs_and_pages(self, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+        photographs = sorted(Path(sklearn.__file__).parent.glob("datasets/images/*.jpg"))
+        page = Image.new("RGB", (320, 450), "white")
+        ImageDraw.Draw(page).text((20, 20), "\n".join(["A page, with lines of text."] * 20), fill="black")
+        page.save(tmp_path / "page.png")
+        files, folder = [*photographs, tmp_path / "page.png"], checkpoints["SwinForImageClassification"]
+        assert len(files) == 3
+        model = transformers.SwinForImageClassification.from_pretrained(folder)
+        processor = ViTImageProcessorPil.from_pretrained(folder)
+        classify = transformers.pipeline("image-classification", model, image_processor=processor, device="cpu")
+        lines = [json.loads(line) for line in self.run(folder, *files, "--json").splitlines()]
+        for path, line in zip(files, lines, strict=True):
+            expected = {item["label"]: item["score"] for item in classify(str(path))}
+            assert {item["label"]: item["score"] for item in line["output"]} == pytest.approx(expected, rel=1e-3)
+
+    def test_a_real_encoder(self, minilm: Path) -> None:
+        rows = [[float(value) for value in line.split()] for line in self.run(minilm, *TEXTS).splitlines()]
+        theirs = SentenceTransformer(str(minilm), device="cpu").encode(TEXTS)
+        assert np.abs(np.array(rows) - theirs).max() <= 1e-5

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ import minitrans
 FAMILIES = {
     "bert": ("BertConfig", transformers.BertConfig),
     "distilbert": ("DistilBertConfig", transformers.DistilBertConfig),
+    "swin": ("SwinConfig", transformers.SwinConfig),
+    "wav2vec2": ("Wav2Vec2Config", transformers.Wav2Vec2Config),
 }
 
 
@@ -28,14 +31,147 @@ def test_defaults_are_the_published_ones(family):
     name, published = FAMILIES[family]
     ours, theirs = getattr(minitrans, name)(), published()
     for key, value in ours.to_dict().items():
-        if hasattr(theirs, key) and key not in ("dtype", "extra"):
-            assert getattr(theirs, key) == value, key
+        if hasattr(theirs, key):
+            assert as_json(getattr(theirs, key)) == as_json(value), key
+
+
+# What belongs to parts of transformers that are not here: rotary positions, layers that differ from each other, plans
+# for several devices, code and files from checkpoints.
+ELSEWHERE = re.compile(
+    "rope|default_theta|per_layer|heterogen|_plan$|sub_configs|base_config_key|auto_class|auto_map|experts|extra_|"
+    "remote_code|custom_code|push_to_hub|mtp|generation|default_config_fields|validate_|get_config_dict|"
+    "update_from_string|dict_dtype_to_str|^_(?!name_or_path|attn_implementation$)"
+)
+
+
+def as_json(value):
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attributes_and_methods_are_the_published_ones(family):
+    name, published = FAMILIES[family]
+    ours, theirs = getattr(minitrans, name)(), published()
+    for attribute in dir(theirs):
+        if ELSEWHERE.search(attribute):
+            continue
+        value = getattr(theirs, attribute)
+        assert hasattr(ours, attribute), attribute
+        if callable(value) or attribute == "attribute_map":
+            continue
+        assert as_json(getattr(ours, attribute)) == as_json(value), attribute
+    assert ours.attribute_map.items() >= theirs.attribute_map.items()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("values", [{}, {"num_labels": 3}, {"output_attentions": True, "dtype": "bfloat16"}])
+def test_dicts_and_files_are_the_published_ones(family, values, tmp_path):
+    name, published = FAMILIES[family]
+    ours, theirs = getattr(minitrans, name)(**values), published(**values)
+    for mine, other in ((ours.to_dict(), theirs.to_dict()), (ours.to_diff_dict(), theirs.to_diff_dict())):
+        mine.pop("output_attentions", None)
+        for only_there in ("transformers_version", "_name_or_path", "output_attentions"):
+            other.pop(only_there, None)
+        only_here = (
+            {"architectures", "tie_word_embeddings", "problem_type"} if family in ("swin", "wav2vec2") else set()
+        )
+        assert mine.keys() - other.keys() <= only_here
+        assert {key: as_json(value) for key, value in other.items() if value is not None}.items() <= as_json(
+            mine
+        ).items()
+    for use_diff in (True, False):
+        ours.to_json_file(tmp_path / "own.json", use_diff=use_diff)
+        again, read = type(ours).from_json_file(tmp_path / "own.json"), published.from_json_file(tmp_path / "own.json")
+        assert again == ours
+        assert as_json(read.to_dict()["id2label"]) == as_json(ours.to_dict()["id2label"])
+    ours.save_pretrained(tmp_path)
+    again = type(ours).from_pretrained(tmp_path)
+    assert again == ours
+    assert again.to_dict() == ours.to_dict()
+    assert all(type(value) is type(again.to_dict()[key]) for key, value in ours.to_dict().items())
+
+
+def test_json_files_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*gone.json"):
+        minitrans.BertConfig.from_json_file(tmp_path / "gone.json")
+    for text, words in (("{", "cannot be read as JSON"), ("[1]", "should hold a JSON object, not a list")):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match=words):
+            minitrans.BertConfig.from_json_file(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_a_configuration_came_from(family, tmp_path):
+    kind = getattr(minitrans, FAMILIES[family][0])
+    assert kind().name_or_path == kind()._name_or_path == ""
+    kind(_name_or_path="elsewhere", attn_implementation="eager").save_pretrained(tmp_path)
+    assert not {"_name_or_path", "attn_implementation"} & json.loads((tmp_path / "config.json").read_text()).keys()
+    for reader in (kind, minitrans.AutoConfig):
+        config = reader.from_pretrained(str(tmp_path), finetuning_task="mrpc")
+        assert config.name_or_path == config._name_or_path == str(tmp_path)
+        assert config.finetuning_task == "mrpc"
+    config.name_or_path = tmp_path / "x"
+    assert config._name_or_path == str(tmp_path / "x")
+    assert config.get_text_config(decoder=True) is config
+    assert kind(attn_implementation="eager")._attn_implementation == "eager"
+    assert config == kind(finetuning_task="mrpc")
+    assert config != kind()
+    assert kind() != getattr(minitrans, FAMILIES["bert" if family != "bert" else "swin"][0])()
+    with pytest.raises(ValueError, match="is_encoder_decoder"):
+        kind(is_encoder_decoder=True)
+
+
+# Each a list of what is set, one after the other.
+STAGES = [
+    [("out_features", ["stem", "stage2"])],
+    [("out_indices", (1, 3))],
+    [("out_indices", [-2, -1])],
+    [("out_features", ["stage1"]), ("out_indices", [0, 4])],
+    [("out_indices", [0]), ("out_features", ["stage3"])],
+    [("out_features", ["stage1"]), ("out_features", None)],
+    [("out_indices", [1]), ("out_indices", None)],
+]
+
+
+@pytest.mark.parametrize("steps", STAGES, ids=str)
+@pytest.mark.parametrize("start", [{}, {"out_features": ["stage2", "stage4"]}, {"out_indices": [2]}], ids=str)
+def test_one_of_names_and_indices_of_stages_follows_from_the_other(start, steps, tmp_path):
+    ours, theirs = minitrans.SwinConfig(**start), transformers.SwinConfig(**start)
+    for name, value in steps:
+        for config in (ours, theirs):
+            setattr(config, name, value)
+        assert (ours.out_features, ours.out_indices) == (theirs.out_features, theirs.out_indices)
+    ours.save_pretrained(tmp_path)
+    for library in (minitrans, transformers):
+        again = library.SwinConfig.from_pretrained(tmp_path)
+        assert (again.out_features, again.out_indices) == (theirs.out_features, theirs.out_indices)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("out_features", ["stage9"]), ("out_features", ["stage2", "stage1"]), ("out_features", ["stage1", "stage1"]),
+     ("out_indices", [7]), ("out_indices", [2, 1]), ("out_indices", [4, -1])],
+)  # fmt: skip
+def test_stages_that_cannot_be_change_nothing(name, value):
+    config = minitrans.SwinConfig(out_features=["stage2"])
+    with pytest.raises(ValueError, match=r"out_|stages"):
+        setattr(config, name, value)
+    assert (config.out_features, config.out_indices) == (["stage2"], [2])
+    with pytest.raises(ValueError, match=r"out_|stages"):
+        config.set_output_features_output_indices(["stage1"], [2])
+    assert (config.out_features, config.out_indices) == (["stage2"], [2])
+    config.set_output_features_output_indices(None, (0, 1))
+    assert config.out_features == ["stem", "stage1"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_there_and_back_through_transformers(family, tmp_path):
     name, published = FAMILIES[family]
-    values = {"vocab_size": 17, "hidden_size": 12, "num_attention_heads": 3, "id2label": {0: "a", 1: "b", 2: "ç"}}
+    sizes = {
+        "swin": {"embed_dim": 12, "depths": [1, 2], "num_heads": [3, 6], "out_indices": [0, 1]},
+        "wav2vec2": {"conv_dim": [8, 9], "conv_kernel": [3, 2], "conv_stride": [2, 2], "hidden_size": 32},
+    }.get(family, {"vocab_size": 17, "hidden_size": 12, "num_attention_heads": 3})
+    values = {**sizes, "id2label": {0: "a", 1: "b", 2: "ç"}}
     ours = getattr(minitrans, name)(
         **values, problem_type="multi_label_classification", something_new=[1, {"a": None}]
     )
@@ -119,11 +255,11 @@ def test_dtypes(tmp_path):
     for value in (torch.bfloat16, "bfloat16", "torch.bfloat16"):
         for key in ("dtype", "torch_dtype"):
             config = minitrans.BertConfig(**{key: value})
-            assert config.dtype == "bfloat16"
+            assert config.dtype is config.torch_dtype is torch.bfloat16
             config.save_pretrained(tmp_path)
             assert str(transformers.AutoConfig.from_pretrained(tmp_path).dtype) == "torch.bfloat16"
     (tmp_path / "config.json").write_text('{"model_type": "bert", "torch_dtype": "float16"}')
-    assert minitrans.AutoConfig.from_pretrained(tmp_path, dtype="float32").dtype == "float32"
+    assert minitrans.AutoConfig.from_pretrained(tmp_path, dtype="float32").dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -208,7 +344,7 @@ def test_copies():
         twin.num_labels = 7
     assert config.novelty == {"a": [1]}
     assert config.num_labels == 3
-    assert "hidden_size=768" in repr(config)
+    assert '"hidden_size": 768' in repr(config)
 
 
 def test_update():
@@ -237,3 +373,70 @@ def test_a_model_keeps_the_configuration_it_was_made_of():
     assert minitrans.BertModel(config).config is config
     with pytest.raises(TypeError, match="BertConfig"):
         minitrans.BertModel(minitrans.DistilBertConfig())
+
+
+# -- what programs ask of every configuration
+
+
+@pytest.mark.parametrize("name", ["BertConfig", "DistilBertConfig", "SwinConfig", "Wav2Vec2Config"])
+def test_files_and_texts(tmp_path, name):
+    kind, reference = getattr(minitrans, name), getattr(transformers, name)
+    config = kind(num_labels=3, novelty=[1], initializer_range=0.5)
+    config.to_json_file(tmp_path / "whole.json", use_diff=False)
+    config.to_json_file(tmp_path / "difference.json")
+    for file in ("whole.json", "difference.json"):
+        again = kind.from_json_file(tmp_path / file)
+        assert json.loads(again.to_json_string(False)) == json.loads(config.to_json_string(False))
+        assert reference.from_json_file(tmp_path / file).num_labels == 3
+    short = json.loads(config.to_json_string())
+    assert short == json.loads(json.dumps(config.to_diff_dict()))
+    assert short.items() <= json.loads(config.to_json_string(use_diff=False)).items()
+    assert "output_attentions" not in short
+    assert "num_labels" not in short
+    assert short["novelty"] == [1]
+    assert repr(config) == f"{name} {config.to_json_string()}"
+
+
+@pytest.mark.parametrize("name", ["BertConfig", "DistilBertConfig", "SwinConfig", "Wav2Vec2Config"])
+def test_what_has_no_effect_has_its_default(name):
+    config, reference = getattr(minitrans, name)(), getattr(transformers, name)()
+    for key in ("bos_token_id", "eos_token_id", "is_encoder_decoder", "chunk_size_feed_forward", "name_or_path"):
+        if hasattr(reference, key):
+            assert getattr(config, key) == getattr(reference, key), key
+    assert config.get_text_config() is config
+    config.eos_token_id = 7
+    config.name_or_path = "here"
+    assert (config.eos_token_id, config.to_dict()["eos_token_id"], config.name_or_path) == (7, 7, "here")
+    assert "name_or_path" not in config.to_dict()
+
+
+def test_names_of_where_it_comes_from(tmp_path):
+    minitrans.BertConfig().save_pretrained(tmp_path)
+    for kind in (minitrans.AutoConfig, minitrans.BertConfig):
+        config = kind.from_pretrained(tmp_path, finetuning_task="mnli", num_labels=3)
+        assert (config.name_or_path, config._name_or_path) == (str(tmp_path), str(tmp_path))
+        assert (config.finetuning_task, config.num_labels) == ("mnli", 3)
+        config, unused = kind.from_pretrained(tmp_path, num_labels=4, nonsense=1, return_unused_kwargs=True)
+        assert (config.num_labels, unused) == (4, {"nonsense": 1})
+    assert minitrans.BertConfig().name_or_path == ""
+    assert minitrans.PretrainedConfig is minitrans.PreTrainedConfig
+    assert isinstance(config, minitrans.PretrainedConfig)
+    assert issubclass(minitrans.BertModel, minitrans.PreTrainedModel)
+
+
+def test_pushing(tmp_path, monkeypatch):
+    pushed = []
+
+    def push(repo_id, write, **options):
+        write(tmp_path)
+        pushed.append((repo_id, options))
+
+    monkeypatch.setattr("minitrans.hub.push_folder", push)
+    config = minitrans.BertConfig(num_hidden_layers=1)
+    config.push_to_hub("me/it")
+    config.save_pretrained(tmp_path / "mine", push_to_hub=True, token="t")
+    assert pushed == [("me/it", {}), ("mine", {"token": "t"})]
+    assert minitrans.AutoConfig.from_pretrained(tmp_path) == config
+    with pytest.raises(TypeError, match="nonsense"):
+        config.save_pretrained(tmp_path / "not", nonsense=1)
+    assert not (tmp_path / "not").exists()

@@ -318,7 +318,7 @@ BAD = [
     (lambda t: t([["A", "B"]]), TypeError, "list"),
     (lambda t: t("A", ["B"]), ValueError, "in one form"),
     (lambda t: t(["A", "B"], ["A"]), ValueError, "2 texts and 1 pairs"),
-    (lambda t: t("AB", "AB", truncation=True, max_length=3), ValueError, "more than 3 tokens"),
+    (lambda t: t("A", "ABB", truncation="only_first", max_length=2), ValueError, "2 tokens are too many"),
     (lambda t: t("A", padding="longst"), ValueError, "longst"),
     (lambda t: t(["A", "AB"], return_tensors="pt"), ValueError, "padding=True"),
     (lambda t: t.decode([0.5, 1.5]), TypeError, "argmax"),

@@ -191,6 +191,7 @@ def test_scans_in_grey_and_black_become_three_channels():
         np.testing.assert_array_equal(processor(page).pixel_values, processor(page.convert("RGB")).pixel_values)
 
 
+@pytest.mark.needs("tesseract")
 @pytest.mark.parametrize("settings", [{}, {"ocr_lang": "eng", "tesseract_config": "--psm 6"}], ids=str)
 def test_tesseract_reads_the_page_as_in_transformers(folder, settings):
     page = drawn_page()
@@ -201,6 +202,7 @@ def test_tesseract_reads_the_page_as_in_transformers(folder, settings):
     assert " ".join(found.words[0]) == " ".join(LINES)
 
 
+@pytest.mark.needs("tesseract")
 @pytest.mark.parametrize("question", [None, QUESTION])
 @pytest.mark.parametrize("tensors", [None, "pt"])
 def test_the_whole_way_from_the_page(folder, reference, question, tensors):
@@ -215,6 +217,7 @@ def test_the_whole_way_from_the_page(folder, reference, question, tensors):
         assert found.bbox.shape == (*found.input_ids.shape, 4)
 
 
+@pytest.mark.needs("tesseract")
 def test_pages_that_overflow_keep_their_image(folder, reference):
     pages = [drawn_page(), drawn_page(LINES[:1], (300, 200))]
     options = {"truncation": True, "max_length": 10, "stride": 2, "padding": "max_length"}
@@ -243,6 +246,17 @@ def test_own_words(folder, reference):
     assert processor.batch_decode([ids, ids[:3]]) == reference.batch_decode([ids, ids[:3]])
 
 
+@pytest.mark.parametrize(
+    "options", [{"padding": True}, {"padding": "max_length", "max_length": 30, "truncation": True}]
+)
+def test_several_pages_with_several_questions(folder, reference, options):
+    processor = LayoutLMv2Processor.from_pretrained(folder)
+    pages, questions = [drawn_page(), drawn_page(LINES[:2])], [QUESTION, "Who?"]
+    expected = plain(reference(pages, questions, return_tensors="pt", **options))
+    for asked in (questions, tuple(questions), np.array(questions)):
+        assert plain(processor(pages, asked, return_tensors="pt", **options)) == expected
+
+
 def test_any_function_is_an_ocr(folder):
     def reader(page):
         assert page.mode == "RGB"
@@ -256,9 +270,54 @@ def test_any_function_is_an_ocr(folder):
     with pytest.raises(ValueError, match="Page 0 has 1 words and 0 boxes"):
         processor.image_processor(Image.new("L", (50, 100)), ocr=lambda page: (["a"], []))
     with pytest.raises(ValueError, match="whole numbers from 0 to 1000"):
-        processor.image_processor(Image.new("L", (50, 100)), ocr=lambda page: (["a"], [(0, 0, 51, 9)]))
+        processor.image_processor(Image.new("L", (50, 100)), ocr=lambda page: (["a"], [(0, 0, 58, 9)]))
 
 
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((-1, 0, 51, 9), [0, 0, 1000, 90]),
+        ((10.5, -1.2, 49.0, 101.0), [210, 0, 980, 1000]),
+        ([[10, 20], [40, 22], [39, 30], [9, 28]], [180, 200, 800, 300]),
+        ((10, 20, 40, 22, 39, 30, 9, 28), [180, 200, 800, 300]),
+        (np.array([[-1, 20], [51, 22], [51, 30], [-1, 28]]), [0, 200, 1000, 300]),
+    ],
+)
+def test_boxes_as_readers_of_pages_give_them(folder, box, expected):
+    processor = LayoutLMv2ImageProcessor.from_pretrained(folder, ocr=lambda page: (["a"], [box]))
+    assert processor(Image.new("L", (50, 100))).boxes == [[expected]]
+
+
+def test_quadrangles_and_arrays(tokenizers):
+    ours, _ = tokenizers
+    expected = ours([WORDS, WORDS], boxes=[BOXES, BOXES], word_labels=[LABELS, LABELS])
+    corners = [[[[x0, y0], [x1, y0], [x1, y1], [x0, y1]] for x0, y0, x1, y1 in BOXES]] * 2
+    for kind in (np.array, torch.tensor, list):
+        for boxes in ([BOXES, BOXES], corners):
+            found = ours([WORDS, WORDS], boxes=kind(boxes), word_labels=kind([LABELS, LABELS]))
+            assert plain(found) == plain(expected)
+            json.dumps(plain(found))
+    single = ours(WORDS, boxes=np.array(BOXES), word_labels=np.array(LABELS))
+    assert plain(single) == {name: rows[0] for name, rows in plain(expected).items()}
+
+
+@pytest.mark.parametrize("size", [None, 6, 7, 8])
+def test_one_token_of_a_word_takes_its_label_in_every_script(size):
+    jamo = [chr(code) for code in (*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A8, 0x11C3))]
+    other = [*"अनुवादिหमतرسوضعไทยпривет", "½", "1", "2", "⁄", "'", "don", "t"]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *jamo, *other]
+    vocab = {
+        token: index for index, token in enumerate(dict.fromkeys([*tokens, *(f"##{c}" for c in (*jamo, *other))]))
+    }
+    tokenizer = LayoutLMv2Tokenizer(vocab)
+    words = ["한국어", "가", "अनुवाद", "مرسوض", "ไทย", "́привет", "東京", "don't", "​привет", "½"]
+    cut = {} if size is None else {"truncation": True, "max_length": size, "return_overflowing_tokens": True}
+    found = tokenizer(words, boxes=[[0, 0, 1, 1]] * len(words), word_labels=list(range(len(words))), **cut)
+    rows = found["labels"] if cut else [found["labels"]]
+    assert [label for row in rows for label in row if label != -100] == list(range(len(words)))
+
+
+@pytest.mark.needs("tesseract")
 def test_saved_processors_open_in_both(folder, reference, tmp_path):
     processor = LayoutLMv2Processor.from_pretrained(folder, size=64, ocr_lang="eng", ocr=lambda page: ([], []))
     processor.save_pretrained(tmp_path)
@@ -308,8 +367,12 @@ def test_bad_calls_of_the_processor_get_a_sentence(folder, monkeypatch):
         own([page, page], WORDS, boxes=BOXES)
     with pytest.raises(TypeError, match="sizes"):
         LayoutLMv2Processor.from_pretrained(folder, sizes=3)
-    with pytest.raises(RuntimeError, match=r"ocr_lang='xyz'.*xyz"):
-        processor.image_processor(page, ocr_lang="xyz")
     monkeypatch.setattr("pytesseract.pytesseract.tesseract_cmd", "no-such-tesseract")
     with pytest.raises(FileNotFoundError, match="apt-get install tesseract-ocr"):
         processor(page)
+
+
+@pytest.mark.needs("tesseract")
+def test_a_language_that_is_not_installed_gets_a_sentence(folder):
+    with pytest.raises(RuntimeError, match=r"ocr_lang='xyz'.*xyz"):
+        LayoutLMv2ImageProcessor.from_pretrained(folder)(drawn_page(), ocr_lang="xyz")

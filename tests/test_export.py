@@ -119,7 +119,7 @@ def test_a_program_holds_for_other_shapes_and_other_padding(write, name, padded,
 
 
 def test_a_whole_model_with_named_inputs_as_onnx(tmp_path):
-    """As a user of transformers would: no wrapper, names from the forward pass."""
+    """As a user of transformers would: no wrapper, names from the forward pass and from the output."""
     torch.manual_seed(0)
     theirs = transformers.BertForSequenceClassification(transformers.BertConfig(**TINY)).eval()
     theirs.save_pretrained(tmp_path)
@@ -134,9 +134,12 @@ def test_a_whole_model_with_named_inputs_as_onnx(tmp_path):
         f=file,
         dynamic_shapes=shapes,
         input_names=names,
+        output_names=[*ours(*first)],
         verbose=False,
     )
     inputs = dict(zip(names, second, strict=True))
-    found = onnxruntime.InferenceSession(file).run(None, {name: x.numpy() for name, x in inputs.items()})
+    session = onnxruntime.InferenceSession(file)
+    assert [x.name for x in session.get_outputs()] == ["logits"]
+    found = session.run(None, {name: x.numpy() for name, x in inputs.items()})
     with torch.no_grad():
         assert relative(torch.from_numpy(found[0]), theirs(**inputs).logits) <= 1e-5

@@ -5,13 +5,21 @@ the same computation; the forward pass is shown to be free of anything that depe
 cannot be read.
 """
 
+import copy
+import inspect
+import json
+import pickle
+
 import pytest
 import torch
 import transformers
 from checkpoints import CLASSES, batch, pair, relative
+from families import PUBLISHED, flat, inputs_of, make
+from sentence_transformers import SentenceTransformer
 from torch.testing import assert_close
 
 import minitrans
+from minitrans.cli import main
 from minitrans.frozen import Bucket, FrozenModel, PrepackedModel, right_padded
 from minitrans.sequences import Sequences
 
@@ -253,3 +261,77 @@ def test_the_padded_layout_unpacks_to_zeros():
     rows[2] = 0
     assert_close(sequences.mean(rows), torch.ones(2, 2))
     assert sequences.starts.tolist() == [0, 3]
+
+
+# A module like any other
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_frozen_model_is_asked_as_the_model_itself(name):
+    model, x = make(minitrans, name), inputs_of(name)
+    frozen = model.freeze()
+    with torch.no_grad():
+        expected = flat(model(**x))
+        assert relative(flat(frozen(**x)), expected) <= 1e-5
+        for copied in (pickle.loads(pickle.dumps(frozen)), copy.deepcopy(frozen), frozen.to("cpu"), frozen.eval()):
+            assert torch.equal(flat(copied(**x)), flat(frozen(**x)))
+    assert isinstance(frozen, torch.nn.Module)
+    assert (frozen.config, frozen.device, frozen.dtype) == (model.config, model.device, model.dtype)
+    assert inspect.signature(frozen.forward) == inspect.signature(model.forward)
+    assert list(frozen.state_dict()) == list(model.state_dict())
+    for key, tensor in frozen.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[key]), key
+    thawed = frozen.thawed()
+    assert [key for key, _ in thawed.named_parameters()] == [key for key, _ in model.named_parameters()]
+    assert not any(tensor.requires_grad for tensor in torch.utils._pytree.tree_leaves(frozen(**x)))
+
+
+def test_a_frozen_model_is_saved_as_the_model(tmp_path):
+    theirs, ours = pair("BertForSequenceClassification", tmp_path / "model")
+    given = batch(ours, (2, 7))
+    ours.freeze().save_pretrained(tmp_path / "frozen")
+    for library in (minitrans, transformers):
+        again = library.BertForSequenceClassification.from_pretrained(tmp_path / "frozen").eval()
+        with torch.no_grad():
+            assert relative(again(**given.inputs).logits, theirs(**given.inputs).logits) <= 1e-5
+
+
+def test_what_a_frozen_model_refuses(tmp_path):
+    _, ours = pair("BertModel", tmp_path)
+    frozen = ours.freeze()
+    for attempt, words in (
+        (frozen.train, "only evaluates"),
+        (frozen.half, r"frozen in torch\.float32 on 'cpu' stays there"),
+        (lambda: frozen.to(torch.bfloat16), "freeze it again"),
+        (lambda: frozen.to("meta"), "freeze it again"),
+        (lambda: frozen.load_state_dict(ours.state_dict()), "stay as they are"),
+        (ours.train().freeze, "in training mode"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            attempt()
+
+
+def test_frozen_models_in_tasks_and_sentence_transformers(minilm):
+    texts = ["A short text.", "Another one, which is a little longer than the first."]
+    expected = minitrans.Embedder.from_pretrained(minilm).encode(texts)
+    task = minitrans.Embedder.from_pretrained(minilm, frozen=True)
+    tokenizer = minitrans.AutoTokenizer.from_pretrained(minilm)
+    model = minitrans.AutoModel.from_pretrained(minilm)
+    own = minitrans.Embedder(model.freeze(), tokenizer, normalize=True)
+    for embedder in (task, own, pickle.loads(pickle.dumps(task))):
+        assert abs(embedder.encode(texts) - expected).max() <= 1e-5
+    theirs = SentenceTransformer(str(minilm), device="cpu")
+    theirs[0].auto_model = model.freeze()
+    assert abs(theirs.encode(texts) - expected).max() <= 1e-5
+
+
+def test_the_command_line_freezes(tmp_path, capsys):
+    make(minitrans, "BertForSequenceClassification", vocab_size=9).save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nsun\nis\nhot\n")
+    answers = []
+    for options in ([], ["--frozen"]):
+        assert main(["run", str(tmp_path), "the sun is hot", "--json", *options]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    plain, frozen = (answer["output"] for answer in answers)
+    assert [entry["label"] for entry in frozen] == [entry["label"] for entry in plain]
+    assert [entry["score"] for entry in frozen] == pytest.approx([entry["score"] for entry in plain], abs=1e-5)

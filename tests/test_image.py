@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image, ImageOps
 from sklearn.datasets import load_sample_image
 from transformers import ViTImageProcessorPil
 
@@ -25,9 +25,18 @@ SWIN = {
 CHINA, FLOWER = (load_sample_image(name)[100:327, 150:451] for name in ("china.jpg", "flower.jpg"))
 
 
+def reference(images, settings=None, **options):
+    """What transformers gives; an array of four channels channel by channel, where Pillow multiplies by the last."""
+    processor = ViTImageProcessorPil(**settings or {})
+    if getattr(images, "shape", (0,))[-1] == 4 and not options.get("do_convert_rgb"):
+        alone = [processor(images[..., [c]], **options)["pixel_values"][0] for c in range(4)]
+        return [np.concatenate(alone)]
+    return processor(images, **options)["pixel_values"]
+
+
 def assert_same(images, settings=None, **options):
     """The same list of arrays as transformers gives, for settings made at construction and for a call's options."""
-    expected = ViTImageProcessorPil(**settings or {})(images, **options)["pixel_values"]
+    expected = reference(images, settings, **options)
     found = ViTImageProcessor(**settings or {})(images, **options).pixel_values
     assert [image.shape for image in found] == [image.shape for image in expected]
     for mine, theirs in zip(found, expected, strict=True):
@@ -122,6 +131,78 @@ def test_options_may_stand_in_the_settings_or_in_the_call():
     assert_same(CHINA, options)
 
 
+@pytest.mark.parametrize("filter", ["nearest", "bilinear", "BICUBIC", "lanczos", "box", "hamming"])
+@pytest.mark.parametrize("size", [{"max_height": 20, "max_width": 20}, {"max_height": 400, "max_width": 33}])
+def test_filters_by_name_and_sizes_to_fit_into(size, filter):
+    assert_same([CHINA], size=size, resample=getattr(Image.Resampling, filter.upper()))
+    named, numbered = (
+        ViTImageProcessor(size=size, resample=kind) for kind in (filter, Image.Resampling[filter.upper()])
+    )
+    assert named == numbered
+    assert type(named.to_dict()["resample"]) is int
+    found = named(CHINA, return_tensors="pt", device="meta").pixel_values
+    assert found.device.type == "meta"
+    assert found.shape == numbered(CHINA, return_tensors="np").pixel_values.shape
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, "0 to 1"])
+def test_channels_are_resized_one_by_one(count, kind):
+    image = np.random.default_rng(count).integers(0, 256, (23, 31, count), dtype=np.uint8)
+    image[..., -1] = 0  # were it transparency, nothing would be left
+    image = image / 255 if kind == "0 to 1" else image.astype(kind)
+    options = {"size": {"height": 10, "width": 14}, "image_mean": [0.3] * count, "image_std": [0.2] * count}
+    found = ViTImageProcessor(**options)(image, return_tensors="np").pixel_values[0]
+    one = ViTImageProcessorPil(size=options["size"], image_mean=[0.3], image_std=[0.2])
+    for channel in range(count):
+        expected = one(image[..., [channel]], return_tensors="np")["pixel_values"][0, 0]
+        np.testing.assert_allclose(found[channel], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "axis"),
+    [((1, 9, 3), 3, 2), ((3, 9, 1), 3, 0), ((4, 9, 3), 3, 2), ((4, 9, 3), 4, 0), ((1, 9, 4), 1, 0), ((7, 9, 2), 2, 2),
+     ((2, 9, 7), 2, 0), ((3, 9, 4), 3, 0), ((3, 9, 3), 3, 0), ((1, 3, 3), 3, 2)],
+)  # fmt: skip
+@pytest.mark.parametrize("normalised", [True, False])
+def test_the_axis_of_the_channels_follows_the_means(shape, count, axis, normalised):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    options = {"do_resize": False, "image_mean": [0.5] * count, "image_std": [0.5] * count}
+    options["do_normalize"] = normalised
+    side = ("channels_first", "channels_last")[axis > 0]
+    found, expected = (ViTImageProcessor(**options)(image, input_data_format=given) for given in (None, side))
+    np.testing.assert_array_equal(found.pixel_values[0], expected.pixel_values[0])
+    assert found.pixel_values[0].shape[0] == count
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_the_same_by_path_and_by_picture(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(CHINA).save(tmp_path / "photo.jpg", exif=exif)
+    by_path = pixels(tmp_path / "photo.jpg")
+    picture = Image.open(tmp_path / "photo.jpg")
+    np.testing.assert_array_equal(pixels(picture), by_path)
+    np.testing.assert_array_equal(pixels(ImageOps.exif_transpose(picture)), by_path)
+    assert by_path.shape == (CHINA.shape if orientation < 5 else (301, 227, 3))
+
+
+@pytest.mark.parametrize("name", ["a.eps", "a.png", "a.wmf"])
+def test_no_program_is_started_to_draw_a_file(tmp_path, monkeypatch, name):
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: started.append(1))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: started.append(1))
+    (tmp_path / name).write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    with pytest.raises(OSError, match="cannot be read as an image"):
+        ViTImageProcessor()(tmp_path / name)
+    if name != "a.wmf":  # which is not what its name says
+        with pytest.raises(OSError, match="Image 0 holds EPS, which has no pixels"):
+            ViTImageProcessor()(Image.open(tmp_path / name))
+    assert not started
+
+
 def test_axes_in_and_out():
     wide = np.ascontiguousarray(CHINA[:3])
     processor = ViTImageProcessor(do_resize=False)
@@ -180,7 +261,7 @@ def test_channels_follow_the_mean():
     assert_same(grey, {"size": 16, "image_mean": [0.5], "image_std": [0.5]})
 
 
-def test_a_file_is_turned_upright_and_a_pil_image_is_not(tmp_path):
+def test_a_file_and_a_pil_image_are_turned_upright(tmp_path):
     path = tmp_path / "turned.png"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -188,7 +269,8 @@ def test_a_file_is_turned_upright_and_a_pil_image_is_not(tmp_path):
     assert_same(str(path))
     np.testing.assert_array_equal(pixels(path), np.rot90(CHINA, -1))
     with Image.open(path) as image:
-        np.testing.assert_array_equal(pixels(image), CHINA)
+        np.testing.assert_array_equal(pixels(image), np.rot90(CHINA, -1))
+        np.testing.assert_array_equal(pixels(image.convert("RGB")), np.rot90(CHINA, -1))
 
 
 def test_batches_and_tensors():
@@ -239,7 +321,7 @@ BROKEN[3, 3, 1] = np.nan
         (CHINA, {"size": 0}, ValueError, "at least 1"),
         (CHINA, {"size": "224"}, ValueError, "'224'"),
         (CHINA, {"resample": 9}, ValueError, "resample is 9"),
-        (CHINA, {"resample": "bicubic"}, ValueError, "resample"),
+        (CHINA, {"resample": "cubic"}, ValueError, "resample is 'cubic'; the filters are nearest, lanczos"),
         (CHINA, {"do_resize": "no"}, ValueError, "do_resize"),
         (CHINA, {"do_center_crop": True}, ValueError, "crop_size"),
         (CHINA, {"image_std": [0.1, 0.0, 0.1]}, ValueError, "image_std"),
@@ -250,7 +332,7 @@ BROKEN[3, 3, 1] = np.nan
         (CHINA[..., :1], {}, ValueError, "1 channels, but image_mean has 3.*do_convert_rgb"),
         (CHINA[..., :2], {}, ValueError, "neither the first nor the last"),
         (CHINA[..., :2], {"input_data_format": "channels_last", "do_convert_rgb": True}, ValueError, "2 channels"),
-        (np.zeros((2, 2, 6)), {"input_data_format": "channels_last", "do_normalize": False}, ValueError, "at most 4"),
+        (np.dstack([CHINA, CHINA[..., :1]]), {}, ValueError, "4 channels.*where the fourth is transparency"),
         (CHINA[:0], {}, ValueError, "a height"),
         (Image.new("RGB", (0, 4)), {}, ValueError, "no pixels"),
         (np.zeros(4), {}, ValueError, r"\(4,\)"),
@@ -259,8 +341,8 @@ BROKEN[3, 3, 1] = np.nan
         (torch.tensor(BROKEN), {}, ValueError, "NaN"),
         (CHINA - 300.0, {}, ValueError, "from -300"),
         (CHINA / 255 - 0.5, {"do_rescale": False}, ValueError, "0 to 1"),
-        (CHINA.astype(np.uint16) * 257, {}, ValueError, "to 65535"),
-        (CHINA.astype(np.uint16) * 257, {"do_rescale": False}, ValueError, "uint8"),
+        (CHINA.astype(np.uint16) * 257, {}, ValueError, "to 65535.*such as 65535, to 0 to 255"),
+        (CHINA.astype(np.uint16) * 257, {"do_rescale": False}, ValueError, "from its black to its white"),
         (np.dstack([CHINA, CHINA[..., 0]]) - 5.5, {"do_convert_rgb": True}, ValueError, "transparency"),
         (CHINA.astype(str), {}, TypeError, "array of <U3"),
         (CHINA.tolist(), {}, TypeError, "int"),

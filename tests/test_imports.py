@@ -44,12 +44,17 @@ ALLOWED: dict[str, set[str]] = {
     "demo": {"tasks", "hub"},
     "cli": {"tasks", "auto", "hub", "demo"},
     "__main__": {"cli"},
+    "activations": {"ops"},
+    "utils": set(),
     "kernels": set(),
 }
 # The face of the package names all parts, and imports them on first use.
 FACES = {"__init__"}
 # Imported inside functions, so that nobody needs or waits for what he does not use.
-LATE = {"transformers", "huggingface_hub", "PIL", "soundfile", "soxr", "pytesseract", "triton"}
+LATE = {
+    "transformers", "huggingface_hub", "PIL", "soundfile", "soxr", "av", "pytesseract", "phonemizer", "kenlm",
+    "triton",
+}  # fmt: skip
 
 
 class Import(NamedTuple):

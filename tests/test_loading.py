@@ -18,6 +18,7 @@ from standin_hub import StandInHub
 from torch import Tensor
 
 import minitrans
+import minitrans.auto
 
 MODEL = "model.safetensors"
 
@@ -314,11 +315,9 @@ def test_by_id_from_the_hub(folder, tmp_path):
 
 def test_weights_are_saved_as_safetensors_only(folder, tmp_path):
     model = minitrans.BertForMaskedLM.from_pretrained(folder)
-    with pytest.raises(ValueError, match="safe_serialization=False"):
-        model.save_pretrained(tmp_path / "pickled", safe_serialization=False)
-    assert not (tmp_path / "pickled").exists()
-    model.save_pretrained(tmp_path, safe_serialization=True)
-    assert (tmp_path / MODEL).exists()
+    for safe in (False, True):
+        model.save_pretrained(tmp_path / str(safe), safe_serialization=safe)
+        assert sorted(path.name for path in (tmp_path / str(safe)).iterdir()) == ["config.json", MODEL]
 
 
 def test_pushing_and_reading_back(folder, tmp_path):
@@ -385,7 +384,7 @@ def test_devices(folder):
     model = minitrans.AutoModelForMaskedLM.from_pretrained(folder, device="meta")
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    with torch.device("meta"), pytest.raises(ValueError, match="torch.device"):
+    with torch.device("meta"), pytest.raises(ValueError, match=r"torch\.device"):
         minitrans.AutoModel.from_pretrained(folder)
 
 
@@ -450,6 +449,7 @@ def test_code_from_a_checkpoint_is_refused(name, folder):
     for asked in (False, True):  # nothing needs it yet
         getattr(minitrans, name).from_pretrained(folder, trust_remote_code=asked)
     edit_config(folder, auto_map={"AutoModel": "modeling.Own"})
+    getattr(minitrans, name).from_pretrained(folder, trust_remote_code=False)
     with pytest.raises(ValueError, match="trust_remote_code") as caught:
         getattr(minitrans, name).from_pretrained(folder, trust_remote_code=True)
     one_sentence(caught.value)
@@ -908,3 +908,29 @@ def test_never_two_copies_of_the_weights(file, dtype, large, tmp_path):
     assert model > (100e6 if dtype == "float32" else 50e6)
     peak = everything if file == MODEL else anonymous
     assert 0.9 * model < peak < model + WORDS * 384 * 4 + 30e6, f"{peak / 1e6:.0f} MB for {model / 1e6:.0f} MB"
+
+
+def test_models_of_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(minitrans.auto, "CONFIGS", {})
+    monkeypatch.setattr(minitrans.AutoModel, "registered", {})
+
+    class MineConfig(minitrans.BertConfig):
+        model_type = "mine"
+
+    class MineModel(minitrans.BertModel):
+        config_class = MineConfig
+
+    minitrans.AutoConfig.register("mine", MineConfig)
+    minitrans.AutoModel.register(MineConfig, MineModel)
+    shape = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = minitrans.AutoModel.from_config(MineConfig(**shape, intermediate_size=8))
+    assert type(model) is MineModel
+    model.save_pretrained(tmp_path)
+    assert type(minitrans.AutoModel.from_pretrained(tmp_path)) is MineModel
+    with pytest.raises(ValueError, match="exist_ok=True"):
+        minitrans.AutoModel.register(MineConfig, MineModel)
+    minitrans.AutoModel.register(MineConfig, MineModel, exist_ok=True)
+    with pytest.raises(ValueError, match="has the config_class BertConfig, not MineConfig"):
+        minitrans.AutoModel.register(MineConfig, minitrans.BertModel)
+    with pytest.raises(ValueError, match="exist_ok=True"):
+        minitrans.AutoModel.register(minitrans.BertConfig, minitrans.BertModel)

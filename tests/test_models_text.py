@@ -243,7 +243,9 @@ def test_padding_is_neither_read_nor_computed(hooked, tmp_path, monkeypatch):
     seen = []
     forward = type(ours.layers[0]).forward
     monkeypatch.setattr(
-        type(ours.layers[0]), "forward", lambda self, rows, *rest: seen.append(rows.shape) or forward(self, rows, *rest)
+        type(ours.layers[0]),
+        "forward",
+        lambda self, rows, *rest: seen.append(rows.shape) or forward(self, rows, *rest),
     )
     if hooked:
         ours.layers[0].register_forward_hook(lambda module, inputs, output: None)

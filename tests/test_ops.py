@@ -281,3 +281,25 @@ def test_a_missing_triton_is_said_once(monkeypatch, caplog):
         "layer_norm runs in plain torch: triton cannot be imported"
     ]
     ops._say_once.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["BertModel", "DistilBertModel", "SwinModel", "Wav2Vec2Model"])
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+def test_what_the_backward_pass_recomputes_runs_on_the_engine_of_the_forward_pass(name, engine):
+    """Triton cannot run here, and would say so."""
+    kind = getattr(minitrans, name)
+    sizes = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    small = {
+        "SwinModel": {"image_size": 16, "embed_dim": 8, "depths": [2], "num_heads": [2], "window_size": 2},
+        "Wav2Vec2Model": {**sizes, "layerdrop": 0.0},
+    }
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = kind(kind.config_class(**({} if name == "SwinModel" else text), **small.get(name, {}))).train()
+    x = {"SwinModel": torch.randn(2, 3, 16, 16), "Wav2Vec2Model": torch.randn(2, 900)}
+    inputs = x.get(name, torch.ones(2, 5, dtype=torch.long))
+    model.gradient_checkpointing_enable()
+    model.engine = engine
+    loss = model(inputs)[0].square().mean()
+    with minitrans.engine("triton"):
+        loss.backward()
+    assert all(x.grad is not None for path, x in model.named_parameters() if not path.startswith(("pooler", "masked")))

@@ -1,4 +1,4 @@
-"""Whole audio jobs: speech by espeak-ng from the file to the text, beside transformers' own processor and model."""
+"""Whole audio jobs from the file to the text, beside transformers' own processor and model."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import soundfile
 import soxr
 import torch
 import transformers
+from sounds import babble
 from transformers import pipeline
 
 from minitrans import AudioClassifier, Transcriber
@@ -25,6 +27,7 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 RATE = 16000
+SECONDS = (2.6, 4.5, 2.4)
 SENTENCES = (
     "In a hole in the ground there lived a hobbit.",
     "The ferry leaves at ten past seven, and the museum is closed on Mondays.",
@@ -50,7 +53,7 @@ def checkpoint(folder: Path, head: str = "Wav2Vec2ForCTC", local: bool = False, 
             if local and (".v_proj" in name or ".out_proj" in name):
                 parameter.zero_()
             if name == "lm_head.bias":  # letters, blanks and spaces rather than special tokens
-                parameter.copy_(torch.tensor([1.0, -99.0, -99.0, -99.0, 1.5] + [0.0] * 27))
+                parameter.copy_(torch.tensor([1.0, -99.0, -99.0, -99.0, 3.0] + [0.0] * 27))
     model.save_pretrained(folder)
     vocabulary = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVKXJQZ'"]
     (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(vocabulary)}))
@@ -62,11 +65,11 @@ def checkpoint(folder: Path, head: str = "Wav2Vec2ForCTC", local: bool = False, 
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: Any) -> list[Path]:
-    """Three sentences as espeak-ng speaks them, mono at 22050 Hz."""
+    """Three utterances of different lengths, mono at 22050 Hz."""
     folder = tmp_path_factory.mktemp("speech")
-    paths = [folder / f"{index}.wav" for index in range(len(SENTENCES))]
-    for path, sentence in zip(paths, SENTENCES, strict=True):
-        subprocess.run(["espeak-ng", "-w", path, sentence], check=True)
+    paths = [folder / f"{index}.wav" for index in range(len(SECONDS))]
+    for index, (path, seconds) in enumerate(zip(paths, SECONDS, strict=True)):
+        soundfile.write(path, babble(seconds, 22050, seed=index), 22050)
     return paths
 
 
@@ -77,7 +80,7 @@ def samples(path: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clip(speech: list[Path]) -> np.ndarray:
-    """All sentences, several times, at the checkpoint's rate: 29 seconds."""
+    """All utterances, several times, at the checkpoint's rate: 29 seconds."""
     return np.concatenate([samples(path) for path in speech] * 3)
 
 
@@ -110,6 +113,19 @@ def same_words(transcript: dict[str, Any], words: list[tuple[str, float, float]]
 def test_speech_to_text(speech: list[Path], tmp_path: Path, norm: str, normalize: bool) -> None:
     values = LAYER_NORM if norm == "layer" else {}
     folder = checkpoint(tmp_path, **values, do_normalize=normalize, return_attention_mask=norm == "layer")
+    transcribed_alike(folder, speech)
+
+
+@pytest.mark.needs("espeak-ng")
+def test_spoken_sentences_to_text(folder: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.wav" for index in range(len(SENTENCES))]
+    for path, sentence in zip(paths, SENTENCES, strict=True):
+        subprocess.run(["espeak-ng", "-w", path, sentence], check=True)
+    transcribed_alike(folder, paths)
+
+
+def transcribed_alike(folder: Path, speech: list[Path]) -> None:
+    """Each file has the text and the words' times that transformers gives it."""
     transcripts = Transcriber.from_pretrained(folder)(speech)
     assert len({transcript["text"] for transcript in transcripts}) == 3
     for path, transcript in zip(speech, transcripts, strict=True):
@@ -180,7 +196,8 @@ def test_chunked_and_whole_agree(clip: np.ndarray, tmp_path: Path) -> None:
     for length in (len(clip), 400, 31680, 31681, 32000, 96 * 320, 96 * 320 + 1, 160 * 320, 160 * 320 + 399, 51600):
         path = tmp_path / "clip.wav"
         soundfile.write(path, clip[:length], RATE, subtype="FLOAT")
-        assert len(list(chunked.pieces([path]))) == max(1, -(-(length - 30720) // 20480) + 1)
+        # Chunks of 100 frames, of which each shares 17 with the one before and 17 with the one after.
+        assert len(list(chunked.pieces([path]))) == max(1, -(-(length - 32000) // (66 * 320)) + 1)
         assert chunked(path) == whole(path)
 
 
@@ -266,7 +283,6 @@ def test_refused(folder: Path, clip: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     for sound, message in (
         (clip[:0], r"clip.wav is empty"),
-        (clip[:399], r"clip.wav has 399 samples at 16000 Hz; the model needs 400"),
         (np.full(5000, np.nan, np.float32), r"clip.wav holds NaN"),
     ):
         soundfile.write(path, sound, RATE, subtype="FLOAT")
@@ -283,9 +299,74 @@ def test_refused(folder: Path, clip: np.ndarray, tmp_path: Path) -> None:
             read(flac)
     with pytest.raises(FileNotFoundError, match=r"no audio file gone.wav"):
         transcribe(["gone.wav"])
-    transcribe.chunk_seconds = 0.1
-    with pytest.raises(ValueError, match=r"chunk_seconds is 0.1; it must be at least 0.12"):
-        transcribe((clip, RATE))
+    for options, message in (
+        ({"chunk_seconds": 0.05}, r"chunk_seconds is 0.05; it must be more than 0.06"),
+        ({"chunk_seconds": 1, "stride_seconds": 0.5}, "a chunk must be longer than both its strides"),
+        ({"chunk_seconds": 1, "stride_seconds": (-0.1, 0.2)}, "a chunk must be longer than both its strides"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            transcribe((clip, RATE), **options)
+
+
+@pytest.mark.parametrize("length", [1, 160, 399])
+def test_a_clip_too_short_for_a_frame_is_an_empty_text(
+    folder: Path, clip: np.ndarray, tmp_path: Path, length: int
+) -> None:
+    transcribe, silence = Transcriber.from_pretrained(folder), {"text": "", "words": []}
+    soundfile.write(tmp_path / "clip.wav", clip[:length], RATE, subtype="FLOAT")
+    assert transcribe(tmp_path / "clip.wav") == silence
+    assert transcribe((clip[:length], RATE), characters=True) == {**silence, "characters": []}
+    answers = transcribe([(clip[:length], RATE), (clip, RATE), (clip[:length], RATE)])
+    assert [answers[0], answers[2]] == [silence, silence]
+    assert answers[1] == transcribe((clip, RATE))
+    values = {**LAYER_NORM, "num_labels": 3}
+    classify = AudioClassifier.from_pretrained(
+        checkpoint(tmp_path / "c", "Wav2Vec2ForSequenceClassification", **values)
+    )
+    with pytest.raises(ValueError, match=f"The clip has {length} samples at 16000 Hz; the model needs 400"):
+        classify((clip[:length], RATE))
+
+
+@pytest.mark.parametrize("blank", [5, 31])
+def test_rows_end_where_their_pieces_end(
+    clip: np.ndarray, tmp_path: Path, blank: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever blank config.json names, a batch adds nothing to a text; and the log says that they disagree."""
+    folder = checkpoint(tmp_path, **LAYER_NORM, return_attention_mask=True)
+    plain = Transcriber.from_pretrained(folder)
+    assert not caplog.records
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": blank}))
+    other = Transcriber.from_pretrained(folder)
+    assert f"The model's blank is token {blank} (pad_token_id of config.json) and the tokenizer's is 0" in caplog.text
+    sounds = [(clip[:length], RATE) for length in (9000, 30000, 400, 123456)]
+    expected = [plain(sound) for sound in sounds]
+    assert other(sounds) == expected
+    assert [other(sound) for sound in sounds] == expected
+
+
+def test_lower_case_is_everywhere(speech: list[Path], tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, **LAYER_NORM)
+    upper = Transcriber.from_pretrained(folder)(speech[0], characters=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "do_lower_case": True}))
+    lower = Transcriber.from_pretrained(folder)(speech[0], characters=True)
+    assert upper["text"].isupper()
+    assert lower["text"] == upper["text"].lower()
+    assert lower["words"] == [{**word, "word": word["word"].lower()} for word in upper["words"]]
+    assert lower["characters"] == [{**item, "character": item["character"].lower()} for item in upper["characters"]]
+    assert not any(map(str.isupper, subtitles.srt(lower["words"], lower["characters"])))
+
+
+def test_characters(speech: list[Path], folder: Path) -> None:
+    """They are the words' and the spaces between, in their times."""
+    answer = Transcriber.from_pretrained(folder)(speech[1], characters=True)
+    assert "".join(item["character"] for item in answer["characters"]).split() == answer["text"].split()
+    spoken = [item for item in answer["characters"] if item["character"] != " "]
+    for word in answer["words"]:
+        own, spoken = spoken[: len(word["word"])], spoken[len(word["word"]) :]
+        assert (own[0]["start"], own[-1]["end"]) == (word["start"], word["end"])
+    assert not spoken
 
 
 def timed(*words: tuple[str, float, float]) -> list[dict[str, Any]]:
@@ -314,3 +395,85 @@ def test_cues_are_short_and_lose_no_word() -> None:
     assert all(before[1] <= after[0] for before, after in pairwise(made))
     assert all(re.search(r"\S", text) for _, _, text in made)
     assert len(made) < 100
+
+
+def test_an_n_gram_model_decodes_where_the_processor_has_one(clip: np.ndarray, folder: Path) -> None:
+    """The scores of every clip's own frames go to the processor, and its words get their times."""
+    transcribe = Transcriber.from_pretrained(folder)
+    greedy = transcribe.processor
+    sounds = [(clip[:length], RATE) for length in (9000, 399, 150000)]
+    expected = [Transcriber(transcribe.model, greedy)(sound) for sound in sounds]
+    seen = []
+
+    def decode(logits: np.ndarray, output_word_offsets: bool) -> Any:
+        seen.append(logits.shape)
+        return greedy.tokenizer.decode(logits.argmax(-1), output_word_offsets=output_word_offsets)
+
+    parts = {"feature_extractor": greedy.feature_extractor, "tokenizer": greedy.tokenizer}
+    weighed = Transcriber(transcribe.model, SimpleNamespace(**parts, decoder=object(), decode=decode))
+    assert weighed(sounds) == expected
+    assert seen == [(27, 32), (468, 32)]
+    assert weighed(sounds[0], characters=True) == {**expected[0], "characters": []}
+
+
+LONG = [("字" * 300, 61.0, 5), ("あ" * 70, 7.5, 2), ("x" * 81, 5.0, 2), ("ก" * 240, 20.0, 3), ("w" * 200, 0.0, 3)]
+
+
+@pytest.mark.parametrize(("text", "seconds", "least"), LONG)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_word_that_is_too_long_is_cut_between_characters(text: str, seconds: float, least: int, known: bool) -> None:
+    """whisperX#310: by the limits of the module, at the characters' own times where they are known."""
+    generator = np.random.default_rng(0)
+    edges = np.sort(generator.uniform(10, 10 + seconds, len(text) + 1)).tolist()
+    characters = [
+        {"character": character, "start": start, "end": end}
+        for character, start, end in zip(text, edges, edges[1:], strict=False)
+    ]
+    words = timed(("before", 8.0, 8.5), (text, edges[0], edges[-1]), ("after", edges[-1] + 0.5, edges[-1] + 0.9))
+    around = [{"character": character, "start": 8.0, "end": 8.5} for character in "before"]
+    spaced = [*around, {"character": " ", "start": 8.5, "end": 9.0}, *characters, *around]
+    made = list(subtitles.cues(words, spaced if known else ()))
+    assert len(made) > least
+    assert "".join(cue for _, _, cue in made).replace(" ", "") == f"before{text}after"
+    assert all(len(cue) <= subtitles.LONGEST_TEXT for _, _, cue in made)
+    longest = max(end - start for start, end in pairwise(edges))
+    assert all(end - start <= max(subtitles.LONGEST_CUE, longest) + 1e-9 for start, end, _ in made)
+    assert all(before[1] <= after[0] + 1e-9 for before, after in pairwise(made))
+    if known and seconds:
+        assert {start for start, _, _ in made[1:-1]} <= {*edges, 8.0, edges[-1] + 0.5}
+
+
+def test_marks_stay_with_their_characters() -> None:
+    thai, family = "กำลังไป" * 20, "👩\u200d🚀" * 50
+    for text in (thai, family):
+        made = list(subtitles.cues(timed((text, 0.0, 30.0))))
+        assert len(made) > 1
+        assert "".join(cue for _, _, cue in made) == text
+        for _, _, cue in made:
+            assert not re.match("[\u0e31\u0e33-\u0e3a\u0e47-\u0e4e\u200d]", cue.replace("\u0e33", ""))
+            assert not cue.endswith("\u200d")
+
+
+def test_a_pause_ends_a_cue_inside_a_long_word() -> None:
+    characters = [{"character": "字", "start": float(n // 5 * 3 + n % 5 * 0.2), "end": n // 5 * 3 + n % 5 * 0.2 + 0.2}
+                  for n in range(20)]  # fmt: skip
+    made = list(subtitles.cues(timed(("字" * 20, 0.0, 10.0)), characters))
+    assert [cue for _, _, cue in made] == ["字" * 5] * 4
+    assert [start for start, _, _ in made] == [0.0, 3.0, 6.0, 9.0]
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "OGG", "MP3"])
+def test_a_recording_that_ends_early_says_so(
+    clip: np.ndarray, folder: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / f"clip.{kind.lower()}"
+    soundfile.write(path, clip, RATE, format=kind)
+    transcribe = Transcriber.from_pretrained(folder)
+    whole = transcribe(path)
+    assert not caplog.records
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    half = transcribe(path)
+    (record,) = caplog.records
+    assert re.match(rf"{path} ends early, after 1\d\.\d\d s: ", record.getMessage())
+    assert 3 < half["words"][-1]["end"] < 0.6 * len(clip) / RATE
+    assert len(half["text"]) < 0.7 * len(whole["text"])

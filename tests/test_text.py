@@ -347,7 +347,7 @@ def test_interrupted_save_leaves_the_old_files(ours, tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     tokenizer = BertTokenizer.from_pretrained(MINILM)
     tokenizer.add_tokens(["hobbiton"])
-    monkeypatch.setattr(tokenizer, "_write", lambda folder: 1 / 0)
+    monkeypatch.setattr(tokenizer, "_write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tokenizer.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -358,7 +358,7 @@ def test_by_id_and_pushed(ours, tmp_path):
     with StandInHub({"org/tiny": files}) as hub, hub.connected(tmp_path / "cache"):
         tokenizer = BertTokenizer.from_pretrained("org/tiny", do_lower_case=False)
         assert tokenizer.tokenize("The fox jumped") == ["The", "fox", "jump", "##ed"]
-        assert not hub.asked("/config.json")
+        assert len(hub.asked("/config.json")) == 1  # whether its model takes token types
         tokenizer.save_pretrained(tmp_path / "mine", push_to_hub=True, repo_id="me/mine", token="hf_mine")
         assert hub.files("me/mine")["vocab.txt"] == files["vocab.txt"] + b"\n"
         again = BertTokenizer.from_pretrained("me/mine", token="hf_mine")
@@ -545,7 +545,7 @@ def test_long_text_is_said_once(ours, caplog):
         (ValueError, "padding_side='up' is not one of 'left', 'right'", ("a",), {"padding_side": "up"}),
         (ValueError, "return_tensors='tf' is not one of None, 'np', 'pt'", ("a",), {"return_tensors": "tf"}),
         (ValueError, "input_ids .*padding=True", (["a", "a b"],), {"return_tensors": "pt"}),
-        (TypeError, "unexpected keyword argument 'pad_to_max_length'", ("a",), {"pad_to_max_length": True}),
+        (TypeError, "unexpected keyword argument 'pad_to_the_end'", ("a",), {"pad_to_the_end": True}),
     ],
 )  # fmt: skip
 def test_bad_calls(ours, error, sentence, arguments, options):

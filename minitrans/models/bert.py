@@ -7,7 +7,7 @@ packed rows (T, C) at the door (`minitrans.layers.pack_text`), and leaves as (B,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,11 @@ from minitrans.layers import (
     FeedForward,
     LayerNorm,
     Linear,
-    SelfAttention,
+    QueryKeyValue,
     Trace,
     add_norm,
+    attend,
+    check_heads,
     check_undecoded,
     embed,
     encoded_text,
@@ -36,7 +38,7 @@ from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences
 
 
-@dataclass(init=False)
+@dataclass(init=False, eq=False)
 class BertConfig(Config):
     """The fields of BERT's config.json and their published defaults (bert-base-uncased)."""
 
@@ -45,7 +47,6 @@ class BertConfig(Config):
         "hidden_act": tuple(ops.ACTIVATIONS),
         "is_decoder": (False,),
         "add_cross_attention": (False,),
-        "is_encoder_decoder": (False,),
         "position_embedding_type": ("absolute",),
         "pruned_heads": ({},),
     }
@@ -63,6 +64,8 @@ class BertConfig(Config):
     initializer_range: Positive = 0.02
     layer_norm_eps: Positive = 1e-12
     pad_token_id: int | None = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
     use_cache: bool = True
     classifier_dropout: Rate | None = None
     is_decoder: bool = False
@@ -89,21 +92,48 @@ class BertEmbeddings(Module):
         return self.dropout(rows)
 
 
-class BertLayer(Module):
-    """Self-attention, then a feed-forward block, each added to its input and normalised after."""
+class BertSelfAttention(QueryKeyValue):
+    """Multi-head self-attention within each sequence."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config.hidden_size)
+        check_heads(config.hidden_size, config.num_attention_heads)
+        self.num_heads, self.dropout = config.num_attention_heads, config.attention_probs_dropout_prob
+
+    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:  # type: ignore[override]
+        """Rows (T, C) -> (T, C)."""
+        dropout = self.dropout if self.training else 0.0
+        return attend(super().forward(rows), self.num_heads, sequences, trace, dropout)
+
+
+class BertAttention(Module):
+    """Self-attention and a linear map, added to the input and normalised after."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        size, eps = config.hidden_size, config.layer_norm_eps
-        self.attention = SelfAttention(size, config.num_attention_heads, config.attention_probs_dropout_prob)
-        self.attention_norm = LayerNorm(size, eps=eps)
-        self.feed_forward = FeedForward(size, config.intermediate_size, config.hidden_act)
-        self.norm = LayerNorm(size, eps=eps)
+        self.heads = BertSelfAttention(config)
+        self.out = Linear(config.hidden_size, config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, trace)), rows)
+        return add_norm(self.norm, self.dropout(self.out(self.heads(rows, sequences, trace))), rows)
+
+
+class BertLayer(Module):
+    """Attention, then a feed-forward block, added to its input and normalised after."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = BertAttention(config)
+        self.feed_forward = FeedForward(config.hidden_size, config.intermediate_size, config.hidden_act)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+        """Rows (T, C) -> (T, C)."""
+        rows = self.attention(rows, sequences, trace)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -135,11 +165,11 @@ class BertModel(BertPreTrainedModel):
         "embeddings.position": "embeddings.position_embeddings",
         "embeddings.token_type": "embeddings.token_type_embeddings",
         "embeddings.norm": "embeddings.LayerNorm",
-        "layers.{}.attention.qkv.query": "encoder.layer.{}.attention.self.query",
-        "layers.{}.attention.qkv.key": "encoder.layer.{}.attention.self.key",
-        "layers.{}.attention.qkv.value": "encoder.layer.{}.attention.self.value",
+        "layers.{}.attention.heads.query": "encoder.layer.{}.attention.self.query",
+        "layers.{}.attention.heads.key": "encoder.layer.{}.attention.self.key",
+        "layers.{}.attention.heads.value": "encoder.layer.{}.attention.self.value",
         "layers.{}.attention.out": "encoder.layer.{}.attention.output.dense",
-        "layers.{}.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+        "layers.{}.attention.norm": "encoder.layer.{}.attention.output.LayerNorm",
         "layers.{}.feed_forward.up": "encoder.layer.{}.intermediate.dense",
         "layers.{}.feed_forward.down": "encoder.layer.{}.output.dense",
         "layers.{}.norm": "encoder.layer.{}.output.LayerNorm",

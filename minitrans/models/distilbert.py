@@ -6,7 +6,7 @@ BERT with half the layers, without token types and pooler, and with names of its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ from minitrans.pretrained import PretrainedModel, with_first_rows
 from minitrans.sequences import Sequences
 
 
-@dataclass(init=False)
+@dataclass(init=False, eq=False)
 class DistilBertConfig(Config):
     """The fields of DistilBERT's config.json and their published defaults (distilbert-base-uncased)."""
 
@@ -63,6 +63,8 @@ class DistilBertConfig(Config):
     qa_dropout: Rate = 0.1
     seq_classif_dropout: Rate = 0.2
     pad_token_id: int | None = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
 
 
 class DistilBertEmbeddings(Module):

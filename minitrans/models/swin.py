@@ -7,6 +7,7 @@ but the first starts by halving H and W and doubling C.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ from minitrans.outputs import BackboneOutput, EncodedImages, Feature, ImageModel
 from minitrans.pretrained import PretrainedModel
 
 
-@dataclass(init=False)
+@dataclass(init=False, eq=False)
 class SwinConfig(BackboneConfig):
     """The fields of Swin's config.json and their published defaults (swin-tiny-patch4-window7-224).
 
@@ -32,6 +33,7 @@ class SwinConfig(BackboneConfig):
     """
 
     model_type: ClassVar[str] = "swin"
+    attribute_map: ClassVar[dict[str, str]] = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
     honoured: ClassVar[dict[str, tuple]] = {"hidden_act": tuple(ops.ACTIVATIONS), "pruned_heads": ({},)}
 
     image_size: Size | list[Size] = 224
@@ -375,10 +377,50 @@ class SwinBackbone(SwinEncoder):
             features.append(Feature(name, self.config.stage_sizes[halvings], stride))
         return tuple(features)
 
+    has_attentions = True
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The names of all maps that there are."""
+        return self.config.stage_names
+
+    @property
+    def num_features(self) -> list[int]:
+        """The channels of each of `stage_names`."""
+        return [self.config.embed_dim, *self.config.stage_sizes]
+
+    @property
+    def out_feature_channels(self) -> dict[str, int]:
+        """The channels of each of `stage_names`, by name."""
+        return dict(zip(self.stage_names, self.num_features, strict=True))
+
+    @property
+    def out_features(self) -> list[str]:
+        """The names of the maps that are returned: some, or all, of those that the backbone was made for."""
+        return self.config.out_features or []
+
+    @out_features.setter
+    def out_features(self, names: list[str] | None) -> None:
+        self.config.out_features = names
+
+    @property
+    def out_indices(self) -> list[int]:
+        """Where `out_features` stand in `stage_names`."""
+        return self.config.out_indices or []
+
+    @out_indices.setter
+    def out_indices(self, indices: list[int] | None) -> None:
+        self.config.out_indices = indices
+
     @property
     def channels(self) -> list[int]:
-        """The channels of each map."""
+        """The channels of each map that is returned."""
         return [feature.channels for feature in self.feature_info]
+
+    def forward_with_filtered_kwargs(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the backbone with those of the options that it takes."""
+        taken = inspect.signature(self.forward).parameters
+        return self(*args, **{name: value for name, value in kwargs.items() if name in taken})
 
     def forward(
         self,
@@ -396,7 +438,13 @@ class SwinBackbone(SwinEncoder):
         trace, names = MapTrace(self.config, output_attentions, output_hidden_states), self.config.stage_names
         shift, checkpointing = self.config.window_size // 2, self.gradient_checkpointing and self.training
         whole = trace.rows is not None or trace.attentions is not None
-        last = len(self.stages) if whole else names.index(list(self.norms)[-1])
+        chosen = self.out_features
+        if absent := [name for name in chosen if name not in self.norms]:
+            raise ValueError(
+                f"out_features names {absent[0]!r}, and this backbone has norms for {', '.join(self.norms)}; choose "
+                "the stages before it is made or loaded."
+            )
+        last = len(self.stages) if whole else names.index(chosen[-1])
         x = trace.keep(self.embeddings(pixel_values, None, interpolate_pos_encoding))
         maps = [x]
         for stage, merge in zip(self.stages[:last], [nn.Identity(), *self.mergings], strict=False):
@@ -404,7 +452,7 @@ class SwinBackbone(SwinEncoder):
             x = trace.keep(x)
             maps.append(x)
         output = BackboneOutput(
-            tuple(channels_first(norm(maps[names.index(name)])) for name, norm in self.norms.items()),
+            tuple(channels_first(self.norms[name](maps[names.index(name)])) for name in chosen),
             trace.maps,
             trace.kept["attentions"],
         )

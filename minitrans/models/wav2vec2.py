@@ -47,7 +47,7 @@ from minitrans.pretrained import PretrainedModel
 from minitrans.sequences import Sequences, traced, wants_grid
 
 
-@dataclass(init=False)
+@dataclass(init=False, eq=False)
 class Wav2Vec2Config(Config):
     """The fields of wav2vec 2.0's config.json and their published defaults (wav2vec2-base-960h)."""
 
@@ -129,6 +129,15 @@ class Wav2Vec2Config(Config):
                 raise ValueError(f"{name} is {getattr(self, name)}, which does not divide {whole} channels.")
 
     @property
+    def num_feat_extract_layers(self) -> int:
+        """How many convolutions make frames of samples."""
+        return len(self.conv_dim)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As every configuration, and how many convolutions there are, as it stands in config.json."""
+        return {**super().to_dict(), "num_feat_extract_layers": self.num_feat_extract_layers}
+
+    @property
     def inputs_to_logits_ratio(self) -> int:
         """How many samples lie between two frames."""
         return math.prod(self.conv_stride)
@@ -167,9 +176,12 @@ class EncoderLayer(Module):
 
     def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        if self.training and self.layerdrop and torch.rand(()) < self.layerdrop:
-            return rows
-        return self.compute(rows, sequences, trace)
+        if not (self.training and self.layerdrop):
+            return self.compute(rows, sequences, trace)
+        dropped = torch.rand(()) < self.layerdrop
+        if traced():  # a graph has no way around a layer
+            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, trace))
+        return rows if dropped else self.compute(rows, sequences, trace)
 
     def compute(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
         """`forward` of a layer that is not left out."""
@@ -217,7 +229,9 @@ class Wav2Vec2PreTrainedModel(PretrainedModel):
         """How many frames so many samples, a number or a tensor of them, become; published programs ask for it."""
         config = self.config
         frames = frames_of(input_lengths, config.conv_kernel, config.conv_stride)
-        for _ in range(config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0):
+        for _ in range(
+            config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0
+        ):
             frames = downsampled(frames, config.adapter_kernel_size, config.adapter_stride)
         return frames
 
@@ -254,6 +268,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         "layers.{}.adapter.down": "encoder.layers.{}.adapter_layer.linear_2",
         "adapter.norm": "adapter.proj_layer_norm",
     }
+
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
         size, eps = config.hidden_size, config.layer_norm_eps
@@ -330,13 +345,19 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         counts = [len(clip) for clip in clips_of(input_values, attention_mask)]
         lengths = [frames_of(count, config.conv_kernel, config.conv_stride) for count in counts]
         frames = Sequences.from_lengths(lengths, features.shape[1], last.device)
-        for _ in range(config.num_adapter_layers if config.add_adapter else 0):
+        for _layer in range(config.num_adapter_layers if config.add_adapter else 0):
             lengths = [downsampled(length, config.adapter_kernel_size, config.adapter_stride) for length in lengths]
         sequences = Sequences.from_lengths(lengths, last.shape[1], last.device)
         masked = None if mask_time_indices is None else frames.pack(mask_time_indices).bool()
         states = getattr(output, "hidden_states", None), getattr(output, "attentions", None)
         return EncodedAudio(
-            sequences.pack(last), sequences, None, *states, features=frames.pack(features), frames=frames, masked=masked
+            sequences.pack(last),
+            sequences,
+            None,
+            *states,
+            features=frames.pack(features),
+            frames=frames,
+            masked=masked,
         )
 
     def encode(
@@ -408,27 +429,31 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
             masked = frames.pack(indices).bool()
         if not config.apply_spec_augment:
             return rows, masked
-        chosen, lengths = masked, [count for _, count in frames.spans or ()]
+        chosen = masked
         if chosen is None and self.training and config.mask_time_prob > 0:
-            grid = span_mask(
-                lengths, frames.shape[1], config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
+            chosen = frames.pack(
+                span_mask(
+                    frames.lengths,
+                    frames.shape[1],
+                    config.mask_time_prob,
+                    config.mask_time_length,
+                    config.mask_time_min_masks,
+                )
             )
-            chosen = frames.pack(grid.to(rows.device))
         if chosen is not None:
             if self.masked_spec_embed is None:
                 raise ValueError("mask_time_indices needs a model with mask_time_prob or mask_feature_prob above 0.")
-            rows = torch.where(chosen[:, None], self.masked_spec_embed.to(rows.dtype), rows)
+            rows = torch.where(chosen[..., None], self.masked_spec_embed.to(rows.dtype), rows)
         if self.training and config.mask_feature_prob > 0:
-            width = rows.shape[1]
             channels = span_mask(
-                [width] * len(lengths),
-                width,
+                torch.full_like(frames.lengths, rows.shape[1]),
+                rows.shape[1],
                 config.mask_feature_prob,
                 config.mask_feature_length,
                 config.mask_feature_min_masks,
             )
-            clip = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-            rows = rows.masked_fill(channels[clip].to(rows.device), 0.0)
+            clip = frames.pack(torch.arange(frames.shape[0], device=rows.device)[:, None].expand(frames.shape))
+            rows = rows.masked_fill(channels[clip], 0.0)
         return rows, masked
 
     def forward(
@@ -474,14 +499,14 @@ def _compute_mask_indices(
     batch, width = shape
     if mask_length < 1 or mask_length > width:
         raise ValueError(f"mask_length is {mask_length}; it must be from 1 to the {width} frames.")
-    lengths = [width] * batch if attention_mask is None else attention_mask.detach().sum(-1).tolist()
+    lengths = torch.full((batch,), width) if attention_mask is None else attention_mask.detach().cpu().sum(-1)
     return span_mask(lengths, width, mask_prob, mask_length, min_masks).numpy()
 
 
 def _sample_negative_indices(
     features_shape: tuple[int, int], num_negatives: int, mask_time_indices: np.ndarray | None = None
 ) -> np.ndarray:
-    """For each masked frame `num_negatives` others of its clip's, (B, N, K) int32, as places in the flattened frames."""
+    """For each masked frame `num_negatives` others of its clip's, (B, N, K) int32: places in the flattened frames."""
     batch, width = features_shape
     masked = np.ones(features_shape, dtype=bool) if mask_time_indices is None else np.asarray(mask_time_indices, bool)
     chosen = np.zeros((batch, width, num_negatives), dtype=np.int32)
@@ -507,10 +532,16 @@ class Wav2Vec2ForCTC(audio_heads.CTC, Wav2Vec2PreTrainedModel):
     backbone_class, dropout_fields = Wav2Vec2Model, ("final_dropout",)
 
 
+class Wav2Vec2ForSpeechClassification(audio_heads.SpeechClassification, Wav2Vec2PreTrainedModel):
+    """wav2vec 2.0 that classifies whole clips, as emotion checkpoints did before transformers had a head for them."""
+
+    backbone_class = Wav2Vec2Model
+
+
 class Wav2Vec2ForSequenceClassification(audio_heads.SequenceClassification, Wav2Vec2PreTrainedModel):
     """wav2vec 2.0 that classifies whole clips."""
 
-    backbone_class = Wav2Vec2Model
+    backbone_class, older_class = Wav2Vec2Model, Wav2Vec2ForSpeechClassification
 
 
 class Wav2Vec2ForAudioFrameClassification(audio_heads.FrameClassification, Wav2Vec2PreTrainedModel):

@@ -7,33 +7,41 @@ clip's values depend on its neighbours. torch is imported only where tensors are
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from minitrans import hub
 from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
-from minitrans.processing.features import BatchFeature, read_settings, warn_once
+from minitrans.processing.features import BatchFeature, Likeness, Saved, open_with, read_settings, warn_once
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
+logger = logging.getLogger(__name__)
+
 PCM = {"int8": (0, 2**7), "uint8": (2**7, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # silence, full scale
 MAX_CHANNELS = 8
+CORRECTED = re.compile(r":\s*(\d+) \(should be (\d+)\)")  # in libsndfile's log
+UNKNOWN_SIZE = 0x7FFFFF00
+Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray"
 TYPE_KEYS = ("feature_extractor_type", "processor_class")
 
 
 @dataclass
-class Wav2Vec2FeatureExtractor:
+class Wav2Vec2FeatureExtractor(Likeness, Saved):
     """Raw speech to `input_values` and, where the checkpoint wants it, an `attention_mask`.
 
     Each field is a setting of preprocessor_config.json. `sampling_rate` is in Hz. `do_normalize` gives every clip zero
@@ -42,6 +50,7 @@ class Wav2Vec2FeatureExtractor:
 
     published_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2FeatureExtractor",)
     model_input_names: ClassVar[tuple[str, ...]] = ("input_values", "attention_mask")
+    shown_as = ("transformers.feature_extraction_sequence_utils", "SequenceFeatureExtractor")
 
     feature_size: int = 1
     sampling_rate: int = 16000
@@ -63,14 +72,16 @@ class Wav2Vec2FeatureExtractor:
         choose("padding_side", self.padding_side, SIDES)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Wav2Vec2FeatureExtractor:
-        """Read preprocessor_config.json, or its part of processor_config.json, of a folder or hub id.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> Wav2Vec2FeatureExtractor:
+        """Read preprocessor_config.json, or its part of processor_config.json, of a folder or hub id, or a JSON file.
 
         `options` are those of `minitrans.hub.open_repository` and settings that override the file's. Keys that this
         class does not know are kept in `extra` and saved back. Raises ValueError where the file belongs to another
         kind of extractor, TypeError for an unknown option.
         """
-        repository, overrides = hub.open_with(name_or_path, options)
+        repository, overrides = open_with(pretrained_model_name_or_path, options, "preprocessor_config.json")
         values = read_settings(repository, "feature_extractor")
         found = values.get("feature_extractor_type")
         if found is not None and found not in cls.published_names:
@@ -88,15 +99,6 @@ class Wav2Vec2FeatureExtractor:
         """Write preprocessor_config.json into an existing folder."""
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
         (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write preprocessor_config.json into `folder`, readable by transformers too."""
-        with hub.atomic_folder(folder) as files:
-            self.write_files(files)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
-        return hub.push_folder(repo_id, self.write_files, **options)
 
     def __call__(
         self, raw_speech: Any, padding: bool | str = False, max_length: int | None = None, truncation: bool = False,
@@ -158,7 +160,7 @@ class Wav2Vec2FeatureExtractor:
         columns["input_values"] = [self._padded(clip, length, self.padding_value) for clip in values]
         if return_attention_mask:
             columns["attention_mask"] = [self._padded(mask.astype(np.int32), length, 0) for mask in masks]
-        return BatchFeature(columns).convert_to_tensors(return_tensors, "Pass padding=True.")
+        return BatchFeature(columns).convert_to_tensors(return_tensors, advice="Pass padding=True.")
 
     def _padded(self, values: np.ndarray, length: int, value: float) -> np.ndarray:
         missing = max(0, length - len(values))
@@ -184,32 +186,165 @@ class Wav2Vec2FeatureExtractor:
         return resample_audio(samples, rate, self.sampling_rate)
 
 
-def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
-    """Read a WAV, FLAC, OGG or MP3 file: float32 samples in [−1, 1], (n,) or (channels, n), and their rate in Hz.
+def read_audio(source: Source) -> tuple[np.ndarray, int]:
+    """Read a recording: float32 samples in [−1, 1], (n,) or (channels, n), and their rate in Hz.
 
     Raises what `open_audio` raises.
     """
-    with open_audio(path) as sound:
-        return np.ascontiguousarray(sound.read(dtype="float32").T), sound.samplerate
+    with open_audio(source) as recording:
+        blocks = list(recording.blocks(2**20)) or [np.empty((0, 1), np.float32)]
+        samples = np.concatenate(blocks).T
+        return np.ascontiguousarray(samples[0] if len(samples) == 1 else samples), recording.samplerate
+
+
+class Recording:
+    """An open recording: its `samplerate` in Hz, and the `frames` that its file promises (0 where it does not say).
+
+    `name` stands in messages. A file that ends early gives what is there, and the log says so.
+    """
+
+    name: str
+    samplerate: int
+    frames: int
+
+    def blocks(self, size: int, warn: bool = True) -> Iterator[np.ndarray]:
+        """The samples, float32 (n, channels) of `size` at most; never more than the file holds."""
+        count = 0
+        # `SoundFile.blocks` gives memory that nobody wrote where a file holds fewer samples than it says.
+        while len(block := self.next(size)):
+            count += len(block)
+            yield block
+        if warn and (reason := self.early_end(count)):
+            logger.warning("%s ends early, after %.2f s: %s.", self.name, count / self.samplerate, reason)
+
+    def early_end(self, count: int) -> str | None:
+        """How one sees that a file of which `count` frames could be read lacks its end; None where it has it."""
+        promised = self.promised(count)
+        # What a file of compressed sound says of its length may be an estimate.
+        least = 0.05 * self.samplerate
+        if promised - count > least or self.frames - count > max(least, 0.01 * self.frames):
+            return f"{max(promised, self.frames) / self.samplerate:.2f} s were recorded, by its header"
+        return "the end of the file is missing" if self.is_cut() else None
+
+    def next(self, size: int) -> np.ndarray:
+        """The next block, empty at the end."""
+        raise NotImplementedError
+
+    def promised(self, count: int) -> int:
+        """How many frames there should be, by what the file says beside `frames`; `count` were read."""
+        return count
+
+    def is_cut(self) -> bool:
+        """Whether the file lacks its end, as far as that shows."""
+        return False
+
+
+class SoundFileRecording(Recording):
+    """A recording that libsndfile reads."""
+
+    def __init__(self, name: str, sound: SoundFile, tail: bytes) -> None:
+        self.name, self.sound, self.tail = name, sound, tail
+        self.samplerate, self.frames = sound.samplerate, sound.frames
+        # Else soundfile seeks after each block to where it is, which in an MP3 loses what frames hand on to the next.
+        sound.seekable = lambda: False
+
+    def next(self, size: int) -> np.ndarray:
+        """See `Recording`."""
+        return self.sound.read(size, dtype="float32", always_2d=True)
+
+    def promised(self, count: int) -> int:
+        """See `Recording`: libsndfile corrects sizes in a header that the file does not reach, and logs it."""
+        sizes = ((int(said), int(is_there)) for said, is_there in CORRECTED.findall(self.sound.extra_info))
+        # A program that writes into a pipe cannot know the size, and writes the largest there is.
+        shares = [said / is_there for said, is_there in sizes if 0 < is_there < said < UNKNOWN_SIZE]
+        return round(count * max(shares, default=1.0))
+
+    def is_cut(self) -> bool:
+        """See `Recording`: the last page of an Ogg file is whole, and has a flag that says so."""
+        if self.sound.format != "OGG":
+            return False
+        page = self.tail[max(self.tail.rfind(b"OggS"), 0) :]
+        segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+        return not segments or page[5] < 4 or len(page) < 27 + len(segments) + sum(segments)
+
+
+class AvRecording(Recording):
+    """A recording in a container of films, which FFmpeg's libraries read by PyAV."""
+
+    def __init__(self, name: str, container: Any, library: ModuleType) -> None:
+        if not container.streams.audio:
+            raise ValueError(f"{name} could not be read as audio: there is no sound in it.")
+        stream = container.streams.audio[0]
+        self.name, self.samplerate = name, stream.rate
+        seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
+        self.frames = int(seconds * stream.rate)
+        self.decoded = container.decode(stream)
+        self.planar = library.AudioResampler(format="fltp")
+        self.held = np.empty((0, stream.channels), np.float32)
+
+    def next(self, size: int) -> np.ndarray:
+        """See `Recording`."""
+        blocks, count = [self.held], len(self.held)
+        while count < size and (frame := next(self.decoded, None)) is not None:
+            blocks += [part.to_ndarray().T for part in self.planar.resample(frame)]
+            count = sum(map(len, blocks))
+        held = np.concatenate(blocks)
+        self.held = held[size:]
+        return np.ascontiguousarray(held[:size], np.float32)
 
 
 @contextmanager
-def open_audio(path: str | os.PathLike[str]) -> Iterator[SoundFile]:
-    """Open an audio file, to be read as a whole or in blocks; what is broken inside it may show only then.
+def open_audio(source: Source) -> Iterator[Recording]:
+    """Open a recording, to be read in blocks; what is broken inside it may show only then.
 
-    Raises FileNotFoundError where there is none, ValueError where it is no audio, ImportError without `soundfile`.
+    It is the path of a file or the bytes of one: WAV, FLAC, OGG, MP3 and what else libsndfile reads, and with PyAV
+    M4A, AAC, WebM, WMA and others. Raises FileNotFoundError where there is none, ValueError where it is no audio,
+    ImportError without `soundfile`.
     """
     try:
         import soundfile
     except ImportError as error:
         raise ImportError('Audio files are read with soundfile: pip install "minitrans[audio]".') from error
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no audio file {path}.")
+    is_bytes = isinstance(source, (bytes, bytearray))
+    name = f"A recording of {len(source)} bytes" if is_bytes else str(source)  # type: ignore[arg-type]
+    if not is_bytes and not os.path.isfile(source):  # type: ignore[arg-type]
+        address = " (it is an address: nothing is downloaded here)" if "://" in name else ""
+        raise FileNotFoundError(f"There is no audio file {name}{address}.")
     try:
-        with soundfile.SoundFile(path) as sound:
-            yield sound
+        sound = soundfile.SoundFile(io.BytesIO(source) if is_bytes else source)  # type: ignore[arg-type]
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} could not be read as audio: {error.error_string}") from error
+        with _open_av(source, name, error) as recording:
+            yield recording
+        return
+    try:
+        with sound:
+            yield SoundFileRecording(name, sound, _tail(source))
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{name} could not be read as audio: {error.error_string}") from error
+
+
+@contextmanager
+def _open_av(source: Source, name: str, refusal: Any) -> Iterator[Recording]:
+    """What libsndfile refused, by PyAV."""
+    reason = f"{name} could not be read as audio: {refusal.error_string.rstrip('.')}."
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError(f'{reason} (M4A, AAC, WebM and WMA need PyAV: pip install "minitrans[av]".)') from error
+    try:
+        with av.open(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else os.fspath(source)) as container:
+            yield AvRecording(name, container, av)
+    except av.FFmpegError as error:
+        raise ValueError(f"{name} could not be read as audio: {error.strerror}.") from error
+
+
+def _tail(source: Source, size: int = 2**17) -> bytes:
+    """The last bytes of a recording: an Ogg page has 65307 at most."""
+    if isinstance(source, (bytes, bytearray)):
+        return bytes(source[-size:])
+    with open(source, "rb") as stream:
+        stream.seek(max(0, os.path.getsize(source) - size))
+        return stream.read()
 
 
 def resample_audio(samples: np.ndarray, rate: float, target: float) -> np.ndarray:

@@ -26,24 +26,31 @@ from minitrans.processing.encoding import (
     read_settings,
     special_id,
     special_token,
+    token_text,
 )
-from minitrans.processing.features import BatchFeature
+from minitrans.processing.features import BatchFeature, open_with
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULTS = {
     "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", "word_delimiter_token": "|",
-    "replace_word_delimiter_char": " ", "do_lower_case": False, "target_lang": None,
+    "replace_word_delimiter_char": " ", "do_lower_case": False, "target_lang": None, "return_attention_mask": None,
 }  # fmt: skip
 
 
 class Wav2Vec2CTCTokenizerOutput(BatchFeature):
-    """The `text` of frames, and `char_offsets` and `word_offsets` where they were asked for (None otherwise).
+    """The `text` of frames, and `char_offsets` and `word_offsets` where they were asked for.
+
+    What was not asked for is no key, and is None when it is read.
 
     An offset is a dict of "char" or "word" with "start_offset" and "end_offset" in frames, the end exclusive, and
     with "start_time" and "end_time" in seconds where `time_per_frame` was given. A batch has lists of all these.
     """
+
+    def __missing__(self, key: str) -> None:
+        if key not in ("char_offsets", "word_offsets"):
+            raise KeyError(key)
 
 
 class Wav2Vec2CTCTokenizer(TokenizerBase):
@@ -57,6 +64,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
     is_fast = False  # its text has no offsets
     word_delimiter_token = special_token("word_delimiter_token")  # stands for the space
     word_delimiter_token_id = special_id("word_delimiter_token")
@@ -65,27 +73,39 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         self, vocab_file: str | os.PathLike[str] | Mapping[str, Any], settings: Mapping[str, Any] | None = None,
         name_or_path: str = "", **options: Any,
     ) -> None:  # fmt: skip
-        if unknown := [key for key in options if key not in {*SETTINGS, *DEFAULTS} and not key.endswith("_token")]:
+        known = {*SETTINGS, *self.defaults}
+        if unknown := [key for key in options if key not in known and not key.endswith("_token")]:
             raise TypeError(f"{type(self).__name__} has no option {unknown[0]!r}.")
-        settings = {**DEFAULTS, **(settings or {}), **options}
+        settings = {**self.defaults, **(settings or {}), **options}
         super().__init__(settings, name_or_path)
-        self.replace_word_delimiter_char: str = settings["replace_word_delimiter_char"]
-        self.do_lower_case = bool(settings["do_lower_case"])
+        self.do_lower_case = bool(settings.get("do_lower_case"))
+        self._take_settings(settings)
         if not isinstance(vocab_file, Mapping):
             vocab_file = json.loads(Path(vocab_file).read_text(encoding="utf-8"))
         self.vocab: Any = vocab_file
         added = settings.get("added_tokens_decoder") or {}
-        self._take_vocabulary(settings["target_lang"], {int(key): _added(token) for key, token in added.items()})
+        self._take_vocabulary(settings.get("target_lang"), {int(key): _added(token) for key, token in added.items()})
+
+    def _take_settings(self, settings: Mapping[str, Any]) -> None:
+        """Take the settings that only this class has."""
+        self.replace_word_delimiter_char: str = settings["replace_word_delimiter_char"]
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
-        """Load vocab.json, tokenizer_config.json and older files of a folder or hub id.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> Self:
+        """Load vocab.json, tokenizer_config.json and older files of a folder or hub id, or a vocab.json by its path.
 
         `options` are those of `hub.open_repository` and settings that win over the file's, such as `target_lang`.
-        Raises FileNotFoundError without a vocab.json, TypeError for an unknown option.
+        Raises FileNotFoundError without a vocab.json, TypeError for an unknown option, ValueError where the files
+        name a tokenizer that decodes otherwise.
         """
-        repository, options = hub.open_with(name_or_path, options)
-        return cls(repository.json("vocab.json"), read_settings(repository), repository.name, **options)
+        repository, options = open_with(pretrained_model_name_or_path, options, "vocab.json")
+        settings = read_settings(repository)
+        named = settings.get("tokenizer_class")
+        if named in TOKENIZERS and named != cls.__name__:
+            raise ValueError(f"{repository.name} has a {named}, which decodes otherwise than {cls.__name__}.")
+        return cls(repository.json("vocab.json"), settings, repository.name, **options)
 
     def set_target_lang(self, target_lang: str) -> None:
         """Take the vocabulary of another language of a nested vocab.json; ValueError where it has no such language."""
@@ -114,6 +134,9 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         }
         known = {token.content for token in self._added.values()}
         self.add_tokens([token for token in self.all_special_tokens if token not in known], special_tokens=True)
+        self._find_whole()
+
+    def _find_whole(self) -> None:
         # As in transformers: all tokens of several characters are found whole, with the white space around them.
         self.add_tokens([_added(token, strip=True) for token in self.encoder if len(token) > 1])
 
@@ -151,48 +174,96 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         return len(vocab) - before
 
     def __call__(
-        self, text: str | Sequence[str], text_pair: str | Sequence[str] | None = None, add_special_tokens: bool = True,
-        padding: bool | str = False, truncation: bool | str | None = None, max_length: int | None = None,
-        pad_to_multiple_of: int | None = None, padding_side: str | None = None,
-        return_attention_mask: bool | None = None, return_tensors: str | None = None,
+        self, text: Any = None, text_pair: Any = None, text_target: Any = None, text_pair_target: Any = None,
+        add_special_tokens: bool = True, padding: bool | str = False, truncation: bool | str | None = None,
+        max_length: int | None = None, stride: int = 0, is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None, padding_side: str | None = None, return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None, return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False, return_special_tokens_mask: bool = False,
+        return_length: bool = False, max_target_length: int | None = None, verbose: bool = True,
     ) -> BatchEncoding:  # fmt: skip
         """Give the `input_ids` (the labels of a model in training) and `attention_mask` of a text or a list of texts.
 
-        CTC puts no tokens around a text, whatever `add_special_tokens` says, and none between it and its `text_pair`.
-        Options as for every tokenizer. Raises TypeError for what is no text, ValueError for a character outside the
-        vocabulary where `unk_token` is None, for unequal numbers of texts and pairs, and for pairs to truncate.
+        CTC puts no tokens around a text, whatever `add_special_tokens` says, and none between it and its pair, which
+        is a `text_pair` or the second of a tuple; words (`is_split_into_words`) are written without a space too.
+        Options as for every tokenizer, but that a truncated text has no further rows: with
+        `return_overflowing_tokens` what was cut off is in `overflowing_tokens`, after `stride` tokens that were not,
+        and counted in `num_truncated_tokens`. Raises TypeError for what is no text, ValueError for a character outside
+        the vocabulary where `unk_token` is None, for unequal numbers of texts and pairs, and for what cannot be
+        truncated as asked.
         """
-        rows = self._rows(text)
+        if text_target is not None:
+            return self._with_target(locals())
+        rows, batched = self._pairs(text, text_pair, is_split_into_words)
         _, cut, limit = self._limits(padding, truncation, max_length, pad_to_multiple_of)
-        if text_pair is not None:
-            pairs = self._rows(text_pair)
-            if len(pairs) != len(rows) or isinstance(text, str) != isinstance(text_pair, str):
-                raise ValueError(
-                    f"There are {len(rows)} texts and {len(pairs)} pairs; each text has one, in one form."
-                )
-            rows = [row + pair for row, pair in zip(rows, pairs, strict=True)]
-            if cut and limit is not None and max(map(len, rows)) > limit:
-                raise ValueError(f"A text and its pair have more than {limit} tokens; pairs are not truncated here.")
-        if cut in ("longest_first", "only_first") and limit:
-            rows = [row[:limit] if self.truncation_side == "right" else row[-limit:] for row in rows]
-        options = (padding, limit, pad_to_multiple_of, padding_side, return_attention_mask, return_tensors)
-        batch = self.pad({"input_ids": rows}, *options)
-        if isinstance(text, str) and return_tensors is None:
+        cuts = [self._cut(first, second, cut, limit, stride) for first, second in rows]
+        columns: dict[str, list[Any]] = {"input_ids": [first + second for first, second, _, _ in cuts]}
+        if return_token_type_ids:
+            columns["token_type_ids"] = [[0] * len(first) + [1] * len(second) for first, second, _, _ in cuts]
+        if return_special_tokens_mask:
+            columns["special_tokens_mask"] = [[0] * len(row) for row in columns["input_ids"]]
+        lengths = {"length": list(map(len, columns["input_ids"]))} if return_length else {}
+        options = (padding, limit, pad_to_multiple_of, padding_side, return_attention_mask)
+        batch = BatchEncoding({**self.pad(columns, *options), **lengths})
+        if return_overflowing_tokens:
+            batch["overflowing_tokens"] = [rest for _, _, rest, _ in cuts]
+            batch["num_truncated_tokens"] = [count for _, _, _, count in cuts]
+        if not batched and return_tensors is None:
             return BatchEncoding({name: value[0] for name, value in batch.items()})
-        return batch
+        return batch.convert_to_tensors(return_tensors)
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """Return 0: CTC puts no tokens around a text."""
         return 0
 
-    def encode(self, text: str, **options: Any) -> Any:
-        """Return the ids of one text; options as in a call."""
-        return self(text, **options)["input_ids"]
+    def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
+        """Return the ids of a text; options as in a call."""
+        return self(text, text_pair, **options)["input_ids"]
 
-    def _rows(self, texts: Any) -> list[list[int]]:
-        return [self._encode(text) for text in (texts if isinstance(texts, (list, tuple)) else [texts])]
+    def _pairs(self, text: Any, text_pair: Any, words: bool) -> tuple[list[tuple[list[int], list[int]]], bool]:
+        """Return the ids of each text and of its pair (none where there is none), and whether it was a batch."""
+        batched = isinstance(text, (list, tuple)) and not (words and all(isinstance(word, str) for word in text))
+        items = list(text) if batched else [text]
+        pairs: Any = text_pair if batched or text_pair is None else [text_pair]
+        if text_pair is not None and (isinstance(text, str) != isinstance(text_pair, str) or len(items) != len(pairs)):
+            raise ValueError(f"There are {len(items)} texts and {len(pairs)} pairs; each text has one, in one form.")
+        if batched and pairs is None:
+            together = [isinstance(item, tuple) and len(item) == 2 and not words for item in items]
+            pairs = [item[1] if two else None for item, two in zip(items, together, strict=True)]
+            items = [item[0] if two else item for item, two in zip(items, together, strict=True)]
+        pairs = pairs or [None] * len(items)
+        encoded = [
+            (self._encode(item, words), [] if pair is None else self._encode(pair, words))
+            for item, pair in zip(items, pairs, strict=True)
+        ]
+        return encoded, batched
 
-    def _encode(self, text: Any) -> list[int]:
+    def _cut(
+        self, first: list[int], second: list[int], cut: str | None, limit: int | None, stride: int
+    ) -> tuple[list[int], list[int], list[int], int]:
+        """Return a text and its pair truncated, what was cut off after `stride` tokens more, and how many were."""
+        count = len(first) + len(second) - (limit or 0)
+        if cut is None or limit is None or count <= 0:
+            return first, second, [], 0
+        if cut == "longest_first" and second:
+            kept = len(first), len(second)
+            for _ in range(count):
+                kept = (kept[0] - 1, kept[1]) if kept[0] > kept[1] else (kept[0], kept[1] - 1)
+            return self._side(first, kept[0]), self._side(second, kept[1]), [], count
+        target = second if cut == "only_second" else first
+        if len(target) < count:
+            raise ValueError(f"truncation={cut!r}: {count} tokens are too many, but that text has {len(target)}.")
+        window = min(len(target), count + stride)
+        rest = target[-window:] if self.truncation_side == "right" else target[:window]
+        shorter = self._side(target, len(target) - count)
+        return (first, shorter, rest, count) if cut == "only_second" else (shorter, second, rest, count)
+
+    def _side(self, ids: list[int], length: int) -> list[int]:
+        return ids[:length] if self.truncation_side == "right" else ids[len(ids) - length :]
+
+    def _encode(self, text: Any, words: bool = False) -> list[int]:
+        if words and isinstance(text, (list, tuple)):
+            return list(chain.from_iterable(map(self._encode, text)))
         if not isinstance(text, str):
             raise TypeError(
                 f"The tokenizer takes a text or a list of them, not a {type(text).__name__}: {text!r:.80}."
@@ -240,27 +311,21 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         `group_tokens=False` reads labels, where a repeated token is a doubled letter. `time_per_frame` in seconds, the
         model's stride in samples / sampling rate (320 / 16000), adds times to the offsets.
         """
-        characters: list[dict[str, Any]] = []
-        for _, run in groupby(enumerate(tokens), operator.itemgetter(1 if group_tokens else 0)):
-            frames = list(run)
-            start, token = frames[0]
-            if token != self.pad_token:
-                char = self.replace_word_delimiter_char if token == self.word_delimiter_token else token
-                characters.append({"char": char, "start_offset": start, "end_offset": frames[-1][0] + 1})
+        characters = [item for item in runs(tokens, group_tokens, time_per_frame) if item["char"] != self.pad_token]
+        for item in characters:
+            if item["char"] == self.word_delimiter_token:
+                item["char"] = self.replace_word_delimiter_char
         text = (" " if spaces_between_special_tokens else "").join(item["char"] for item in characters).strip()
         words: list[dict[str, Any]] = []
         for is_space, group in groupby(characters, lambda item: item["char"] == self.replace_word_delimiter_char):
             word = list(group)
             span = {"start_offset": word[0]["start_offset"], "end_offset": word[-1]["end_offset"]}
             words += [] if is_space else [{"word": "".join(item["char"] for item in word), **span}]
-        if time_per_frame is not None:
-            for item in (*characters, *words):
-                item["start_time"] = item["start_offset"] * time_per_frame
-                item["end_time"] = item["end_offset"] * time_per_frame
-        return Wav2Vec2CTCTokenizerOutput(
+        _timed(words, time_per_frame)
+        return _output(
             text=text.lower() if self.do_lower_case else text,
-            char_offsets=characters if output_char_offsets else None,
-            word_offsets=words if output_word_offsets else None,
+            chars=characters if output_char_offsets else None,
+            words=words if output_word_offsets else None,
         )
 
     def decode(
@@ -271,7 +336,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
 
         The other options are those of `convert_tokens_to_string`; with offsets asked for, its output is returned.
         `skip_special_tokens=True` takes out the blank as well, before repeats are collapsed, as in transformers: for
-        labels it is right, for frames it loses doubled letters. Raises TypeError for what are no ids, such as logits.
+        labels it is right, for frames it loses doubled letters and the offsets count what is left. Raises TypeError
+        for what are no ids, such as logits.
         """
         ids = _ids(token_ids)
         tokens = self.convert_ids_to_tokens(ids)
@@ -283,29 +349,148 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         output = self.convert_tokens_to_string(tokens, **options)
         if self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces:
             output["text"] = clean_up(output["text"])
-        return output["text"] if output.char_offsets is output.word_offsets is None else output
+        return output if len(output) > 1 else output["text"]
 
     def batch_decode(self, sequences: Any, *args: Any, **options: Any) -> Any:
         """Return a list of texts, or one `Wav2Vec2CTCTokenizerOutput` of lists; options as in `decode`."""
         decoded = [self.decode(sequence, *args, **options) for sequence in sequences]
         if not decoded or isinstance(decoded[0], str):
             return decoded
-        return Wav2Vec2CTCTokenizerOutput(
-            {key: None if decoded[0][key] is None else [item[key] for item in decoded] for key in decoded[0]}
-        )
+        return Wav2Vec2CTCTokenizerOutput({key: [item[key] for item in decoded] for key in decoded[0]})
 
     def _current_settings(self) -> dict[str, Any]:
-        now = ("replace_word_delimiter_char", "do_lower_case", "target_lang")
         added = {str(index): token.__getstate__() for index, token in self.added_tokens_decoder.items()}
-        settings = {**super()._current_settings(), "added_tokens_decoder": added}
-        return {**settings, **{name: getattr(self, name) for name in now}}
+        now = {name: getattr(self, name) for name in self.defaults if name in self.__dict__}
+        return {**super()._current_settings(), "added_tokens_decoder": added, **now}
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path, legacy_format: bool | None) -> None:
+        if legacy_format is False:
+            raise ValueError(f"legacy_format=False: a {type(self).__name__} has no tokenizer.json.")
+        self._write_vocabulary(folder)
+
+    def _write_vocabulary(self, folder: Path) -> None:
         new = {token: index for token, index in self._added_ids.items() if index >= self.vocab_size}
         for name, content in (("vocab.json", self.vocab), ("added_tokens.json", new)):
             if content:
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
                 (folder / name).write_text(text, encoding="utf-8")
+
+
+class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
+    """Phonemes of several characters to ids, and frame ids to phonemes with spaces between them.
+
+    With `do_phonemize` a text is first turned to the phonemes of `phonemizer_lang` by the `phonemizer_backend` of the
+    package `phonemizer`, which is imported at the first text; without it, a text is phonemes with spaces between.
+    `word_delimiter_token` stands between words and is no part of the text unless it is asked for. The numbers are
+    those of transformers' `Wav2Vec2PhonemeCTCTokenizer`.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>",
+        "word_delimiter_token": None, "phone_delimiter_token": " ", "do_phonemize": True, "phonemizer_lang": "en-us",
+        "phonemizer_backend": "espeak", "return_attention_mask": None,
+    }  # fmt: skip
+    word_delimiter_token: str | None = None
+    phone_delimiter_token: str | None = " "
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._backends: dict[tuple[str, str], Any] = {}
+        super().__init__(*arguments, **options)
+
+    def _take_settings(self, settings: Mapping[str, Any]) -> None:
+        for name in ("word_delimiter_token", "phone_delimiter_token"):  # which are no tokens of the vocabulary
+            self._special.pop(name, None)
+            setattr(self, name, None if settings[name] is None else token_text(settings[name]))
+        self.do_phonemize = bool(settings["do_phonemize"])
+        self.phonemizer_lang: str = settings["phonemizer_lang"]
+        self.phonemizer_backend: str = settings["phonemizer_backend"]
+
+    def _find_whole(self) -> None:
+        pass  # a phoneme ends at a space
+
+    @property
+    def word_delimiter_token_id(self) -> int | None:
+        """The id of `word_delimiter_token`, None where there is none."""
+        return None if self.word_delimiter_token is None else self.convert_tokens_to_ids(self.word_delimiter_token)
+
+    def tokenize(self, text: str) -> list[str]:
+        """Turn a text to phonemes where `do_phonemize` says so, and split it at its spaces."""
+        pieces = self._pattern.split(text)
+        tokens: list[str] = []
+        for index, piece in enumerate(pieces):
+            piece = piece if index % 2 else piece.strip()
+            if self.do_phonemize and piece and not index % 2:
+                piece = self.phonemize(piece.lower())
+            tokens += [piece] if index % 2 else filter(str.strip, piece.split(" "))
+        return tokens
+
+    def phonemize(self, text: str, phonemizer_lang: str | None = None) -> str:
+        """Return the phonemes of a text, with `phone_delimiter_token` and `word_delimiter_token` where they belong.
+
+        Raises ImportError where the package `phonemizer` is missing.
+        """
+        try:
+            from phonemizer.backend import BACKENDS
+            from phonemizer.separator import Separator
+        except ImportError as error:
+            raise ImportError(
+                'Texts are turned to phonemes with phonemizer: pip install "minitrans[phonemes]"; with '
+                "do_phonemize=False the text is phonemes already."
+            ) from error
+        key = (self.phonemizer_backend, phonemizer_lang or self.phonemizer_lang)
+        if key not in self._backends:
+            self._backends[key] = BACKENDS[key[0]](key[1], language_switch="remove-flags")
+        word = "" if self.word_delimiter_token is None else f"{self.word_delimiter_token} "
+        separator = Separator(phone=self.phone_delimiter_token, word=word, syllable="")
+        return self._backends[key].phonemize([text], separator=separator)[0].strip()
+
+    def convert_tokens_to_string(  # type: ignore[override]
+        self, tokens: Sequence[str], group_tokens: bool = True, spaces_between_special_tokens: bool = False,
+        filter_word_delimiter_token: bool = True, output_char_offsets: bool = False,
+        output_word_offsets: bool = False, time_per_frame: float | None = None,
+    ) -> Wav2Vec2CTCTokenizerOutput:  # fmt: skip
+        """Collapse the tokens of frames to phonemes with a space between them, with their offsets if asked for.
+
+        Options as in `Wav2Vec2CTCTokenizer`; a phoneme counts as a character and as a word. Words' delimiters are left
+        out unless `filter_word_delimiter_token` is False.
+        """
+        left_out = {self.pad_token, self.word_delimiter_token if filter_word_delimiter_token else None}
+        characters = [item for item in runs(tokens, group_tokens, time_per_frame) if item["char"] not in left_out]
+        words = [{"word" if key == "char" else key: value for key, value in item.items()} for item in characters]
+        return _output(
+            text=" ".join(item["char"] for item in characters).strip(),
+            chars=characters if output_char_offsets else None,
+            words=words if output_word_offsets else None,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_backends": {}}
+
+
+TOKENIZERS = {kind.__name__: kind for kind in (Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer)}
+
+
+def _output(text: str, chars: Any, words: Any) -> Wav2Vec2CTCTokenizerOutput:
+    offsets = {"char_offsets": chars, "word_offsets": words}
+    asked = {name: value for name, value in offsets.items() if value is not None}
+    return Wav2Vec2CTCTokenizerOutput({"text": text, **asked})
+
+
+def runs(tokens: Sequence[str], group_tokens: bool, time_per_frame: float | None) -> list[dict[str, Any]]:
+    """Return the offsets of each run of equal tokens, or of each token where they are not grouped."""
+    found = []
+    for _, run in groupby(enumerate(tokens), operator.itemgetter(1 if group_tokens else 0)):
+        frames = list(run)
+        found.append({"char": frames[0][1], "start_offset": frames[0][0], "end_offset": frames[-1][0] + 1})
+    return _timed(found, time_per_frame)
+
+
+def _timed(items: list[dict[str, Any]], time_per_frame: float | None) -> list[dict[str, Any]]:
+    """Add the times in seconds to offsets in frames, where the time of a frame is known."""
+    for item in items if time_per_frame is not None else ():
+        item["start_time"] = item["start_offset"] * time_per_frame
+        item["end_time"] = item["end_offset"] * time_per_frame
+    return items
 
 
 def _added(token: Any, special: bool = False, strip: bool = False) -> AddedToken:

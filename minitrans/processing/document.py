@@ -6,16 +6,18 @@ words of a question take the labels of the page's, and a word that begins with a
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from minitrans import hub
-from minitrans.processing.encoding import BatchEncoding
-from minitrans.processing.features import BatchFeature
+from minitrans.processing.encoding import BatchEncoding, as_lists
+from minitrans.processing.features import BatchFeature, Saved, open_with
 from minitrans.processing.image import FIRST, ImageProcessor, as_pillow
 from minitrans.processing.text import BertTokenizer
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from minitrans.processing.image import Picture
 
 Words = list[str]
-Boxes = Sequence[Sequence[float]]  # left, top, right, bottom of each word
+Boxes = Sequence[Any]  # left, top, right, bottom of each word, or the corners of a quadrangle
+SLACK = 10  # thousandths of a page by which a box may hang over it
 
 
 @dataclass
@@ -35,7 +38,8 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
     With `apply_ocr` the result holds, beside `pixel_values`, the lists `words` and `boxes` of each page, the boxes as
     left, top, right, bottom from 0 to 1000. Tesseract reads them, in the language `ocr_lang` ("eng" where it is None)
     and with the options `tesseract_config`; or `ocr` does, any function that takes a PIL image in RGB and returns the
-    words and their boxes in pixels. The other settings are those of `ImageProcessor`.
+    words and their boxes in pixels: four numbers, or the corners of a quadrangle. What hangs over the page by two
+    pixels or a hundredth is cut off. The other settings are those of `ImageProcessor`.
     """
 
     published_names: ClassVar[tuple[str, ...]] = (
@@ -67,7 +71,7 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
         pictures = list(pictures)
         features = super().collect(pictures, return_tensors)
         if self.apply_ocr:
-            pages = [as_pillow(page)[1] if isinstance(page, np.ndarray) else page for page in pictures]
+            pages = [as_pillow(page) if isinstance(page, np.ndarray) else page for page in pictures]
             found = [self._words_and_boxes(page, f"Page {index}") for index, page in enumerate(pages)]
             features.update(words=[words for words, _ in found], boxes=[boxes for _, boxes in found])
         return features
@@ -75,8 +79,10 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
     def _words_and_boxes(self, page: Image.Image, name: str) -> tuple[Words, list[list[int]]]:
         words, boxes = self.ocr(page) if self.ocr else tesseract(page, self.ocr_lang, self.tesseract_config)
         edges = (page.width, page.height) * 2
-        scaled = [[int(1000 * (place / edge)) for place, edge in zip(box, edges, strict=False)] for box in boxes]
-        return list(words), checked_boxes(scaled, words, name)
+        scaled = [
+            [int(1000 * (place / edge)) for place, edge in zip(upright(box), edges, strict=True)] for box in boxes
+        ]
+        return list(words), checked_boxes(scaled, words, name, max(SLACK, -(-2000 // min(edges))))
 
 
 def tesseract(image: Image.Image, lang: str | None = None, config: str = "") -> tuple[Words, Boxes]:
@@ -103,20 +109,32 @@ def tesseract(image: Image.Image, lang: str | None = None, config: str = "") -> 
     return [row[0] for row in found], [(x, y, x + width, y + height) for _, x, y, width, height in found]
 
 
-def checked_boxes(boxes: Any, words: Sequence[str], name: str) -> list[list[int]]:
-    """Bring the boxes of a page's words to lists of int; ValueError for boxes that no page of 1000 × 1000 has."""
+def upright(box: Any) -> list[float]:
+    """Return left, top, right and bottom of a box: those four, or the corners of a quadrangle, flat or as points."""
+    numbers = np.asarray(box, dtype=float).ravel().tolist()
+    if len(numbers) != 8:
+        return numbers
+    across, down = numbers[0::2], numbers[1::2]
+    return [min(across), min(down), max(across), max(down)]
+
+
+def checked_boxes(boxes: Any, words: Sequence[str], name: str, slack: int = 0) -> list[list[int]]:
+    """Bring the boxes of a page's words to lists of int from 0 to 1000; quadrangles become the boxes around them.
+
+    What hangs over the page by at most `slack` is cut off; ValueError for boxes that no page of 1000 × 1000 has.
+    """
     if len(boxes) != len(words):
         raise ValueError(f"{name} has {len(words)} words and {len(boxes)} boxes; each word needs one.")
-    listed = [list(map(float, box)) for box in boxes]
+    listed = list(map(upright, boxes))
     for word, box in zip(words, listed, strict=True):
-        if len(box) != 4 or not all(0 <= place <= 1000 and place == int(place) for place in box):
+        if len(box) != 4 or not all(-slack <= place <= 1000 + slack and place == int(place) for place in box):
             raise ValueError(
                 f"{name} has the box {box} at the word {word!r}; a box is left, top, right, bottom as whole numbers "
                 "from 0 to 1000: divide pixels by the page's width or height and multiply by 1000."
             )
         if box[0] > box[2] or box[1] > box[3]:
             raise ValueError(f"{name} has the box {box} at the word {word!r}, whose end comes before its beginning.")
-    return [list(map(int, box)) for box in listed]
+    return [[min(max(int(place), 0), 1000) for place in box] for box in listed]
 
 
 class LayoutLMv2Tokenizer(BertTokenizer):
@@ -137,15 +155,15 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         "only_label_first_subword": True,
     }
 
-    def __init__(self, vocab: Any, settings: Mapping[str, Any] | None = None, *name: str, **options: Any) -> None:
-        super().__init__(vocab, settings, *name, **options)
+    def __init__(self, *vocab: Any, **options: Any) -> None:
+        super().__init__(*vocab, **options)
         self.cls_token_box: list[int] = self._settings["cls_token_box"]
         self.sep_token_box: list[int] = self._settings["sep_token_box"]
         self.pad_token_box: list[int] = self._settings["pad_token_box"]
         self.pad_token_label: int = self._settings["pad_token_label"]
         self.only_label_first_subword: bool = self._settings["only_label_first_subword"]
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         text: Any,
         text_pair: Any = None,
@@ -158,12 +176,14 @@ class LayoutLMv2Tokenizer(BertTokenizer):
     ) -> BatchEncoding:
         """Encode pages, or questions (`text`) about pages (`text_pair`); gives `bbox` and `labels` beside the ids.
 
-        A page is a list of words; `boxes` has four whole numbers from 0 to 1000 for each word, `word_labels` one int.
-        A batch is a list of pages, of boxes, of labels and of questions. `options` are those of `Tokenizer`. Raises
+        A page is a list of words; `boxes` has four whole numbers from 0 to 1000 for each word, or a quadrangle's
+        eight, and `word_labels` one int. A batch is a list of pages, of boxes, of labels and of questions; boxes and
+        labels can be arrays. The first token of a word takes its label. `options` are those of `Tokenizer`. Raises
         TypeError for what is no list of words, ValueError where the numbers of words, boxes and labels differ and for
         boxes that do not lie on the page.
         """
         words = text if text_pair is None else text_pair
+        word_labels, boxes = as_lists(word_labels), as_lists(boxes)
         if not isinstance(words, (list, tuple)):
             raise TypeError(f"The words of a page are a list of strings, not {words!r:.60}; a question comes first.")
         single = (
@@ -192,23 +212,25 @@ class LayoutLMv2Tokenizer(BertTokenizer):
             return_overflowing_tokens=return_overflowing_tokens,
             **options,
         )
+        starts = self._starts(words) if word_labels is not None and self.only_label_first_subword else {}
         special = {self.cls_token_id: self.cls_token_box, self.sep_token_id: self.sep_token_box}
         encoding["bbox"], all_labels = [], []
         pages = encoding.get("overflow_to_sample_mapping", range(len(words)))
         for index, row in zip(pages, encoding.encodings or (), strict=True):
-            bbox, labels = [], []
-            for token, word, part, (start, _) in zip(
-                row.ids, row.word_ids, row.sequence_ids, row.offsets, strict=True
+            bbox, labels, last = [], [], None
+            for token, text_of, word, part, (start, _) in zip(
+                row.ids, row.tokens, row.word_ids, row.sequence_ids, row.offsets, strict=True
             ):
                 box, label = self.pad_token_box, self.pad_token_label
                 if word is None:
                     box = special.get(token, box)
                 elif part == (text_pair is not None):
                     box = boxes[index][word]
-                    before = words[index][word][:start].replace(" ", "")
-                    first = not any(map(str.isprintable, before))  # what cannot be seen makes no token
+                    # A character may become several tokens, and a row begin between them.
+                    first = start == starts.get(words[index][word]) and word != last and not text_of.startswith("##")
                     if word_labels is not None and (first or not self.only_label_first_subword):
                         label = word_labels[index][word]
+                    last = word
                 bbox.append(box)
                 labels.append(label)
             encoding["bbox"].append(bbox)
@@ -218,6 +240,14 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         if single and return_tensors is None and not return_overflowing_tokens:
             encoding.update({name: rows[0] for name, rows in encoding.items() if isinstance(rows[0], list)})
         return encoding.convert_to_tensors(return_tensors)
+
+    def _starts(self, pages: Iterable[Iterable[str]]) -> dict[str, int]:
+        """Return where the first token of each word begins in it: what is no text, as an accent, makes no token."""
+        words = sorted({word for page in pages for word in page})
+        found = self.backend_tokenizer.encode_batch(
+            [[word] for word in words], is_pretokenized=True, add_special_tokens=False
+        )
+        return {word: encoding.offsets[0][0] for word, encoding in zip(words, found, strict=True) if len(encoding)}
 
     def tokenize(self, text: Any, pair: Any = None, add_special_tokens: bool = False, **options: Any) -> list[str]:
         """Return the tokens of a text, which needs no boxes."""
@@ -230,7 +260,7 @@ class LayoutLMv2Tokenizer(BertTokenizer):
 LayoutLMv2TokenizerFast = LayoutLMv2Tokenizer
 
 
-class LayoutLMv2Processor:
+class LayoutLMv2Processor(Saved):
     """From pictures of pages to LayoutLMv2's inputs: `input_ids`, `token_type_ids`, `attention_mask`, `bbox`, `image`.
 
     `image_processor` and `tokenizer` can be used alone; their settings are options of `from_pretrained`.
@@ -243,21 +273,23 @@ class LayoutLMv2Processor:
         self.tokenizer = tokenizer
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> LayoutLMv2Processor:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> LayoutLMv2Processor:
         """Read both parts from a folder or hub id; each option goes to the part that has such a setting."""
-        of_image = {spec.name for spec in fields(LayoutLMv2ImageProcessor)}
-        of_both = set(hub.open_repository.__kwdefaults__ or ())
-        for_image = {name: value for name, value in options.items() if name in of_image | of_both}
-        for_text = {name: value for name, value in options.items() if name not in of_image}
+        repository, settings = open_with(pretrained_model_name_or_path, options)
+        seen = {spec.name for spec in fields(LayoutLMv2ImageProcessor)}
         return cls(
-            LayoutLMv2ImageProcessor.from_pretrained(name_or_path, **for_image),
-            LayoutLMv2Tokenizer.from_pretrained(name_or_path, **for_text),
+            LayoutLMv2ImageProcessor.from_pretrained(repository, **{k: settings[k] for k in settings if k in seen}),
+            LayoutLMv2Tokenizer.from_pretrained(repository, **{k: settings[k] for k in settings if k not in seen}),
         )
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the files of both parts into `folder`, readable by transformers too."""
-        self.image_processor.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+    def write_files(self, folder: Path) -> None:
+        """Write processor_config.json, which holds the image processor's settings, and the tokenizer's files."""
+        config = {"image_processor": self.image_processor.to_dict(), "processor_class": type(self).__name__}
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (folder / "processor_config.json").write_text(text, encoding="utf-8")
+        self.tokenizer.write_files(folder)
 
     def __call__(
         self,
@@ -296,7 +328,7 @@ class LayoutLMv2Processor:
         if rows[-1] + 1 != len(features.pixel_values):
             raise ValueError(f"There are {len(features.pixel_values)} images for {rows[-1] + 1} pages of words.")
         image = BatchFeature(image=[features.pixel_values[index] for index in rows])
-        encoding.update(image.convert_to_tensors(return_tensors, "Pass do_resize=True."))
+        encoding.update(image.convert_to_tensors(return_tensors, advice="Pass do_resize=True."))
         return encoding
 
     def decode(self, *args: Any, **options: Any) -> Any:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
+import tokenizers
+from tokenizers import AddedToken
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature
+from minitrans.processing.features import BatchFeature, Likeness, Saved, refuse_without_push
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken, Encoding
+    from tokenizers import Encoding
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ TRUNCATION = {
 }  # fmt: skip
 SIDES = {"left": "left", "right": "right"}
 TENSORS = {None: None, "np": "np", "pt": "pt"}
+TARGETED = ("text", "text_pair", "text_target", "text_pair_target", "max_target_length")
 NO_LIMIT = int(1e30)  # the published spelling of "no maximum length"
 CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
@@ -95,9 +98,16 @@ class BatchEncoding(BatchFeature):
     It keeps the `encodings` of the `tokenizers` library, which know the characters and words behind each token.
     """
 
-    def __init__(self, data: Mapping[str, Any] | None = None, encodings: Sequence[Encoding] | None = None) -> None:
-        super().__init__(data or {})
-        self.encodings = encodings
+    def __init__(
+        self, data: Mapping[str, Any] | None = None, encoding: Encoding | Sequence[Encoding] | None = None,
+        tensor_type: str | None = None, prepend_batch_axis: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(data)
+        self.encodings = [encoding] if isinstance(encoding, tokenizers.Encoding) else encoding
+        self.convert_to_tensors(tensor_type, prepend_batch_axis)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self), self.encodings)
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
@@ -109,20 +119,30 @@ class BatchEncoding(BatchFeature):
         raise KeyError(f"{key!r}: this encoding has the keys {', '.join(self)} and no rows to count.")
 
     @property
+    def is_fast(self) -> bool:
+        """Whether the words and characters behind the tokens are known."""
+        return self.encodings is not None
+
+    @property
     def n_sequences(self) -> int | None:
         """The number of texts in a row: 2 for pairs; None where it is not known."""
         return self.encodings[0].n_sequences if self.encodings else None
 
-    def convert_to_tensors(self, tensor_type: str | None, advice: str = "") -> Self:
-        """Make a tensor ("pt") or array ("np") of each value, in place; ValueError where rows differ in length."""
+    def convert_to_tensors(
+        self, tensor_type: str | None = None, prepend_batch_axis: bool = False, *, advice: str = ""
+    ) -> Self:
+        """Make a tensor ("pt") or array ("np") of each value, in place, `prepend_batch_axis` with one more axis.
+
+        Rows of unequal length become a numpy array of objects; for tensors they raise ValueError.
+        """
         for name, value in self.items() if tensor_type else ():
             if isinstance(value, list) and value and isinstance(value[0], int | list):
                 with suppress(ValueError):  # rows of unequal length, for which the base class has the sentence
                     array = np.array(value)
                     if array.dtype.kind == "i" or array.size == 0:
                         self[name] = array.astype(np.int64, copy=False)
-        super().convert_to_tensors(tensor_type, advice or "Pass padding=True, and truncation=True for the long ones.")
-        return self
+        advice = advice or "Pass padding=True, and truncation=True for the long ones."
+        return super().convert_to_tensors(tensor_type, prepend_batch_axis, advice=advice)
 
     def tokens(self, batch_index: int = 0) -> list[str]:
         """Return the tokens of a row as text."""
@@ -170,15 +190,16 @@ def special_id(role: str) -> property:
     return property(read, write)
 
 
-class TokenizerBase:
+class TokenizerBase(Likeness, Saved):
     """Special tokens, ids, padding and files of a tokenizer; subclasses add the way from text to ids and back.
 
     `settings` are the keys of tokenizer_config.json. A subclass gives `_token_to_id`, `_id_to_token`, `get_vocab`,
-    `added_tokens_decoder`, `add_tokens`, `decode` and `_write` (its vocabulary files), and calls
-    `_check_special_tokens` when its vocabulary stands.
+    `added_tokens_decoder`, `add_tokens`, `decode`, `_write` (its files beside the settings) and `_write_vocabulary`,
+    and calls `_check_special_tokens` when its vocabulary stands.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    shown_as = ("transformers.tokenization_utils_base", "PreTrainedTokenizerBase")
     pad_token_type_id = 0
 
     bos_token, bos_token_id = special_token("bos_token"), special_id("bos_token")
@@ -198,6 +219,7 @@ class TokenizerBase:
         self._special = {name: token_text(token) for name, token in named_tokens(settings).items()}
         self._extra = [token_text(token) for token in extra_tokens(settings)]
         self._warned: set[str] = set()
+        self.deprecation_warnings: dict[str, bool] = {}  # scripts silence transformers' warnings here
         limit = settings.get("model_max_length", settings.get("max_len"))
         self.model_max_length: int = NO_LIMIT if limit is None else int(limit)
         self.padding_side = choose("padding_side", settings.get("padding_side") or "right", SIDES)
@@ -205,13 +227,48 @@ class TokenizerBase:
         self.model_input_names = list(settings.get("model_input_names") or self.inputs)
         self.clean_up_tokenization_spaces = bool(settings.get("clean_up_tokenization_spaces", False))
 
+    __call__: Callable[..., BatchEncoding]  # encodes a text, a pair of texts, or a batch of either
+
+    def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
+        """As a call: its name for one text before transformers 5."""
+        return self(text, text_pair, **options)
+
+    def batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchEncoding:
+        """As a call: its name for a batch before transformers 5."""
+        return self(batch_text_or_text_pairs, **options)
+
+    @contextmanager
+    def as_target_tokenizer(self) -> Iterator[None]:
+        """Hold nothing: BERT's and Wav2Vec2's tokenizers encode targets as they encode any text."""
+        yield
+
+    @staticmethod
+    def clean_up_tokenization(out_string: str) -> str:
+        """Take out the spaces before punctuation and English contractions."""
+        return clean_up(out_string)
+
+    def _with_target(self, arguments: dict[str, Any]) -> BatchEncoding:
+        """Answer a call that has a `text_target`: its `input_ids` are the `labels` of `text`, or come alone."""
+        options = {name: value for name, value in arguments.items() if name != "self"}
+        text, pair, target, target_pair, target_length = (options.pop(name) for name in TARGETED)
+        limit = options["max_length"] if target_length is None else target_length
+        labels = self(target, target_pair, **{**options, "max_length": limit})
+        if text is None:
+            return labels
+        encoded = self(text, pair, **options)
+        encoded["labels"] = labels["input_ids"]
+        return encoded
+
     def _token_to_id(self, token: str) -> int | None:
         raise NotImplementedError
 
     def _id_to_token(self, index: int) -> str | None:
         raise NotImplementedError
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path, legacy_format: bool | None) -> None:
+        raise NotImplementedError
+
+    def _write_vocabulary(self, folder: Path) -> None:
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
@@ -252,6 +309,30 @@ class TokenizerBase:
         """Return the added tokens and special tokens with their ids."""
         return {token.content: index for index, token in self.added_tokens_decoder.items()}
 
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """The added tokens and special tokens with their ids."""
+        return self.get_added_vocab()
+
+    @property
+    def init_kwargs(self) -> dict[str, Any]:
+        """The settings that the tokenizer was made with: the keys of tokenizer_config.json."""
+        return dict(self._settings)
+
+    @property
+    def max_len_single_sentence(self) -> int:
+        """How many tokens of one text the model takes beside the special ones."""
+        return self.model_max_length - self.num_special_tokens_to_add(pair=False)
+
+    @property
+    def max_len_sentences_pair(self) -> int:
+        """How many tokens of a pair of texts the model takes beside the special ones."""
+        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Return how many special tokens a call puts around a text, or around a pair of texts."""
+        raise NotImplementedError
+
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
         """Add tokens (text or AddedToken) and return how many."""
         raise NotImplementedError
@@ -279,8 +360,28 @@ class TokenizerBase:
 
     @property
     def extra_special_tokens(self) -> list[str]:
-        """Special tokens without a name."""
+        """Special tokens without a name; set them to tokens of the vocabulary."""
         return list(self._extra)
+
+    @extra_special_tokens.setter
+    def extra_special_tokens(self, tokens: Iterable[Any] | None) -> None:
+        texts = list(map(token_text, tokens or ()))
+        for text in texts:
+            if self._token_to_id(text) is None:
+                raise ValueError(
+                    f"{text!r} cannot be a special token: it is not in the vocabulary of {len(self)} tokens; "
+                    f"add_special_tokens({{'extra_special_tokens': [{text!r}]}}) adds it."
+                )
+        self._extra = list(dict.fromkeys(texts))
+
+    additional_special_tokens = extra_special_tokens  # as it was called before transformers 5
+
+    @property
+    def extra_special_tokens_ids(self) -> list[int]:
+        """The ids of `extra_special_tokens`."""
+        return self.convert_tokens_to_ids(self.extra_special_tokens)
+
+    additional_special_tokens_ids = extra_special_tokens_ids
 
     @property
     def all_special_tokens(self) -> list[str]:
@@ -293,11 +394,14 @@ class TokenizerBase:
         return self.convert_tokens_to_ids(self.all_special_tokens)
 
     def get_special_tokens_mask(
-        self, token_ids_0: Sequence[int], already_has_special_tokens: bool = True
-    ) -> list[int]:
+        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None,
+        already_has_special_tokens: bool = True,
+    ) -> list[int]:  # fmt: skip
         """Return 1 for each id of an encoded sequence that is a special token and 0 for the others."""
-        if not already_has_special_tokens:
-            raise ValueError("Only encoded ids can be asked for special tokens: already_has_special_tokens=True.")
+        if not already_has_special_tokens or token_ids_1 is not None:
+            raise ValueError(
+                "Only one sequence of encoded ids can be asked for special tokens: already_has_special_tokens=True."
+            )
         special = set(self.all_special_ids)
         return [int(int(index) in special) for index in token_ids_0]
 
@@ -325,7 +429,7 @@ class TokenizerBase:
     def pad(
         self, encoded_inputs: Any, padding: bool | str = True, max_length: int | None = None,
         pad_to_multiple_of: int | None = None, padding_side: str | None = None,
-        return_attention_mask: bool | None = None, return_tensors: str | None = None,
+        return_attention_mask: bool | None = None, return_tensors: str | None = None, verbose: bool = True,
     ) -> BatchEncoding:  # fmt: skip
         """Pad what was encoded before: a dict of one row or of many, or a list of dicts, as a data loader collects.
 
@@ -374,28 +478,45 @@ class TokenizerBase:
             "token_type_ids": self.pad_token_type_id, "special_tokens_mask": 1,
         }  # fmt: skip
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **push: Any) -> None:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike[str], legacy_format: bool | None = None,
+        filename_prefix: str | None = None, push_to_hub: bool = False, repo_id: str | None = None, **push: Any,
+    ) -> tuple[str, ...]:  # fmt: skip
         """Write the tokenizer's files to a folder, from which this library and transformers load it again.
 
-        Files of the same name are replaced together at the end, or not at all. `push_to_hub=True` uploads them too,
-        with `repo_id` (by default the folder's name) and the options of `push_to_hub`.
+        Returns their paths. Files of the same name are replaced together at the end, or not at all. `legacy_format`
+        True leaves out tokenizer.json and False the vocabulary beside it; `filename_prefix` stands, with a hyphen,
+        before the names of the files, which are then read under that name by nobody. `push_to_hub=True` uploads them
+        too, to `repo_id` (by default the folder's name), with the options of `push_to_hub`.
         """
-        with hub.atomic_folder(save_directory) as folder:
-            self._write_all(folder)
-        if push.pop("push_to_hub", False):
-            self.push_to_hub(push.pop("repo_id", Path(save_directory).name), **push)
-        elif push:
-            raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(push))!r}.")
+        refuse_without_push(push_to_hub, push)
+
+        write = partial(self.write_files, legacy_format=legacy_format)
+        paths = hub.save_files(save_directory, _prefixed(write, filename_prefix))
+        if push_to_hub:
+            self.push_to_hub(repo_id or Path(save_directory).name, **push)
+        return tuple(paths)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the tokenizer's files to the hub as one commit; `options` are those of `hub.push_folder`."""
-        options.setdefault("commit_message", "Upload tokenizer")
-        return hub.push_folder(repo_id, self._write_all, **options)
+        return super().push_to_hub(repo_id, **{"commit_message": "Upload tokenizer", **options})
 
-    def _write_all(self, folder: Path) -> None:
-        _write_json(folder / "tokenizer_config.json", self._current_settings())
+    def save_vocabulary(
+        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write the vocabulary alone, without settings, into a folder; return the paths of its files."""
+        return tuple(hub.save_files(save_directory, _prefixed(self._write_vocabulary, filename_prefix)))
+
+    def write_files(self, folder: Path, legacy_format: bool | None = None) -> None:
+        """Write all files into an existing folder; `legacy_format` as in `save_pretrained`."""
+        settings = self._current_settings()
+        if legacy_format:  # tokens' flags are in tokenizer.json
+            settings["added_tokens_decoder"] = {
+                str(index): token.__getstate__() for index, token in self.added_tokens_decoder.items()
+            }
+        _write_json(folder / "tokenizer_config.json", settings)
         _write_json(folder / "special_tokens_map.json", self.special_tokens_map)
-        self._write(folder)
+        self._write(folder, legacy_format)
 
     def _current_settings(self) -> dict[str, Any]:
         """Return the keys of tokenizer_config.json as they stand now; tokens' flags are in tokenizer.json."""
@@ -465,6 +586,9 @@ class TokenizerBase:
             logger.warning(message, *values)
 
 
+PreTrainedTokenizerBase = TokenizerBase  # the published name
+
+
 def token_text(token: Any) -> str:
     """Return the text of a special token: a string, an AddedToken, or the dict that stands for one in JSON."""
     text = token.get("content") if isinstance(token, Mapping) else getattr(token, "content", token)
@@ -514,6 +638,14 @@ def read_settings(repository: hub.Repository) -> dict[str, Any]:
     return settings
 
 
+def model_type(repository: hub.Repository) -> str | None:
+    """Return the model_type of config.json; None where there is none, or where the hub cannot be asked for it."""
+    try:
+        return repository.json("config.json").get("model_type") if repository.find("config.json") else None
+    except OSError:
+        return None
+
+
 def choose(option: str, value: Any, table: Mapping[Any, Any]) -> Any:
     """Return what `table` says for an option's value (or for the value of an enum); ValueError names the choices."""
     value = getattr(value, "value", value)
@@ -554,6 +686,17 @@ def as_lists(value: Any) -> Any:
 def _filled(row: list[Any], length: int, value: Any, side: str) -> list[Any]:
     filling = [value] * (length - len(row))
     return filling + row if side == "left" else row + filling
+
+
+def _prefixed(write: Callable[[Path], None], prefix: str | None) -> Callable[[Path], None]:
+    """Return what writes files and puts a prefix before their names."""
+
+    def write_so(folder: Path) -> None:
+        write(folder)
+        for path in list(folder.iterdir()) if prefix else ():
+            path.rename(folder / f"{prefix}-{path.name}")
+
+    return write_so
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

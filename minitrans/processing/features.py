@@ -1,23 +1,40 @@
-"""What a processor returns: a dict of arrays that converts to tensors and moves to a device."""
+"""What processors share: the dict of arrays that they return, saving, and what transformers takes them for."""
 
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+import os
+import sys
+from collections.abc import KeysView, Mapping
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from minitrans import hub
+
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Self
 
     from minitrans.hub import Repository
 
 logger = logging.getLogger(__name__)
 
+# There is one implementation of each processor, and none runs code out of a checkpoint.
+WITHOUT_EFFECT = ("use_fast", "from_slow", "trust_remote_code", "code_revision", "backend")
+
 
 class BatchFeature(dict):
-    """A dict whose values can also be read as attributes: `model(**features)`, `features.pixel_values`."""
+    """A dict whose values can also be read as attributes: `model(**features)`, `features.pixel_values`.
+
+    `tensor_type` "pt" or "np" converts the values at once.
+    """
+
+    def __init__(self, data: Mapping[str, Any] | None = None, tensor_type: str | None = None, **values: Any) -> None:
+        super().__init__(data or {}, **values)
+        self.convert_to_tensors(tensor_type)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -25,21 +42,39 @@ class BatchFeature(dict):
         except KeyError:
             raise AttributeError(f"There is no {name!r} here, only {', '.join(map(repr, self))}.") from None
 
-    def convert_to_tensors(self, tensor_type: str | None, advice: str = "") -> BatchFeature:
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
+        """Return the names of the values, in a view that prints as transformers' does."""
+        return KeysView(self)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The values in a plain dict."""
+        return dict(self)
+
+    def convert_to_tensors(
+        self, tensor_type: str | None = None, prepend_batch_axis: bool = False, *, advice: str = ""
+    ) -> Self:
         """Make one array ("np") or torch tensor ("pt") of each value, in place; None leaves everything as it is.
 
-        Raises ValueError where the items of a value have unequal shapes, ending with the caller's `advice`.
+        `prepend_batch_axis` makes a batch of one. Items of unequal shapes become a numpy array of objects; for
+        tensors they raise ValueError, which ends with the caller's `advice`.
         """
+        tensor_type = getattr(tensor_type, "value", tensor_type)
         if tensor_type is None:
             return self
         if tensor_type not in ("np", "pt"):
             raise ValueError(f'return_tensors is {tensor_type!r}; it must be "pt" (torch), "np" (numpy) or None.')
         for name, value in self.items():
-            shapes = {getattr(item, "shape", None) or np.shape(item) for item in value}
-            if len(shapes) > 1:
-                listed = ", ".join(str(tuple(shape)) for shape in sorted(shapes))
+            value = [value] if prepend_batch_axis else value
+            shapes = {tuple(getattr(item, "shape", None) or np.shape(item)) for item in value}
+            if len(shapes) == 1 or not shapes:
+                self[name] = np.asarray(value) if tensor_type == "np" else _to_torch(value)
+            elif tensor_type == "np":
+                self[name] = np.empty(len(value), object)
+                self[name][:] = [np.asarray(item) for item in value]
+            else:
+                listed = ", ".join(map(str, sorted(shapes)))
                 raise ValueError(f"The items of {name} have the shapes {listed} and make no single tensor. {advice}")
-            self[name] = np.asarray(value) if tensor_type == "np" else _to_torch(value)
         return self
 
     def to(
@@ -47,7 +82,7 @@ class BatchFeature(dict):
         device: str | int | torch.device | torch.dtype | None = None,
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
-    ) -> BatchFeature:
+    ) -> Self:
         """Move every torch tensor to a device, in place; only floating-point tensors are cast to `dtype`."""
         import torch
 
@@ -71,6 +106,85 @@ def _to_torch(value: Any) -> torch.Tensor:
     if isinstance(value, np.ndarray) or (len(value) and isinstance(value[0], np.ndarray)):
         return torch.from_numpy(np.ascontiguousarray(value))
     return torch.tensor(value)
+
+
+class Saved:
+    """What can be saved to a folder and pushed to the hub: a subclass says what, in `write_files(folder)`."""
+
+    def write_files(self, folder: Path) -> None:
+        """Write all files into an existing folder."""
+        raise NotImplementedError
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **push: Any,
+    ) -> list[str]:
+        """Write all files into a folder, readable by transformers too; return their paths.
+
+        Files of the same name are replaced together at the end, or not at all. `push_to_hub=True` uploads them too,
+        to `repo_id` (by default the folder's name), with the options of `minitrans.hub.push_folder`.
+        """
+        refuse_without_push(push_to_hub, push)
+        paths = hub.save_files(save_directory, self.write_files)
+        if push_to_hub:
+            self.push_to_hub(repo_id or Path(save_directory).name, **push)
+        return paths
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
+        return hub.push_folder(repo_id, self.write_files, **options)
+
+
+def refuse_without_push(push_to_hub: bool, options: Mapping[str, Any]) -> None:
+    """Raise TypeError for options of an upload where nothing is uploaded, before anything is written."""
+    if options and not push_to_hub:
+        raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(options))!r}.")
+
+
+class Likeness:
+    """Makes `isinstance` say that an object is what transformers calls such an object, once that is imported.
+
+    transformers' Trainer pads with a tokenizer or a feature extractor only where it is an instance of its own base
+    class, and stacks unpadded rows otherwise. A class can say what `__class__` it shows, as `unittest.mock` does:
+    this one shows a subclass of both, which nobody else ever sees; `type(tokenizer)` is what it always was.
+    """
+
+    shown_as: ClassVar[tuple[str, str]]  # the module of transformers and its base class
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        module, name = type(self).shown_as
+        base = getattr(sys.modules.get(module), name, None)
+        own: Any = type(self)
+        return own if base is None else _shown(own, base)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # pickle's own way compares type() with __class__.
+        get = getattr(type(self), "__getstate__", None)  # every class has one from Python 3.11 on
+        state = self.__dict__ if get is None else get(self)
+        return _blank, (type(self),), state
+
+
+def _blank(kind: Any) -> Any:
+    return kind.__new__(kind)
+
+
+@cache
+def _shown(own: type, base: type) -> type:
+    """Return a subclass of `own` and `base` by the name of `own`; calling it makes an `own`, as `replace` does."""
+    names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
+    made = {"__new__": lambda _, *arguments, **options: own(*arguments, **options)}
+    return type(own.__name__, (own, base), {**names, **made})
+
+
+def open_with(
+    name_or_path: str | os.PathLike[str] | Repository, options: Mapping[str, Any], *files: str
+) -> tuple[Repository, dict[str, Any]]:
+    """As `hub.open_with`, without the options of transformers that have no effect on any processor here."""
+    return hub.open_with(name_or_path, {k: v for k, v in options.items() if k not in WITHOUT_EFFECT}, *files)
 
 
 def read_settings(repository: Repository, part: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, read_settings, warn_once
+from minitrans.processing.features import BatchFeature, Saved, open_with, read_settings, warn_once
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,30 +27,42 @@ if TYPE_CHECKING:
 
 FIRST, LAST = "channels_first", "channels_last"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name for them
-SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"})
+SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"max_height", "max_width"})
+FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}  # Pillow's codes
+# Formats of Pillow that hold no pixels: it would start another program to draw them, or only knows their names.
+NO_RASTER = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 TYPE_KEYS = {"image_processor_type", "feature_extractor_type", "processor_class"}
+
+# What can be done with an image of so many channels where RGB is expected.
+HINTS = {
+    1: "; do_convert_rgb=True makes RGB of it",
+    4: "; where the fourth is transparency, do_convert_rgb=True lays the image on white, else choose three",
+}
 
 P = TypeVar("P", bound="ImageProcessor")
 
 
 @dataclass
-class ImageProcessor:
+class ImageProcessor(Saved):
     """Read, convert, resize, crop, rescale and normalise images, each step by its `do_` switch.
 
     The fields are the settings of preprocessor_config.json; each can be overridden in a call, and None stands for the
     default. An image is a PIL image, the path of a file, or an array or tensor of shape (height, width), (height,
     width, channels) or (channels, height, width). A batch is any nesting of lists, or an array with one more dimension
-    in front. A shape that can be read both ways has its channels first, unless `input_data_format` says otherwise.
+    in front. A shape that can be read both ways has as many channels as `image_mean` has values, or else its channels
+    first, unless `input_data_format` says otherwise.
 
     **Colours.** Palette, CMYK, 1-bit and 16-bit grey images become 8 bits a channel. A PIL image or file is brought to
     as many channels as `image_mean` has values; `do_convert_rgb=True` makes RGB of arrays too, and False leaves the
-    channels as they are. White lies behind what is transparent. A file is turned upright as its EXIF orientation asks;
-    a PIL image is taken as it is. Of an animation the first frame counts.
+    channels as they are. White lies behind what is transparent. A file or a PIL image is turned upright as its EXIF
+    orientation asks. Of an animation the first frame counts. Files of vector graphics are not opened.
 
-    **Resizing.** `size` is {"height", "width"}, {"shortest_edge"} with or without "longest_edge", (height, width), or
-    one number: a square, or with `default_to_square=False` the shortest edge. `resample` is Pillow's code: 0 nearest,
-    1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming. It works on bytes as in transformers: whole numbers from 0 to
-    255 stay, numbers from 0 to 1 are cut to 255 levels, others are refused.
+    **Resizing.** `size` is {"height", "width"}, {"shortest_edge"} with or without "longest_edge", {"max_height",
+    "max_width"}, into which the image is fitted, (height, width), or one number: a square, or with
+    `default_to_square=False` the shortest edge. `resample` is a filter's name or Pillow's code: 0 nearest, 1 lanczos,
+    2 bilinear, 3 bicubic, 4 box, 5 hamming. It works on bytes as in transformers: whole numbers from 0 to 255 stay,
+    numbers from 0 to 1 are cut to 255 levels, others are refused. The channels of an array are resized one by one:
+    a fourth is no transparency.
 
     **Numbers.** `do_center_crop` cuts out `crop_size`, with zeros where the image does not reach; `do_rescale`
     multiplies by `rescale_factor`; `do_normalize` computes (pixels − `image_mean`) / `image_std`, each one number or
@@ -63,7 +75,7 @@ class ImageProcessor:
     do_convert_rgb: bool | None = None
     do_resize: bool = True
     size: Any = 224
-    resample: int = 2
+    resample: Any = 2
     default_to_square: bool = True
     do_center_crop: bool = False
     crop_size: Any = None
@@ -86,8 +98,10 @@ class ImageProcessor:
             elif spec.name.startswith("do_") and value not in (True, False):
                 raise ValueError(f"{spec.name} is {value!r}; it must be True or False.")
         self.size = _size("size", self.size, self.default_to_square)
+        name = self.resample
+        self.resample = FILTERS.get(name.lower(), name) if isinstance(name, str) else name
         if self.resample not in range(6):
-            raise ValueError(f"resample is {self.resample!r}; Pillow's filters have the numbers 0 to 5.")
+            raise ValueError(f"resample is {name!r}; the filters are {', '.join(FILTERS)}, or their numbers 0 to 5.")
         if self.crop_size is not None:
             self.crop_size = _size("crop_size", self.crop_size)
         for name in ("rescale_factor", "image_mean", "image_std"):
@@ -99,14 +113,16 @@ class ImageProcessor:
             setattr(self, name, values.tolist())
 
     @classmethod
-    def from_pretrained(cls: type[P], name_or_path: str | os.PathLike[str], **options: Any) -> P:
-        """Read preprocessor_config.json of a folder or hub id, old spellings included.
+    def from_pretrained(
+        cls: type[P], pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> P:
+        """Read preprocessor_config.json of a folder or hub id, or a JSON file, old spellings included.
 
         `options` are those of `minitrans.hub.open_repository` and settings that override the file's. Unknown keys of
         the file are kept in `extra` and saved back. Raises ValueError where the file belongs to another processor or
         asks for padding, which this one does not do; TypeError for an unknown option.
         """
-        repository, overrides = hub.open_with(name_or_path, options)
+        repository, overrides = open_with(pretrained_model_name_or_path, options, "preprocessor_config.json")
         values = read_settings(repository, "image_processor")
         found = values.get("image_processor_type") or values.get("feature_extractor_type")
         if found is not None and found not in cls.published_names:
@@ -128,23 +144,18 @@ class ImageProcessor:
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
         (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write preprocessor_config.json into `folder`, readable by transformers too."""
-        with hub.atomic_folder(folder) as files:
-            self.write_files(files)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
-        return hub.push_folder(repo_id, self.write_files, **options)
-
-    def __call__(self, images: Any, *, return_tensors: str | None = None, **options: Any) -> BatchFeature:
+    def __call__(
+        self, images: Any, *, return_tensors: str | None = None, device: Any = None, **options: Any
+    ) -> BatchFeature:
         """Make `pixel_values` of one image or a batch: a list of arrays, or one "np" array or "pt" tensor.
 
-        `options` override the settings for this call. Raises TypeError for an unknown option or input, ValueError for
-        an image or a setting that cannot give right numbers, OSError for a file that is missing or damaged.
+        A tensor goes to `device`; the work is done on the CPU. `options` override the settings for this call. Raises
+        TypeError for an unknown option or input, ValueError for an image or a setting that cannot give right numbers,
+        OSError for a file that is missing or damaged.
         """
         settings = replace(self, **{name: value for name, value in options.items() if value is not None})
-        return settings.collect((settings.read(image, name) for name, image in _named(images)), return_tensors)
+        features = settings.collect((settings.read(image, name) for name, image in _named(images)), return_tensors)
+        return features if device is None or return_tensors is None else features.to(device)
 
     def preprocess(self, images: Any, **options: Any) -> BatchFeature:
         """As a call: the name by which training scripts know it."""
@@ -154,20 +165,21 @@ class ImageProcessor:
         """Make the result of a call from images that `read` has taken in."""
         features = BatchFeature(pixel_values=[self.finish(picture) for picture in pictures])
         advice = "Pass do_resize=True with a fixed size, or call the processor image by image."
-        return features.convert_to_tensors(return_tensors, advice)
+        return features.convert_to_tensors(return_tensors, advice=advice)
 
     def read(self, image: Any, name: str) -> Picture:
         """Take in one image of any accepted type: a PIL image of 8 bits a channel, or an array (H, W, C)."""
         pillow = _pillow()
+        listed = len(self.image_mean) if isinstance(self.image_mean, list) else None
         if isinstance(image, (str, Path)):
             image = _opened(image, pillow)
         if isinstance(image, pillow.Image):
-            listed = self.do_convert_rgb is None and self.do_normalize and isinstance(self.image_mean, list)
-            channels = len(self.image_mean) if listed else 3 if self.do_convert_rgb else None
+            kept = listed if self.do_normalize else None
+            channels = kept if self.do_convert_rgb is None else 3 if self.do_convert_rgb else None
             image = _converted(image, channels, name, pillow)
             count = len(image.getbands())
         else:
-            image = _checked(image, name, self.input_data_format)
+            image = _checked(image, name, self.input_data_format, listed)
             image = _rgb(image, name) if self.do_convert_rgb else image
             count = image.shape[-1]
             if self.do_rescale and image.dtype != np.uint8:
@@ -175,27 +187,28 @@ class ImageProcessor:
         for setting in ("image_mean", "image_std"):
             values = getattr(self, setting)
             if self.do_normalize and isinstance(values, list) and len(values) != count:
-                hint = "; do_convert_rgb=True makes RGB of it" if count in MODES and len(values) == 3 else ""
+                hint = HINTS.get(count, "") if len(values) == 3 else ""
                 raise ValueError(f"{name} has {count} channels, but {setting} has {len(values)} values{hint}.")
         return image
 
     def _check_range(self, pixels: np.ndarray, name: str) -> None:
         low, high, top = pixels.min(), pixels.max(), max(255.0, 1 / self.rescale_factor)
         if low < 0 or high > top:
-            raise ValueError(
-                f"{name} has pixels from {low:g} to {high:g}, but do_rescale=True expects 0 to {top:g}; pass "
-                "do_rescale=False for values that are rescaled already (and do_normalize=False if normalised)."
+            advice = (
+                "pass do_rescale=False for values that are rescaled already (and do_normalize=False if normalised)"
             )
+            if low >= 0 and high > 255:  # of more bits a channel, which no switch of the processor puts right
+                advice = f"bring 0 to its white, such as {2 ** (int(high).bit_length()) - 1}, to 0 to 255 first"
+            raise ValueError(f"{name} has pixels from {low:g} to {high:g}, but 0 to {top:g} are expected; {advice}.")
         if 0 < high <= 1:
             warn_once(f"Pixels up to {high:g} are rescaled by {self.rescale_factor:g}; do_rescale=False prevents it.")
 
     def _resized(self, picture: Picture) -> np.ndarray:
         """Resize to an array (H, W, C), bytes where it held bytes."""
-        unit = False
-        if isinstance(picture, np.ndarray):
-            unit, picture = as_pillow(picture)
-        height, width = _target(self.size, picture.height, picture.width)
-        pixels = _array(picture.resize((max(width, 1), max(height, 1)), self.resample))
+        unit, bands = _bands(picture) if isinstance(picture, np.ndarray) else (False, [picture])
+        height, width = _target(self.size, bands[0].height, bands[0].width)
+        edges = max(width, 1), max(height, 1)
+        pixels = np.concatenate([_array(band.resize(edges, self.resample)) for band in bands], axis=-1)
         return (pixels.astype(np.float64) * (1 / 255)).astype(np.float32) if unit else pixels
 
     def finish(self, picture: Picture) -> np.ndarray:
@@ -279,6 +292,9 @@ def _target(size: dict[str, int], height: int, width: int) -> tuple[int, int]:
     """Height and width after resizing; all roundings are transformers'."""
     if "height" in size:
         return size["height"], size["width"]
+    if "max_height" in size:
+        scale = min(size["max_height"] / height, size["max_width"] / width)
+        return int(height * scale), int(width * scale)
     short, long = sorted((height, width))
     edge: float = size["shortest_edge"]
     if "longest_edge" in size and long / short * edge > size["longest_edge"]:
@@ -290,17 +306,16 @@ def _target(size: dict[str, int], height: int, width: int) -> tuple[int, int]:
 
 
 def _opened(path: str | Path, pillow: ModuleType) -> Image.Image:
-    """Read an image file, upright; ValueError for more pixels than Pillow's limit, OSError for what is no image."""
-    from PIL import ImageOps
-
+    """Read an image file; ValueError for more pixels than Pillow's limit, OSError for what is no image of pixels."""
     if "://" in str(path) or str(path).startswith("data:"):
         raise ValueError(f"{str(path)[:80]} is an address, and nothing is downloaded here; save it as a file first.")
     try:
-        with pillow.open(path) as image:
+        pillow.init()
+        with pillow.open(path, formats=[name for name in pillow.ID if name not in NO_RASTER]) as image:
             if pillow.MAX_IMAGE_PIXELS and image.width * image.height > pillow.MAX_IMAGE_PIXELS:
                 raise pillow.DecompressionBombError
             image.load()
-            return ImageOps.exif_transpose(image)
+            return _upright(image)
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         limit = "Pillow's limit against decompression bombs, PIL.Image.MAX_IMAGE_PIXELS"
         raise ValueError(f"{path} has more pixels than {limit}.") from error
@@ -310,14 +325,24 @@ def _opened(path: str | Path, pillow: ModuleType) -> Image.Image:
         raise OSError(f"{path} ({os.path.getsize(path)} bytes) cannot be read as an image: {error}.") from error
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF orientation asks, once: the turned image asks for nothing."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
+
+
 def _converted(image: Image.Image, channels: int | None, name: str, pillow: ModuleType) -> Image.Image:
     """Bring a PIL image to 8 bits and to `channels`; None keeps L, RGB and RGBA and makes one of them of the rest."""
     if 0 in image.size:
         raise ValueError(f"{name} has no pixels: its size is {image.size}.")
     if channels not in (*MODES, None):
         raise ValueError(f"{name} cannot have the {channels} channels of image_mean; give an array instead.")
+    if getattr(image, "format", None) in NO_RASTER:
+        raise OSError(f"{name} holds {image.format}, which has no pixels; draw it as a PNG first.")
     try:
         image.load()
+        image = _upright(image)
     except Exception as error:
         raise OSError(f"{name} cannot be read: {error}.") from error
     if image.mode.startswith("I;16"):
@@ -338,8 +363,11 @@ def _converted(image: Image.Image, channels: int | None, name: str, pillow: Modu
     return image if image.mode == mode else image.convert(mode)
 
 
-def _checked(image: Any, name: str, data_format: str | None) -> np.ndarray:
-    """Take in an array or tensor, shape (H, W, C) whatever it was; bool becomes 0 and 255."""
+def _checked(image: Any, name: str, data_format: str | None, channels: int | None) -> np.ndarray:
+    """Take in an array or tensor, shape (H, W, C) whatever it was; bool becomes 0 and 255.
+
+    `channels` are expected, which says where they stand unless `data_format` does.
+    """
     if "torch" in sys.modules and isinstance(image, sys.modules["torch"].Tensor):
         image = image.detach().cpu()
         image = (image.float() if image.is_floating_point() else image).numpy()
@@ -353,15 +381,19 @@ def _checked(image: Any, name: str, data_format: str | None) -> np.ndarray:
     image = image.astype(np.uint8) * np.uint8(255) if image.dtype == bool else image
     if image.ndim == 2:
         return image[..., None]
-    first, last = image.shape[0] in MODES, image.shape[2] in MODES
-    if data_format is None and not first and not last:
-        raise ValueError(
-            f"{name} has the shape {image.shape}, where neither the first nor the last number is 1, 3 or 4 channels; "
-            "if it has another number of channels, pass input_data_format."
-        )
-    if data_format is None and first and last:
-        warn_once(f"An image of shape {image.shape} is taken as {FIRST}; pass input_data_format to be sure.")
-    return np.moveaxis(image, 0, -1) if data_format == FIRST or (data_format is None and first) else image
+    if data_format is None:
+        first, last = image.shape[0] == channels, image.shape[2] == channels
+        if first is last:
+            first, last = image.shape[0] in MODES, image.shape[2] in MODES
+        if not first and not last:
+            raise ValueError(
+                f"{name} has the shape {image.shape}, where neither the first nor the last number is 1, 3 or 4 "
+                "channels; if it has another number of channels, pass input_data_format."
+            )
+        if first and last:
+            warn_once(f"An image of shape {image.shape} is taken as {FIRST}; pass input_data_format to be sure.")
+        data_format = FIRST if first else LAST
+    return np.moveaxis(image, 0, -1) if data_format == FIRST else image
 
 
 def _rgb(pixels: np.ndarray, name: str) -> np.ndarray:
@@ -385,19 +417,26 @@ def _array(picture: Picture) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def as_pillow(pixels: np.ndarray) -> tuple[bool, Image.Image]:
-    """Make the PIL image that is resized of (H, W, C), and say whether its bytes stand for 0 to 1, not 0 to 255."""
+def as_pillow(pixels: np.ndarray) -> Image.Image:
+    """Make a PIL image of an array (H, W, C) of one or three channels."""
+    return _bands(pixels)[1][0]
+
+
+def _bands(pixels: np.ndarray) -> tuple[bool, list[Image.Image]]:
+    """Make what is resized of (H, W, C), and say whether its bytes stand for 0 to 1, not 0 to 255.
+
+    That is one PIL image of grey or RGB, or one of each channel: Pillow multiplies the others of four by the last.
+    """
     low, high = pixels.min(), pixels.max()
     unit = pixels.dtype.kind == "f" and not np.allclose(pixels, np.trunc(pixels))
     if low < 0 or high > (1 if unit else 255):
         raise ValueError(
             f"An image has pixels from {low:g} to {high:g}; what is resized must be whole numbers from 0 to 255 or "
-            "numbers from 0 to 1: convert it to uint8, or pass do_resize=False."
+            "numbers from 0 to 1: scale it to one of these, from its black to its white, or pass do_resize=False."
         )
-    if pixels.shape[-1] > 4:
-        raise ValueError(f"Pillow resizes at most 4 channels, not {pixels.shape[-1]}; pass do_resize=False.")
     levels = ((pixels.astype(np.float64) * 255).astype(np.float32) if unit else pixels).astype(np.uint8)
-    return unit, _pillow().fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+    whole = [levels] if levels.shape[-1] == 3 else np.moveaxis(levels, -1, 0)
+    return unit, [_pillow().fromarray(np.ascontiguousarray(band)) for band in whole]
 
 
 def _cropped(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

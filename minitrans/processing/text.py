@@ -11,14 +11,16 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from minitrans import hub
 from minitrans.processing import encoding as shared
+from minitrans.processing import training
 from minitrans.processing.encoding import BatchEncoding, TokenizerBase
+from minitrans.processing.features import open_with
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -32,27 +34,37 @@ BERT = {
     "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
     "do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True, "never_split": None,
 }  # fmt: skip
+WITHOUT_TOKEN_TYPES = ("distilbert",)  # the model types whose models take no token_type_ids
 COPIES = 64
 _ADDING = threading.Lock()
+
+T = TypeVar("T", bound="Tokenizer")
 
 
 class Tokenizer(TokenizerBase):
     """A tokenizer that does what its tokenizer.json says. Safe to call from many threads at once.
 
-    `backend` is a `tokenizers.Tokenizer`, whose model is shared; `settings` are keys of tokenizer_config.json, and
-    `options` the same keys from the caller, which win. Raises ValueError where a special token has no id or an added
-    token another id than its file says, TypeError for unknown options.
+    `tokenizer_object` is a `tokenizers.Tokenizer`, whose model is shared, and `tokenizer_file` the path of its
+    tokenizer.json; `settings` are keys of tokenizer_config.json, and `options` the same keys from the caller, which
+    win. Raises ValueError where a special token has no id or an added token another id than its file says, TypeError
+    for unknown options.
     """
 
     files: ClassVar[tuple[str, ...]] = ("tokenizer.json",)
     defaults: ClassVar[Mapping[str, Any]] = {}
     is_fast = True
 
+    model_kind: ClassVar[type] = models.Model  # the library's models that the class can stand on
+
     def __init__(
-        self, backend: tokenizers.Tokenizer,
-        settings: Mapping[str, Any] | None = None, name_or_path: str = "", **options: Any,
+        self, tokenizer_object: tokenizers.Tokenizer | None = None,
+        settings: Mapping[str, Any] | None = None, name_or_path: str = "", *,
+        tokenizer_file: str | os.PathLike[str] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         self._refuse_unknown(options)
+        if tokenizer_object is None and tokenizer_file is None:
+            raise ValueError(f"A {type(self).__name__} is made of a tokenizer_object or of a tokenizer_file.")
+        backend = tokenizer_object or _read_backend(Path(tokenizer_file or ""))
         settings = {**_baked_in(backend), **self.defaults, **(settings or {}), **options}
         super().__init__(settings, name_or_path)
         self._replace_backend(backend, _tokens_to_add(settings, backend, options))
@@ -66,14 +78,29 @@ class Tokenizer(TokenizerBase):
                 )
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
-        """Load from a folder or a hub id.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
+    ) -> Self:
+        """Load from a folder, a hub id, or the path of one of `files` itself.
 
         `options` are those of `hub.open_repository` and keys of tokenizer_config.json (`model_max_length`,
-        `pad_token`, ...), which win over the file; TypeError for any other. Raises FileNotFoundError where there is
-        none of `files` and ValueError for a broken one.
+        `pad_token`, ...), which win over the file; TypeError for any other. Beside a model without token types there
+        are none of them in `model_input_names`. Raises FileNotFoundError where there is none of `files` and
+        ValueError for a broken one.
         """
-        repository, options = hub.open_with(name_or_path, options)
+        repository, options = open_with(pretrained_model_name_or_path, options, *cls.files)
+        return cls._load(repository, options, cls)
+
+    @classmethod
+    def from_repository(cls, repository: hub.Repository, options: dict[str, Any]) -> Tokenizer:
+        """Load as `cls`, or as a tokenizer.json says that is no `cls`: it holds another kind of model or, where no
+        tokenizer_config.json says more, splits texts in another way.
+        """
+        return cls._load(repository, options, Tokenizer)
+
+    @classmethod
+    def _load(cls, repository: hub.Repository, options: dict[str, Any], otherwise: type[T]) -> T:
+        """Load as `cls`, which is a kind of `otherwise`, or as that where the file's model is none for `cls`."""
         cls._refuse_unknown(options)
         settings = shared.read_settings(repository)
         path = repository.find(*cls.files)
@@ -81,16 +108,26 @@ class Tokenizer(TokenizerBase):
             raise FileNotFoundError(
                 f"{repository.name} has no {' and no '.join(cls.files)}, but a tokenizer needs it."
             )
-        return cls(_read_backend(path), settings, repository.name, **options)
+        backend = _read_backend(path)
+        kind: Any = cls if isinstance(backend.model, cls.model_kind) else otherwise
+        if path.suffix == ".json" and kind is not otherwise and not repository.find("tokenizer_config.json"):
+            described = cls._described(backend)
+            kind = otherwise if described is None else kind
+            settings = {**(described or {}), **settings}
+        names = settings.get("model_input_names") or kind.inputs
+        if "token_type_ids" in names and shared.model_type(repository) in WITHOUT_TOKEN_TYPES:
+            settings["model_input_names"] = [name for name in names if name != "token_type_ids"]
+        return kind(backend, settings=settings, name_or_path=repository.name, **options)
 
     def __call__(
-        self, text: Any, text_pair: Any = None, *, add_special_tokens: bool = True, padding: bool | str = False,
-        truncation: bool | str | None = None, max_length: int | None = None, stride: int = 0,
-        is_split_into_words: bool = False, pad_to_multiple_of: int | None = None, padding_side: str | None = None,
-        return_tensors: str | None = None, return_token_type_ids: bool | None = None,
+        self, text: Any = None, text_pair: Any = None, text_target: Any = None, text_pair_target: Any = None, *,
+        add_special_tokens: bool = True, padding: bool | str = False, truncation: bool | str | None = None,
+        max_length: int | None = None, stride: int = 0, is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None, padding_side: str | None = None, return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
         return_attention_mask: bool | None = None, return_overflowing_tokens: bool = False,
         return_special_tokens_mask: bool = False, return_offsets_mapping: bool = False, return_length: bool = False,
-        verbose: bool = True,
+        max_target_length: int | None = None, pad_to_max_length: bool | None = None, verbose: bool = True,
     ) -> BatchEncoding:  # fmt: skip
         """Encode a text, a pair of texts, or a batch of either, with the options and results of transformers.
 
@@ -99,12 +136,18 @@ class Tokenizer(TokenizerBase):
         "longest_first", "only_first", "only_second", or False; `max_length` (tokens, special ones counted) is the
         model's maximum where left out, and alone it truncates. `return_overflowing_tokens` gives the rest of a
         truncated text as further rows that overlap by `stride` tokens, with their text's number in
-        `overflow_to_sample_mapping`. Values are lists of int, one a row (for a single text the row itself), or with
-        `return_tensors` "pt" or "np" int64 of (rows, tokens).
+        `overflow_to_sample_mapping`. A `text_target` (and `text_pair_target`) is encoded too, truncated to
+        `max_target_length`, and its ids are the `labels`; alone, it is the text. `pad_to_max_length` has no effect
+        since transformers 5, and says so. Values are lists of int, one a row (for a single text the row itself), or
+        with `return_tensors` "pt" or "np" int64 of (rows, tokens).
 
         Raises TypeError for what is no text, ValueError for texts that cannot be truncated as asked and for rows of
         different length in a tensor.
         """
+        if text_target is not None:
+            return self._with_target(locals())
+        if pad_to_max_length:
+            self._warn_once("pad_to_max_length=True has no effect since transformers 5; pass padding='max_length'.")
         shared.choose("return_tensors", return_tensors, shared.TENSORS)
         side = shared.choose("padding_side", padding_side or self.padding_side, shared.SIDES)
         pad, cut, max_length = self._limits(padding, truncation, max_length, pad_to_multiple_of)
@@ -214,6 +257,11 @@ class Tokenizer(TokenizerBase):
             return self._replace_backend(self._state[0], [_as_added(token, special_tokens) for token in tokens])
 
     @classmethod
+    def _described(cls, backend: tokenizers.Tokenizer) -> dict[str, Any] | None:
+        """Return the settings that a tokenizer.json of this class holds; None where it is of no such tokenizer."""
+        return {}
+
+    @classmethod
     def _refuse_unknown(cls, options: Mapping[str, Any]) -> None:
         known = dict.fromkeys((*shared.SETTINGS, *cls.defaults))
         for option in options.keys() - known.keys():
@@ -283,12 +331,41 @@ class Tokenizer(TokenizerBase):
     def _id_to_token(self, index: int) -> str | None:
         return self._state[0].id_to_token(index) if index >= 0 else None
 
-    def _write(self, folder: Path) -> None:
-        self._state[0].save(str(folder / "tokenizer.json"))
+    def train_new_from_iterator(
+        self, text_iterator: Iterable[Any], vocab_size: int, length: int | None = None,
+        new_special_tokens: Iterable[str | AddedToken] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None, **trainer_options: Any,
+    ) -> Self:  # fmt: skip
+        """Return a tokenizer of the same kind with a vocabulary of `vocab_size` learnt from batches of texts.
+
+        `special_tokens_map` gives special tokens another text, `new_special_tokens` adds some; `trainer_options` are
+        those of the trainer in the `tokenizers` library.
+        """
+        renamed, new = special_tokens_map or {}, list(new_special_tokens or ())
+        backend = training.trained(self._state[0], text_iterator, vocab_size, length, new, renamed, **trainer_options)
+        special = {role: renamed.get(token, token) for role, token in self.special_tokens_map.items()}
+        extra = [*self.extra_special_tokens, *map(shared.token_text, new)]
+        dropped = ("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", *special)
+        settings = {key: value for key, value in self._settings.items() if key not in dropped}
+        settings = {**settings, **special, **({"extra_special_tokens": extra} if extra else {})}
+        return type(self)(backend, settings=settings)
+
+    def _write(self, folder: Path, legacy_format: bool | None) -> None:
+        wordpiece = isinstance(self._state[0].model, models.WordPiece)
+        if not legacy_format:
+            self._state[0].save(str(folder / "tokenizer.json"))
+        if wordpiece and legacy_format is not False:
+            self._write_vocabulary(folder)
+        elif legacy_format:
+            raise ValueError(f"legacy_format=True: a {self._state[0].model} has no vocab.txt to be written into.")
+
+    def _write_vocabulary(self, folder: Path) -> None:
         if isinstance(self._state[0].model, models.WordPiece):
             tokens = {index: token for token, index in self._state[0].get_vocab(with_added_tokens=False).items()}
             lines = "".join(tokens.get(index, "") + "\n" for index in range(max(tokens) + 1))
             (folder / "vocab.txt").write_bytes(lines.encode("utf-8"))
+        else:
+            self._state[0].model.save(str(folder))
 
     def _current_settings(self) -> dict[str, Any]:
         name = "PreTrainedTokenizerFast" if type(self) is Tokenizer else type(self).__name__
@@ -298,7 +375,8 @@ class Tokenizer(TokenizerBase):
 class BertTokenizer(Tokenizer):
     """WordPiece as BERT has it: `[CLS] text [SEP]` and `[CLS] text [SEP] pair [SEP]`, type ids 0 and 1.
 
-    `vocab` is {token: id}, the path of a vocab.txt, or a `tokenizers.Tokenizer` with a WordPiece model to take over.
+    `vocab` is {token: id}, the path of a vocab.txt, or a `tokenizers.Tokenizer` with a WordPiece model to take over;
+    each can be given by its own name too, `vocab_file`, `tokenizer_file` or `tokenizer_object`.
     `do_lower_case` (True), `strip_accents` (None: where lower case), `tokenize_chinese_chars` (True: each is a word)
     say how text is normalised; they win over the normalizer in tokenizer.json, as in transformers. Words in
     `never_split` are tokens of the vocabulary to keep whole and as they are written.
@@ -306,13 +384,21 @@ class BertTokenizer(Tokenizer):
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids", "attention_mask")
     files = ("tokenizer.json", "vocab.txt")
+    model_kind = models.WordPiece
     defaults = BERT
 
     def __init__(
-        self, vocab: Mapping[str, int] | str | os.PathLike[str] | tokenizers.Tokenizer,
+        self, vocab: Mapping[str, int] | str | os.PathLike[str] | tokenizers.Tokenizer | None = None,
+        do_lower_case: bool | None = None, *, vocab_file: str | os.PathLike[str] | None = None,
+        tokenizer_file: str | os.PathLike[str] | None = None, tokenizer_object: tokenizers.Tokenizer | None = None,
         settings: Mapping[str, Any] | None = None, name_or_path: str = "", **options: Any,
     ) -> None:  # fmt: skip
         self._refuse_unknown(options)
+        options.update({} if do_lower_case is None else {"do_lower_case": do_lower_case})
+        given = [source for source in (vocab, tokenizer_object, tokenizer_file, vocab_file) if source is not None]
+        if not given:
+            raise ValueError(f"A {type(self).__name__} is made of a vocab, a vocab_file or a tokenizer_file.")
+        vocab = given[0]
         chosen = {**self.defaults, **(settings or {}), **options}
         for role in ("unk_token", "cls_token", "sep_token"):
             if chosen[role] is None:
@@ -344,6 +430,32 @@ class BertTokenizer(Tokenizer):
             special_tokens=[(self.cls_token, self.cls_token_id), (self.sep_token, self.sep_token_id)],
         )
         self.do_lower_case: bool = chosen["do_lower_case"]
+
+    @classmethod
+    def _described(cls, backend: tokenizers.Tokenizer) -> dict[str, Any] | None:
+        """Return how a tokenizer.json normalises; None where it normalises or splits otherwise than BERT does."""
+        how, split = backend.normalizer, backend.pre_tokenizer
+        bert = isinstance(how, normalizers.BertNormalizer) and isinstance(split, pre_tokenizers.BertPreTokenizer)
+        if not bert or backend.post_processor is None:
+            return None
+        return {
+            "do_lower_case": how.lowercase,
+            "strip_accents": how.strip_accents,
+            "tokenize_chinese_chars": how.handle_chinese_chars,
+        }
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """Return `[CLS] ids [SEP]`, or `[CLS] ids [SEP] ids [SEP]` of a pair."""
+        second = [] if token_ids_1 is None else [*token_ids_1, self.sep_token_id]
+        return [self.cls_token_id, *token_ids_0, self.sep_token_id, *second]
+
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """Return 0 for the tokens of a text and the special ones around it, and 1 for those of its pair."""
+        return [0] * (len(token_ids_0) + 2) + ([] if token_ids_1 is None else [1] * (len(token_ids_1) + 1))
 
 
 class DistilBertTokenizer(BertTokenizer):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -19,13 +22,31 @@ from minitrans.auto import AutoClass, AutoProcessing
 
 X = TypeVar("X")
 
+logger = logging.getLogger("minitrans")
+
+FAULTS = (ValueError, TypeError, OSError, EOFError)  # what a single input may be at fault for
+
+
+class Held(logging.Filter):
+    """Holds log records back: where an error says the same, they are not wanted too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the record."""
+        self.records.append(record)
+        return False
+
 
 @dataclass
 class Piece:
     """One row of a batch: an input or a part of one.
 
     `source` is the input, `inputs` what the model is given, `size` what that takes of a batch's budget, `part` what
-    the task has to remember of it, `last` whether the input ends here, `done` what the progress bar counts for it.
+    the task has to remember of it, `last` whether the input ends here, `done` what the progress bar counts for it,
+    `error` what made the input fail, where it is to be skipped.
     """
 
     source: Any
@@ -34,75 +55,231 @@ class Piece:
     part: Any = None
     last: bool = True
     done: int = 1
+    error: Exception | None = None
 
 
 class Task:
     """A model and its processor, for one job over any number of inputs.
 
     Call it with one input for its answer, or with any iterable for a list of answers in order. `budget` bounds the sum
-    of the sizes in a batch; packed rows make that the batch's whole cost, however uneven its inputs are.
+    of the sizes in a batch; packed rows make that the batch's whole cost, however uneven its inputs are. The
+    attributes named in `options` are the task's settings; a call takes other values for itself.
     """
 
     auto: ClassVar[type[AutoClass]]
     processing: ClassVar[type[AutoProcessing]]
     unit: ClassVar[str]  # of the progress bar
+    takes: ClassVar[str]  # what one input is, for messages
     budget: ClassVar[int]
-    single: ClassVar[tuple[type, ...]] = (str,)  # what is one input rather than several
+    options: ClassVar[tuple[str, ...]] = ()
+    unneeded: ClassVar[str] = "(?!)"  # a pattern of the tensors, by their published names, that no answer rests on
+    group = 1  # inputs that are prepared together
     window = 2048  # pieces that are read ahead and sorted by size
+    on_error = "raise"
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Any:
-        """Read a folder or hub id; options as in `AutoModel.from_pretrained`."""
-        repository, options = hub.open_with(name_or_path, options)
-        return cls(cls.auto.from_pretrained(repository, **options), cls.processing.from_pretrained(repository))
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Any:
+        """Read a folder or hub id; options as in `AutoModel.from_pretrained`, and `frozen=True` for `model.freeze()`.
 
-    def __call__(self, inputs: Any, *, budget: int | None = None, show_progress: bool | None = None) -> Any:
+        Raises ValueError, with their names, where answers would rest on tensors that the checkpoint does not hold.
+        """
+        repository, options = hub.open_with(name_or_path, options)
+        model = cls.load_model(repository, **options)
+        return cls(model, cls.processing.from_pretrained(repository))
+
+    @classmethod
+    def load_model(cls, repository: hub.Repository, *, frozen: bool = False, **options: Any) -> Any:
+        """The model of a repository, frozen or not, every tensor of which that the answers rest on was in the file."""
+        held = Held()
+        logger.addFilter(held)
+        try:
+            model = cls.auto.from_pretrained(repository, **options)
+        finally:
+            logger.removeFilter(held)
+        report = model.load_report
+        mismatched = [name for name, *_ in report.mismatched]
+        random = [name for name in [*report.missing, *mismatched] if not re.search(cls.unneeded, name)]
+        if random:
+            listed = ", ".join(random[:8]) + (f" and {len(random) - 8} more" if len(random) > 8 else "")
+            raise ValueError(
+                f"{repository.name} holds no weights for {listed} of {type(model).__name__}: {cls.__name__} would "
+                "answer at random; choose a checkpoint that was trained for this task, or train this one first."
+            )
+        for record in held.records:
+            logger.handle(record)
+        return model.freeze() if frozen else model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    def with_options(self, **options: Any) -> Any:
+        """The same task with other settings, those named in `options`; TypeError for one that it does not have."""
+        if unknown := options.keys() - {*self.options}:
+            known = f"it has {', '.join(self.options)}" if self.options else "it has none"
+            raise TypeError(f"{type(self).__name__} has no option {min(unknown)!r}; {known}.")
+        job = copy(self)
+        for name, value in options.items():
+            setattr(job, name, value)
+        job.check()
+        return job
+
+    def check(self) -> None:
+        """Raise ValueError for a setting with a value that means nothing."""
+
+    def __call__(
+        self,
+        inputs: Any,
+        *,
+        budget: int | None = None,
+        show_progress: bool | None = None,
+        on_error: str = "raise",
+        **options: Any,
+    ) -> Any:
         """The answer for one input, or a list of answers.
 
-        The progress bar shows on a terminal when the work is long, or as `show_progress` says.
+        The progress bar shows on a terminal when the work is long, or as `show_progress` says. `on_error="skip"` logs
+        what is wrong with an input and answers None for it; "raise" stops at the first. Other options are the task's
+        settings, for this call.
         """
+        self._refuse_table(inputs)
         if self.is_one(inputs):
-            return next(self.stream([inputs], budget=budget, show_progress=False))[1]
-        return [answer for _, answer in self.stream(inputs, budget=budget, show_progress=show_progress)]
+            job = self._job(on_error, options)
+            return next(job._answers([inputs], self.budget if budget is None else budget, False))[1]
+        common: dict[str, Any] = {"budget": budget, "show_progress": show_progress, "on_error": on_error, **options}
+        return [answer for _, answer in self.stream(inputs, **common)]
 
     def stream(
-        self, inputs: Iterable[Any], *, budget: int | None = None, show_progress: bool | None = None
+        self,
+        inputs: Iterable[Any],
+        *,
+        budget: int | None = None,
+        show_progress: bool | None = None,
+        on_error: str = "raise",
+        **options: Any,
     ) -> Iterator[tuple[Any, Any]]:
-        """Pairs of an input and its answer, in order, while the inputs are read `window` pieces ahead."""
+        """Pairs of an input and its answer, in order, while the inputs are read `window` pieces ahead.
+
+        Options as in a call. Raises TypeError for what is no number of inputs.
+        """
+        job = self._job(on_error, options)
+        return job._answers(self._several(inputs), self.budget if budget is None else budget, show_progress)
+
+    def _job(self, on_error: str, options: dict[str, Any]) -> Any:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'.")
+        job = self.with_options(**options)
+        job.on_error = on_error
+        return job
+
+    def _answers(self, inputs: Iterable[Any], budget: int, show_progress: bool | None) -> Iterator[tuple[Any, Any]]:
         said: list[Any] = []
+        number = 0
         with progress(self.total(inputs), self.unit, show_progress) as bar:
             for window in windows(self.pieces(inputs), self.window):
-                results = self._results(window, self.budget if budget is None else budget, bar)
+                results = self._results(window, budget, bar)
                 for piece, result in zip(window, results, strict=True):
                     said.append(result)
                     if piece.last:
-                        yield piece.source, self.answer(piece.source, said)
-                        said = []
+                        yield piece.source, self._answer(piece, said, number)
+                        said, number = [], number + 1
+
+    def _answer(self, piece: Piece, said: list[Any], number: int) -> Any:
+        """The answer for the input that ends with `piece`, None for one that is skipped."""
+        error: Exception | None = next((result for result in said if isinstance(result, Exception)), None)
+        if error is None:
+            try:
+                return self.answer(piece.source, said)
+            except FAULTS as fault:
+                if self.on_error == "raise":
+                    raise
+                error = fault
+        is_named = isinstance(piece.source, (str, os.PathLike))
+        self.report(str(piece.source)[:200] if is_named else f"input {number}", error)
+        return None
+
+    def report(self, name: str, error: Exception) -> None:
+        """Say that an input was skipped, and why."""
+        logger.warning("%s was skipped: %s", name, error)
+
+    def _several(self, inputs: Any) -> Iterable[Any]:
+        """`inputs`, where one can go over them and find inputs."""
+        self._refuse_table(inputs)
+        if self.is_one(inputs) or not (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")):
+            raise TypeError(
+                f"{type(self).__name__} goes over several inputs here, each {self.takes}; a {type(inputs).__name__} "
+                "is not several."
+            )
+        return inputs
+
+    def _refuse_table(self, inputs: Any) -> None:
+        if hasattr(inputs, "columns") and hasattr(inputs, "shape"):
+            raise TypeError(
+                f"A {type(inputs).__name__} is a table; {type(self).__name__} takes one of its columns, such as "
+                f"table[{str(next(iter(inputs.columns), 'text'))!r}]."
+            )
 
     @torch.inference_mode()
     def _results(self, pieces: list[Piece], budget: int, bar: tqdm) -> list[Any]:
         results: dict[int, Any] = {}
         engine = self.model.engine
-        for batch in by_budget([piece.size for piece in pieces], budget):
-            with nullcontext() if engine == "auto" else ops.engine(engine):
-                results.update(zip(batch, self.run([pieces[index] for index in batch]), strict=True))
+        sound = [index for index, piece in enumerate(pieces) if piece.error is None]
+        for places in by_budget([pieces[index].size for index in sound], budget):
+            batch = [sound[place] for place in places]
+            with nullcontext() if engine == "auto" else ops.engine(engine), evaluating(self.model):
+                results.update(zip(batch, self._run([pieces[index] for index in batch]), strict=True))
             bar.update(sum(pieces[index].done for index in batch))
-        return [results[index] for index in range(len(pieces))]
+        return [results.get(index, piece.error) for index, piece in enumerate(pieces)]
+
+    def _run(self, pieces: list[Piece]) -> Sequence[Any]:
+        """As `run`; where inputs are skipped, one that makes the model fail takes no other with it."""
+        try:
+            return self.run(pieces)
+        except FAULTS as error:
+            if self.on_error == "raise":
+                raise
+            return [error] if len(pieces) == 1 else [self._run([piece])[0] for piece in pieces]
 
     def is_one(self, inputs: Any) -> bool:
         """Whether this is one input rather than several."""
-        return isinstance(inputs, self.single)
+        return isinstance(inputs, (str, bytes, bytearray, Mapping))
 
     def total(self, inputs: Iterable[Any]) -> int | None:
         """What the progress bar will have counted at the end, None where that is not known."""
         return len(inputs) if isinstance(inputs, Sequence) else None
 
     def pieces(self, inputs: Iterable[Any]) -> Iterator[Piece]:
-        """The inputs as pieces, at least one of each, in order."""
+        """The inputs as pieces, at least one of each, in order; one that fails, as its error where it is skipped."""
+        for sources in windows(inputs, self.group):
+            try:
+                together = list(self.prepare(sources)) if len(sources) > 1 else None
+            except FAULTS:
+                if self.on_error == "raise":
+                    raise
+                together = None  # which of them is at fault shows one by one
+            if together is not None:
+                yield from together
+                continue
+            for source in sources:
+                try:
+                    yield from self.prepare([source])
+                except FAULTS as error:
+                    if self.on_error == "raise":
+                        raise
+                    yield Piece(source, None, 1, error=error)
+
+    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
+        """The pieces of some inputs, at least one of each, in order."""
         raise NotImplementedError
+
+    def refusal(self, source: Any, why: str = "") -> TypeError:
+        """The error for what is no input of this task."""
+        found = why or f"not a {type(source).__name__}: {source!r:.80}"
+        return TypeError(f"{type(self).__name__} takes {self.takes}, {found}.")
 
     def run(self, pieces: list[Piece]) -> Sequence[Any]:
         """What the model says about each piece of one batch, small and on the CPU."""
@@ -111,6 +288,19 @@ class Task:
     def answer(self, source: Any, results: list[Any]) -> Any:
         """The answer for one input from what the model said about its pieces."""
         return results[0]
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Within it a model in training draws no dropout: the answers of two calls are equal."""
+    training = [module for module in model.modules() if module.training] if model.training else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def windows(items: Iterable[X], size: int) -> Iterator[list[X]]:
@@ -145,18 +335,64 @@ def progress(total: int | None, unit: str, show: bool | None) -> tqdm:
     return tqdm(total=total, unit=unit, disable=disable, delay=2.0 if show is None else 0.0)
 
 
-def ranked(config: Any, logits: Tensor) -> list[list[dict[str, Any]]]:
-    """Scores (B, K) of a classification head as [{"label", "score"}] for each row, best first.
+FUNCTIONS = {"softmax": lambda logits: logits.softmax(-1), "sigmoid": Tensor.sigmoid, "none": lambda logits: logits}
 
-    Softmax, or a sigmoid for each label of a multi-label head and for a single label, or the bare numbers of a
-    regression, as in transformers' pipelines.
+
+class Classifier(Task):
+    """A task whose answers are classes: [{"label", "score"}], best first.
+
+    Scores are a softmax, or a sigmoid for each label of a multi-label head and for a single label, or the bare numbers
+    of a regression, as in transformers' pipelines, unless `function_to_apply` says "softmax", "sigmoid" or "none".
+    `top_k` is how many classes are given, None for all.
     """
-    kind = config.problem_type or ("multi_label_classification" if config.num_labels == 1 else None)
-    logits = logits.float().cpu()
-    if kind == "multi_label_classification":
-        logits = logits.sigmoid()
-    elif kind != "regression":
-        logits = logits.softmax(-1)
-    rows = [[{"label": config.id2label[index], "score": score} for index, score in enumerate(row)]
-            for row in logits.tolist()]  # fmt: skip
-    return [sorted(row, key=lambda item: -item["score"]) for row in rows]
+
+    options: ClassVar[tuple[str, ...]] = ("top_k", "function_to_apply")
+    top_k: int | None = None
+    function_to_apply: str | None = None
+
+    def __init__(self, model: Any, processor: Any, *more: Any) -> None:
+        super().__init__(model, processor, *more)
+        check_labels(model.config)
+
+    def check(self) -> None:
+        """See `Task`."""
+        super().check()
+        check_count("top_k", self.top_k)
+        if self.function_to_apply is not None and self.function_to_apply not in FUNCTIONS:
+            raise ValueError(f"function_to_apply is {self.function_to_apply!r}; it must be {', '.join(FUNCTIONS)}.")
+
+    def ranked(self, logits: Tensor) -> list[list[dict[str, Any]]]:
+        """The answers for scores (B, K)."""
+        scores = FUNCTIONS[self.function_to_apply or usual_function(self.model.config)](logits.float().cpu())
+        names = self.model.config.id2label
+        rows = [[{"label": label_of(names, index), "score": score} for index, score in enumerate(row)]
+                for row in scores.tolist()]  # fmt: skip
+        return [sorted(row, key=lambda item: -item["score"])[: self.top_k] for row in rows]
+
+
+def usual_function(config: Any) -> str:
+    """What makes scores of a classification head's logits, by its configuration."""
+    kind = config.problem_type or ("multi_label_classification" if config.num_labels == 1 else "")
+    return {"multi_label_classification": "sigmoid", "regression": "none"}.get(kind, "softmax")
+
+
+def check_labels(config: Any) -> None:
+    """Say so where `id2label` does not name each class from 0 on."""
+    if unnamed := sorted(set(range(config.num_labels)) - {*config.id2label}):
+        logger.warning(
+            "id2label names the classes %s and not %s, so that names may stand beside the wrong scores; a class "
+            "without a name is called LABEL_ and its number.",
+            ", ".join(map(str, sorted(config.id2label))),
+            ", ".join(map(str, unnamed)),
+        )
+
+
+def label_of(names: Mapping[int, str], index: int) -> str:
+    """The name of a class."""
+    return names.get(index, f"LABEL_{index}")
+
+
+def check_count(name: str, count: int | None) -> None:
+    """ValueError for a setting that must be None or a number of at least 1, and is not."""
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        raise ValueError(f"{name} is {count!r}; it must be a whole number of at least 1.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,27 +13,68 @@ from typing import Any
 import numpy as np
 import torch
 
-from minitrans.auto import AutoBackbone, AutoImageProcessor, AutoModelForImageClassification
-from minitrans.tasks.base import Piece, Task, ranked
+from minitrans.auto import AutoBackbone, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from minitrans.tasks.base import Classifier, Piece, Task
 
 
 class ImageTask(Task):
-    """A task on images: paths, PIL images, or arrays as `AutoImageProcessor` takes them; the budget is in images."""
+    """A task on images; the budget is in images.
+
+    An image is a path, the bytes of a file, a PIL image, an array as `AutoImageProcessor` takes it, or a mapping with
+    one of these under "image", or with "bytes" or "path", as a dataset's rows are.
+    """
 
     processing = AutoImageProcessor
     unit = "image"
+    takes = (
+        "an image (a path, the bytes of a file, a PIL image, an array of two or three dimensions, or a mapping with "
+        '"image", "bytes" or "path")'
+    )
     budget = 8
     window = 32
 
     def is_one(self, inputs: Any) -> bool:
         """See `Task`; an array of four dimensions is several images."""
-        return not isinstance(inputs, (list, tuple, Iterator)) and getattr(inputs, "ndim", 3) < 4
+        dimensions = getattr(inputs, "ndim", None)
+        if super().is_one(inputs) or isinstance(inputs, os.PathLike) or dimensions in (2, 3):
+            return True
+        return not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__")
 
-    def pieces(self, images: Iterable[Any]) -> Iterator[Piece]:
+    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
         """See `Task`."""
-        for image in images:
-            (pixels,) = self.processor(image)["pixel_values"]
-            yield Piece(image, pixels, 1)
+        for source in sources:
+            with self._opened(source) as image:
+                (pixels,) = self.processor(image, **self.processing_options())["pixel_values"]
+            yield Piece(source, pixels, 1)
+
+    def processing_options(self) -> dict[str, Any]:
+        """What the processor is told beside its settings."""
+        return {}
+
+    @contextmanager
+    def _opened(self, source: Any) -> Iterator[Any]:
+        """An image as the processor takes it."""
+        if isinstance(source, Mapping):
+            found = next((source[key] for key in ("image", "bytes", "path") if source.get(key) is not None), None)
+            if found is None:
+                raise self.refusal(source, f"not a mapping with {', '.join(map(repr, source)) or 'nothing in it'}")
+            with self._opened(found) as image:
+                yield image
+        elif isinstance(source, (bytes, bytearray)):
+            # As a file: whatever holds for an image's file holds for its bytes.
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "image")
+                path.write_bytes(source)
+                try:
+                    yield path
+                except OSError:
+                    raise OSError(f"{len(source)} bytes cannot be read as an image: {bytes(source[:16])!r}.") from None
+        elif isinstance(source, (str, os.PathLike)):
+            yield os.fspath(source)
+        elif isinstance(source, (list, tuple, int, float)) or getattr(source, "ndim", 2) not in (2, 3):
+            raise self.refusal(source)
+        else:
+            yield source
 
     def run(self, pieces: list[Piece]) -> Sequence[Any]:
         """See `Task`; images that differ in size are computed apart."""
@@ -45,20 +89,43 @@ class ImageTask(Task):
         raise NotImplementedError
 
 
-class ImageClassifier(ImageTask):
-    """Images -> [{"label", "score"}], best first; see `ranked`."""
+class ImageClassifier(Classifier, ImageTask):
+    """Images -> [{"label", "score"}], best first; see `Classifier`."""
 
     auto = AutoModelForImageClassification
 
     def results(self, output: Any) -> Sequence[list[dict[str, Any]]]:
         """See `ImageTask`."""
-        return ranked(self.model.config, output.logits)
+        return self.ranked(output.logits)
+
+
+class ImageVectors(ImageTask):
+    """Images -> the last hidden states of their patches (N, C) float32; with `pool`, one vector (C,) an image.
+
+    `image_processor_kwargs` are settings of the processor that count here.
+    """
+
+    auto = AutoModel
+    options = ("pool", "image_processor_kwargs")
+    pool = False
+    image_processor_kwargs: Mapping[str, Any] | None = None
+
+    def processing_options(self) -> dict[str, Any]:
+        """See `ImageTask`."""
+        return dict(self.image_processor_kwargs or {})
+
+    def results(self, output: Any) -> Sequence[np.ndarray]:
+        """See `ImageTask`."""
+        if self.pool and getattr(output, "pooler_output", None) is None:
+            raise ValueError("The model pools nothing (add_pooling_layer=False); leave pool out.")
+        return list((output.pooler_output if self.pool else output[0]).float().cpu().numpy())
 
 
 class FeatureMaps(ImageTask):
     """Images -> {stage: map (C, H, W) float32} of the stages that `from_pretrained(..., out_features=[...])` names."""
 
     auto = AutoBackbone
+    unneeded = r"^hidden_states_norms\."  # a backbone's own, which start as plain normalisation
 
     def results(self, output: Any) -> Sequence[dict[str, np.ndarray]]:
         """See `ImageTask`."""
@@ -67,7 +134,9 @@ class FeatureMaps(ImageTask):
         return [dict(zip(names, of_image, strict=True)) for of_image in zip(*maps, strict=True)]
 
 
-def save_maps(answers: Iterable[tuple[Any, dict[str, np.ndarray]]], path: str | Path) -> list[tuple[str, tuple]]:
+def save_maps(
+    answers: Iterable[tuple[Any, dict[str, np.ndarray] | None]], path: str | Path
+) -> list[tuple[str, tuple]]:
     """Write pairs of a file's name and its maps to a safetensors file, whole or not at all, under `<file>/<stage>`.
 
     Returns the names and shapes. Raises FileExistsError, before anything is computed, for a file that is there.
@@ -79,7 +148,8 @@ def save_maps(answers: Iterable[tuple[Any, dict[str, np.ndarray]]], path: str | 
         raise FileExistsError(f"{path} is there already; remove it, or choose another name.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
-    maps = {f"{source}/{stage}": values for source, of_image in answers for stage, values in of_image.items()}
+    found = ((source, of_image) for source, of_image in answers if of_image is not None)
+    maps = {f"{source}/{stage}": values for source, of_image in found for stage, values in of_image.items()}
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         save_file({name: np.ascontiguousarray(values) for name, values in maps.items()}, unfinished)

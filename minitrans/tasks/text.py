@@ -1,125 +1,33 @@
-"""Text in, answers out: vectors, classes, entities, masked words, spans."""
+"""Text in, answers out: vectors, classes, entities, masked words, spans, choices."""
 
 from __future__ import annotations
 
+import inspect
 import logging
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
-from itertools import chain, pairwise
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from minitrans import hub, ops
+from minitrans import ops
 from minitrans.auto import (
     AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForQuestionAnswering,
+    AutoModelForMultipleChoice,
+    AutoModelForNextSentencePrediction,
     AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
     AutoTokenizer,
 )
-from minitrans.outputs import Encoded
-from minitrans.sequences import Sequences
-from minitrans.tasks.base import Piece, Task, ranked, windows
-from minitrans.weights import open_checkpoint
+from minitrans.tasks.base import Classifier, Piece, Task, check_count
 
 logger = logging.getLogger("minitrans")
 
-
-class TextTask(Task):
-    """A task on texts; sizes and the budget are in tokens. A text over `max_tokens` is cut, and the log says so."""
-
-    processing = AutoTokenizer
-    unit = "text"
-    budget = 4096
-
-    def __init__(self, model: Any, tokenizer: Any, max_tokens: int | None = None) -> None:
-        super().__init__(model, tokenizer)
-        limit = model.config.max_position_embeddings
-        self.tokenizer = tokenizer
-        self.max_tokens = min(limit, tokenizer.model_max_length, max_tokens or limit)
-
-    def pieces(self, texts: Iterable[Any]) -> Iterator[Piece]:
-        """See `Task`."""
-        for window in windows(texts, self.window):
-            rows = self._rows(window)
-            long = [index for index, row in enumerate(rows) if len(row["input_ids"]) > self.max_tokens]
-            if long:
-                message = "%d of %d texts are longer than %d tokens and were cut."
-                logger.warning(message, len(long), len(rows), self.max_tokens)
-                cut = self._rows([window[index] for index in long], truncation=True, max_length=self.max_tokens)
-                for index, row in zip(long, cut, strict=True):
-                    rows[index] = row
-            for text, row in zip(window, rows, strict=True):
-                yield Piece(text, row, len(row["input_ids"]))
-
-    def _rows(self, texts: list[Any], **options: Any) -> list[dict[str, list[int]]]:
-        encoding = self.tokenizer(texts, verbose=False, **options)
-        return [{name: values[index] for name, values in encoding.items()} for index in range(len(texts))]
-
-    def run(self, pieces: list[Piece]) -> Sequence[Any]:
-        """See `Task`."""
-        batch = self.tokenizer.pad([piece.inputs for piece in pieces], return_tensors="pt")
-        return self.results(batch.to(self.model.device), pieces)
-
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
-        """As `run`, from the batch of its tensors (B, N)."""
-        raise NotImplementedError
-
-
-def _pool_mean(encoded: Encoded) -> Tensor:
-    return encoded.sequences.mean(encoded.rows)
-
-
-def _pool_first(encoded: Encoded) -> Tensor:
-    return encoded.sequences.first(encoded.rows)
-
-
-def _pool_max(encoded: Encoded) -> Tensor:
-    spans = encoded.sequences.spans or ()
-    return torch.stack([encoded.rows[start : start + length].amax(0) for start, length in spans])
-
-
-def _pool_root_mean(encoded: Encoded) -> Tensor:
-    return _pool_mean(encoded) * encoded.sequences.lengths[:, None].to(encoded.rows.dtype).sqrt()
-
-
-def _pool_weighted_mean(encoded: Encoded) -> Tensor:
-    """The n-th token of a text weighs n (Muennighoff 2022, "SGPT")."""
-    weights = [torch.arange(1, length + 1).to(encoded.rows) for _, length in encoded.sequences.spans or ()]
-    parts = encoded.rows.split([len(weight) for weight in weights])
-    return torch.stack([weight @ part / weight.sum() for weight, part in zip(weights, parts, strict=True)])
-
-
-def _pool_last(encoded: Encoded) -> Tensor:
-    return encoded.rows[encoded.sequences.starts + encoded.sequences.lengths - 1]
-
-
-POOLINGS: dict[str, Callable[[Encoded], Tensor]] = {
-    "cls": _pool_first,
-    "max": _pool_max,
-    "mean": _pool_mean,
-    "mean_sqrt_len_tokens": _pool_root_mean,
-    "weightedmean": _pool_weighted_mean,
-    "lasttoken": _pool_last,
-}
-# Older sentence-transformers folders hold one switch a pooling; vectors of several are concatenated in this order.
-SWITCHES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
+PAIR = ("text", "text_pair")
 # How sentence-transformers names the activation of its Dense module -> our name.
-DENSE_ACTIVATIONS = {
+ACTIVATIONS = {
     "torch.nn.modules.activation.GELU": "gelu",
     "torch.nn.modules.activation.ReLU": "relu",
     "torch.nn.modules.activation.SiLU": "silu",
@@ -129,326 +37,330 @@ DENSE_ACTIVATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Dense:
-    """activation(W x + b) of pooled vectors (B, C_in) -> (B, C_out); W (C_out, C_in), b (C_out,) or None, float32."""
+class TextTask(Task):
+    """A task on texts; sizes and the budget are in tokens. A text over `max_tokens` is cut, and the log says so.
 
-    weight: Tensor
-    bias: Tensor | None
-    activation: str
-
-    def __call__(self, vectors: Tensor) -> Tensor:
-        """(B, C_in) -> (B, C_out)."""
-        bias = None if self.bias is None else self.bias.to(vectors.device)
-        return ops.ACTIVATIONS[self.activation](ops.linear(vectors, self.weight.to(vectors.device), bias))
-
-
-class Embedder(TextTask):
-    """Texts -> vectors, as a sentence-transformers folder describes, or by the mean over a BERT-like model's tokens.
-
-    `dim` is the vectors' length, `max_tokens` where texts are cut, `pooling` the names of what is concatenated,
-    `dense` the layers that follow, `normalize` whether vectors have length 1, `prompt` what is put before every text,
-    `lower` whether texts are brought to lower case first.
+    A text is a string or a mapping with "text", as a row of a dataset; its other columns are left out.
     """
 
-    auto = AutoModel
+    processing = AutoTokenizer
+    unit = "text"
+    takes = 'a text (a string, or a mapping with "text")'
+    budget = 4096
+    options: ClassVar[tuple[str, ...]] = ("max_tokens",)
+    pairs: ClassVar[bool] = False  # whether an input may be two texts
+    cut: ClassVar[bool | str] = True  # which text of a pair is cut, as a tokenizer's `truncation`
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        pooling: Sequence[str] = ("mean",),
-        dense: Sequence[Dense] = (),
-        normalize: bool = False,
-        max_tokens: int | None = None,
-        prompt: str = "",
-        lower: bool = False,
-    ) -> None:
-        super().__init__(model, tokenizer, max_tokens)
-        unknown = [name for name in pooling if name not in POOLINGS]
-        if unknown or not pooling:
-            raise ValueError(f"The pooling is {list(pooling)}; known are {', '.join(POOLINGS)}.")
-        self.pooling, self.normalize, self.prompt, self.lower = tuple(pooling), normalize, prompt, lower
-        self.dense, self.dim = tuple(dense), model.config.hidden_size * len(self.pooling)
-        for layer in self.dense:
-            if layer.weight.shape[1] != self.dim:
-                raise ValueError(
-                    f"A dense layer takes vectors of {layer.weight.shape[1]}, and these are of {self.dim}."
-                )
-            self.dim = layer.weight.shape[0]
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int | None = None) -> None:
+        super().__init__(model, tokenizer)
+        self.tokenizer = tokenizer
+        self.most_tokens: int = model.config.max_position_embeddings
+        self.max_tokens: int = min(self.most_tokens, tokenizer.model_max_length, max_tokens or self.most_tokens)
+        self.taken = {*inspect.signature(model.base_model.encode).parameters}
 
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> Embedder:
-        """Read a folder or hub id; options as in `AutoModel.from_pretrained`.
+    def check(self) -> None:
+        """See `Task`."""
+        super().check()
+        check_count("max_tokens", self.max_tokens)
+        if self.max_tokens > self.most_tokens:
+            raise ValueError(f"max_tokens is {self.max_tokens}; the model reads {self.most_tokens} tokens at most.")
 
-        Raises ValueError for a sentence-transformers module or setting that is not computed here.
-        """
-        repository, options = hub.open_with(name_or_path, options)
-        settings, transformer = _sentence_transformers_settings(repository)
-        if settings is None:
-            logger.warning("%s has no modules.json: its vectors are the mean over the tokens.", repository.name)
-        tokenizer = AutoTokenizer.from_pretrained(transformer)
-        return cls(AutoModel.from_pretrained(transformer, **options), tokenizer, **(settings or {}))
+    @property
+    def group(self) -> int:  # type: ignore[override]
+        """Texts are tokenized together."""
+        return self.window
 
-    def encode(
-        self,
-        texts: str | Iterable[str],
-        *,
-        batch_tokens: int | None = None,
-        normalize: bool | None = None,
-        prompt: str | None = None,
-        show_progress: bool | None = None,
-    ) -> np.ndarray:
-        """Vectors (n, dim) float32 of n texts in their order; (dim,) for a single string.
+    def is_one(self, inputs: Any) -> bool:
+        """See `Task`; a tuple of two strings is one input where a pair is."""
+        return super().is_one(inputs) or (self.pairs and is_pair(inputs))
 
-        A batch holds as many texts as fit into `batch_tokens` tokens, 4096 unless said otherwise.
-        """
-        job = copy(self)
-        job.normalize = self.normalize if normalize is None else normalize
-        job.prompt = self.prompt if prompt is None else prompt
-        vectors = job(texts, budget=batch_tokens, show_progress=show_progress)
-        return np.stack(vectors) if len(vectors) else np.empty((0, self.dim), np.float32)
+    def read(self, source: Any) -> Any:
+        """An input as a string or a tuple of two; TypeError for what is none."""
+        found = self.of_mapping(source) if isinstance(source, Mapping) else source
+        if isinstance(found, str) or (self.pairs and is_pair(found)):
+            return found
+        raise self.refusal(source)
+
+    def of_mapping(self, row: Mapping[str, Any]) -> Any:
+        """The text, or the two, of a mapping."""
+        odd = [key for key in row if key not in PAIR and re.search("text|pair", str(key))]
+        if "text" not in row or odd:
+            raise self.refusal(row, f"not a mapping with {', '.join(map(repr, row)) or 'nothing in it'}")
+        if row.get("text_pair") is None:
+            return row["text"]
+        if not self.pairs:
+            raise self.refusal(row, "not a pair of texts")
+        return row["text"], row["text_pair"]
+
+    def parts(self, text: Any) -> list[Any]:
+        """What the model reads for one input: texts or pairs, each a row."""
+        return [text]
+
+    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
+        """See `Task`."""
+        parts = [self.parts(self.read(source)) for source in sources]
+        texts = list(chain.from_iterable(parts))
+        rows = self._rows(texts)
+        long = [index for index, row in enumerate(rows) if len(row["input_ids"]) > self.max_tokens]
+        if long:
+            message = "%d of %d texts are longer than %d tokens and were cut."
+            logger.warning(message, len(long), len(rows), self.max_tokens)
+            shorter = self._rows([texts[index] for index in long], truncation=self.cut, max_length=self.max_tokens)
+            for index, row in zip(long, shorter, strict=True):
+                rows[index] = row
+        remaining = iter(rows)
+        for source, own in zip(sources, parts, strict=True):
+            for number, row in enumerate(next(remaining) for _ in own):
+                last = number + 1 == len(own)
+                yield Piece(source, row, len(row["input_ids"]), last=last, done=int(last))
 
     def _rows(self, texts: list[Any], **options: Any) -> list[dict[str, list[int]]]:
-        if self.prompt:
-            texts = [self.prompt + text if isinstance(text, str) else text for text in texts]
-        if self.lower:
-            texts = [text.lower() if isinstance(text, str) else text for text in texts]
-        return super()._rows(texts, **options)
+        encoding = self.tokenizer(texts, verbose=False, **options)
+        columns = {name: values for name, values in encoding.items() if name in self.taken}
+        return [{name: values[index] for name, values in columns.items()} for index in range(len(texts))]
+
+    def run(self, pieces: list[Piece]) -> Sequence[Any]:
+        """See `Task`."""
+        # On the right, whatever the tokenizer's settings say: positions count from a text's first token.
+        batch = self.tokenizer.pad([piece.inputs for piece in pieces], padding_side="right", return_tensors="pt")
+        return self.results(batch.to(self.model.device), pieces)
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
+        """As `run`, from the batch of its tensors (B, N)."""
+        raise NotImplementedError
+
+
+def is_pair(item: Any) -> bool:
+    """Whether this is a tuple of two strings."""
+    return isinstance(item, tuple) and len(item) == 2 and all(isinstance(text, str) for text in item)
+
+
+class TokenVectors(TextTask):
+    """Texts -> the last hidden states of their tokens (N, C) float32, those of special tokens among them."""
+
+    auto = AutoModel
+    pairs = True
+    unneeded = r"(^|\.)pooler\."
 
     def results(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
         """See `TextTask`."""
-        encoded = self.model.encode(**batch)
-        vectors = torch.cat([POOLINGS[name](encoded) for name in self.pooling], dim=1).float()
-        for layer in self.dense:
-            vectors = layer(vectors)
-        return list((torch.nn.functional.normalize(vectors) if self.normalize else vectors).cpu().numpy())
+        states = self.model(**batch)[0].float().cpu().numpy()
+        return [row[: piece.size] for row, piece in zip(states, pieces, strict=True)]
 
 
-def _sentence_transformers_settings(
-    repository: hub.Repository,
-) -> tuple[dict[str, Any] | None, hub.Repository]:
-    """What modules.json and its companions say, as options of `Embedder`, and where the transformer lies."""
-    if repository.find("modules.json") is None:
-        return None, repository
-    modules = repository.json("modules.json", list)
-    order = [str(module.get("type")).rpartition(".")[2] for module in modules]
-    if not re.fullmatch("Transformer( Pooling)?( Dense)*( Normalize)?", " ".join(order)):
-        raise ValueError(
-            f"modules.json of {repository.name} lists {', '.join(order)}; computed here are Transformer, Pooling, any "
-            "number of Dense and Normalize, in this order."
-        )
-    paths = [module.get("path", "") for module in modules]
-    kinds = dict(zip(order, paths, strict=True))
-    settings: dict[str, Any] = {
-        "normalize": "Normalize" in kinds,
-        "dense": [_dense(repository.inside(path)) for kind, path in zip(order, paths, strict=True) if kind == "Dense"],
-    }
-    if "Pooling" in kinds:
-        pooling = repository.json(f"{kinds['Pooling']}/config.json")
-        if not pooling.get("include_prompt", True):
-            raise ValueError(f"{repository.name} has include_prompt false in its pooling; only true is computed here.")
-        modes = pooling.get("pooling_mode") or [name for key, name in SWITCHES.items() if pooling.get(key)] or ["mean"]
-        settings["pooling"] = [modes] if isinstance(modes, str) else modes
-    transformer = repository.inside(kinds["Transformer"]) if kinds["Transformer"] else repository
-    if transformer.find("sentence_bert_config.json"):
-        own = transformer.json("sentence_bert_config.json")
-        settings |= {"max_tokens": own.get("max_seq_length"), "lower": bool(own.get("do_lower_case"))}
-    if repository.find("config_sentence_transformers.json"):
-        extra = repository.json("config_sentence_transformers.json")
-        settings["prompt"] = (extra.get("prompts") or {}).get(extra.get("default_prompt_name")) or ""
-    return settings, transformer
+class TextClassifier(Classifier, TextTask):
+    """Texts, or pairs of them, -> [{"label", "score"}], best first; see `Classifier`.
 
-
-def _dense(repository: hub.Repository) -> Dense:
-    """The layer in the folder of a Dense module."""
-    config, checkpoint = repository.json("config.json"), open_checkpoint(repository)
-    activation = DENSE_ACTIVATIONS.get(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    names = ["linear.weight", "linear.bias"] if config.get("bias", True) else ["linear.weight"]
-    source = config.get("module_input_name", "sentence_embedding")
-    if activation is None or source != "sentence_embedding" or {*checkpoint.shapes} != {*names}:
-        raise ValueError(
-            f"The Dense module of {repository.name} holds {', '.join(checkpoint.shapes)} and has the settings "
-            f"{config}; computed here are {' and '.join(names)} of pooled vectors, then one of "
-            f"{', '.join(name.rpartition('.')[2] for name in DENSE_ACTIVATIONS)}."
-        )
-    tensors = [checkpoint.read(name).float() for name in names]
-    return Dense(tensors[0], tensors[1] if len(tensors) > 1 else None, activation)
-
-
-class TextClassifier(TextTask):
-    """Texts, or tuples of two, -> [{"label", "score"}], best first; see `ranked`."""
+    A pair is a tuple of two strings or a mapping with "text" and "text_pair".
+    """
 
     auto = AutoModelForSequenceClassification
-    single = (str, tuple)
+    takes = 'a text, a tuple of two, or a mapping with "text" and, for a pair, "text_pair"'
+    options: ClassVar[tuple[str, ...]] = (*Classifier.options, *TextTask.options)
+    pairs = True
 
     def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
         """See `TextTask`."""
-        return ranked(self.model.config, self.model(**batch).logits)
+        return self.ranked(self.model(**batch).logits)
 
 
-@dataclass
-class Window:
-    """The tokens of a text that one piece answers for: their places in the piece and their characters in the text."""
+class ZeroShotClassifier(TextTask):
+    """Texts -> [{"label", "score"}] of `candidate_labels`, best first, by an entailment checkpoint (Yin et al. 2019).
 
-    tokens: slice
-    offsets: list[tuple[int, int]]
-
-
-class WindowedTask(TextTask):
-    """A task on the tokens of texts of any length: the model reads a long one in windows that overlap by a quarter.
-
-    Of a pair, the second text is the one in question, and every window holds the first.
+    Each label, put into `hypothesis_template`, is a hypothesis about the text. Scores are a softmax over the labels'
+    entailment, or with `multi_label`, and for one label, of each one's entailment against its contradiction.
     """
 
-    asked = 0  # which text of an input is in question
+    auto = AutoModelForSequenceClassification
+    options: ClassVar[tuple[str, ...]] = (*TextTask.options, "candidate_labels", "hypothesis_template", "multi_label")
+    cut = "only_first"
+    candidate_labels: Sequence[str] = ()
+    hypothesis_template = "This example is {}."
+    multi_label = False
 
-    def pieces(self, texts: Iterable[Any]) -> Iterator[Piece]:
-        """See `Task`."""
-        for window in windows(texts, self.window):
-            for text in window:
-                if not isinstance(text, self.single):
-                    kind = self.single[0].__name__
-                    raise TypeError(
-                        f"{type(self).__name__} takes a {kind}, not a {type(text).__name__}: {text!r:.80}."
-                    )
-            encoding = self.tokenizer(window, return_offsets_mapping=True, verbose=False)
-            for index, text in enumerate(window):
-                row = {name: values[index] for name, values in encoding.items()}
-                yield from self._windows(text, row, encoding.sequence_ids(index))
-
-    def _windows(self, text: Any, row: dict[str, list], owners: list[int | None]) -> Iterator[Piece]:
-        offsets, length = row.pop("offset_mapping"), owners.count(self.asked)
-        first = owners.index(self.asked) if length else len(owners) - 1
-        room = self.max_tokens - (len(owners) - length)
-        if room < 1:
-            raise ValueError(
-                f"{text[0][:80]!r} leaves no room for its text: the model reads {self.max_tokens} tokens."
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int | None = None) -> None:
+        super().__init__(model, tokenizer, max_tokens)
+        names = {label.lower(): index for label, index in model.config.label2id.items()}
+        self.entailment = next((index for name, index in names.items() if name.startswith("entail")), -1)
+        if model.config.num_labels < 2:
+            raise ValueError("Entailment needs a checkpoint of two classes or more; this one has one.")
+        if self.entailment == -1:
+            logger.warning(
+                "No class of %s is called entailment: the last one is taken for it.", ", ".join(model.config.label2id)
             )
-        overlap = room // 4
-        spans = [
-            range(start, min(start + room, length)) for start in range(0, max(length - overlap, 1), room - overlap)
-        ]
-        for span, answered in zip(spans, self.answered(spans), strict=True):
-            begin, end = first + span.start, first + span.stop
-            inputs = {
-                name: values[:first] + values[begin:end] + values[first + length :] for name, values in row.items()
-            }
-            tokens = slice(first + answered.start - span.start, first + answered.stop - span.start)
-            part = Window(tokens, offsets[first + answered.start : first + answered.stop])
-            last = span.stop == length
-            yield Piece(text, inputs, len(inputs["input_ids"]), part, last, done=int(last))
 
-    def answered(self, spans: list[range]) -> list[range]:
-        """Which tokens each window answers for: every token is judged where it stands farther from an edge."""
-        cuts = [(before.stop + after.start) // 2 for before, after in pairwise(spans)]
-        return [range(low, high) for low, high in pairwise([0, *cuts, spans[-1].stop])]
+    def check(self) -> None:
+        """See `Task`."""
+        super().check()
+        if isinstance(self.candidate_labels, str):
+            self.candidate_labels = [label.strip() for label in self.candidate_labels.split(",") if label.strip()]
+        if not self.candidate_labels:
+            raise ValueError(
+                'There are no candidate_labels; name the classes, such as candidate_labels=["art", "law"].'
+            )
+        if self.hypothesis_template.format(self.candidate_labels[0]) == self.hypothesis_template:
+            raise ValueError(f"hypothesis_template is {self.hypothesis_template!r}; a label needs {{}} to stand in.")
+
+    def parts(self, text: str) -> list[Any]:
+        """See `TextTask`."""
+        return [(text, self.hypothesis_template.format(label)) for label in self.candidate_labels]
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
+        """See `TextTask`."""
+        return list(self.model(**batch).logits.float().cpu().numpy())
+
+    def answer(self, source: Any, results: list[np.ndarray]) -> list[dict[str, Any]]:
+        """See `Task`."""
+        logits = torch.from_numpy(np.stack(results))
+        if self.multi_label or len(results) == 1:
+            contradiction = -1 if self.entailment == 0 else 0
+            scores = logits[:, [contradiction, self.entailment]].softmax(-1)[:, 1]
+        else:
+            scores = logits[:, self.entailment].softmax(0)
+        named = zip(self.candidate_labels, scores.tolist(), strict=True)
+        return sorted(({"label": label, "score": score} for label, score in named), key=lambda item: -item["score"])
 
 
-class EntityRecognizer(WindowedTask):
-    """Texts -> entities [{"label", "score", "text", "start", "end"}] with character offsets.
+class ListTask(TextTask):
+    """A task on inputs (text, [texts]): one text and several that go with it.
 
-    Neighbouring tokens of one type are one entity, whose score is their mean; B- starts a new one.
+    An input is a tuple, or a mapping with the two names of `columns`.
     """
 
-    auto = AutoModelForTokenClassification
+    columns: ClassVar[tuple[str, str]]
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[tuple]]:
-        """See `TextTask`."""
-        scores, labels = (x.tolist() for x in self.model(**batch).logits.float().softmax(-1).max(-1))
-        return [
-            list(zip(labels[row][piece.part.tokens], scores[row][piece.part.tokens], piece.part.offsets, strict=True))
-            for row, piece in enumerate(pieces)
-        ]
-
-    def answer(self, source: str, results: list[list[tuple]]) -> list[dict[str, Any]]:
+    def is_one(self, inputs: Any) -> bool:
         """See `Task`."""
-        entities: list[dict[str, Any]] = []
-        before = "O"
-        for index, score, (start, end) in chain.from_iterable(results):
-            label = self.model.config.id2label[index]
-            name = re.sub(r"^[BI]-", "", label)
-            if name != "O" and (name != before or label.startswith("B-")):
-                entities.append({"label": name, "score": [], "text": "", "start": start, "end": end})
-            if name != "O":
-                entities[-1]["score"].append(score)
-                entities[-1]["end"] = end
-            before = name
-        for entity in entities:
-            entity["score"] = sum(entity["score"]) / len(entity["score"])
-            entity["text"] = source[entity["start"] : entity["end"]]
-        return entities
+        return isinstance(inputs, (str, bytes, Mapping)) or self._is_list(inputs)
 
+    @staticmethod
+    def _is_list(item: Any) -> bool:
+        is_two = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+        return is_two and not isinstance(item[1], (str, bytes, Mapping)) and isinstance(item[1], Iterable)
 
-class MaskFiller(WindowedTask):
-    """Texts with mask tokens -> for each mask [{"token", "score"}], the five best first."""
+    def read(self, source: Any) -> tuple[str, list[str]]:
+        """See `TextTask`; ValueError for an empty list."""
+        if isinstance(source, Mapping) and all(name in source for name in self.columns):
+            found: Any = tuple(source[name] for name in self.columns)
+        else:
+            found = source
+        if not self._is_list(found):
+            raise self.refusal(source)
+        text, others = found[0], list(found[1])
+        if wrong := [other for other in others if not isinstance(other, str)]:
+            raise self.refusal(source, f"and the list holds a {type(wrong[0]).__name__}")
+        if not others:
+            raise ValueError(f"There are no {self.columns[1]} for {text[:80]!r}.")
+        return text, others
 
-    auto = AutoModelForMaskedLM
-    best = 5
-
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[list[dict[str, Any]]]]:
+    def parts(self, text: tuple[str, list[str]]) -> list[Any]:
         """See `TextTask`."""
-        asked = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
-        for row, piece in enumerate(pieces):
-            asked[row, piece.part.tokens] = True
-        asked = asked.to(self.model.device) & (batch["input_ids"] == self.tokenizer.mask_token_id)
-        # Words are scored for the masks alone: for all tokens it would take more time than the model.
-        encoded = self.model.encode(**batch)
-        rows = encoded.rows[encoded.sequences.pack(asked)]
-        masks = replace(encoded, rows=rows, sequences=Sequences.full(1, len(rows), rows.device))
-        scores, tokens = self.model.answer(masks).logits[0].float().softmax(-1).topk(
-            min(self.best, self.model.config.vocab_size)
-        )  # fmt: skip
-        words = iter(zip(tokens.tolist(), scores.tolist(), strict=True))
-        return [[self._words(*next(words)) for _ in range(count)] for count in asked.sum(1).tolist()]
-
-    def _words(self, tokens: list[int], scores: list[float]) -> list[dict[str, Any]]:
-        return [
-            {"token": self.tokenizer.decode([token]), "score": score}
-            for token, score in zip(tokens, scores, strict=True)
-        ]
-
-    def answer(self, source: str, results: list[list[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
-        """See `Task`; ValueError for a text without a mask."""
-        words = list(chain.from_iterable(results))
-        if not words:
-            raise ValueError(f"There is no {self.tokenizer.mask_token} in {source[:80]!r}.")
-        return words
+        return [(text[0], other) for other in text[1]]
 
 
-class QuestionAnswerer(WindowedTask):
-    """(question, text) pairs -> {"answer", "score", "start", "end"} with character offsets in the text.
+class Reranker(ListTask):
+    """(query, [documents]) -> [{"index", "score", "text"}] of the `top_k` best documents, by a cross-encoder.
 
-    The score is the product of the probabilities of the answer's first and last token (Devlin et al. 2019, 4.2) among
-    the text's tokens and [CLS], which stands for "no answer"; of several windows the most certain one answers.
+    The score is a sigmoid, or what a sentence-transformers folder says in its configuration.
     """
 
-    auto = AutoModelForQuestionAnswering
-    single = (tuple,)
-    asked = 1
-    longest_answer = 30  # tokens
+    auto = AutoModelForSequenceClassification
+    takes = 'a tuple (query, [documents]), or a mapping with "query" and "documents"'
+    columns = ("query", "documents")
+    options: ClassVar[tuple[str, ...]] = (*TextTask.options, "top_k")
+    top_k: int | None = None
 
-    def answered(self, spans: list[range]) -> list[range]:
-        """See `WindowedTask`; an answer may lie anywhere in a window."""
-        return spans
+    def __init__(self, model: Any, tokenizer: Any = None, max_tokens: int | None = None, **options: Any) -> None:
+        if isinstance(model, (str, os.PathLike)):
+            loaded = type(self).from_pretrained(model, **options)
+            model, tokenizer = loaded.model, loaded.tokenizer
+        super().__init__(model, tokenizer, max_tokens)
+        if model.config.num_labels != 1:
+            raise ValueError(
+                f"A cross-encoder that ranks gives one number, this checkpoint {model.config.num_labels} classes: "
+                "TextClassifier classifies pairs."
+            )
+        named = model.config.extra.get("sentence_transformers") or {}
+        old = model.config.extra.get("sbert_ce_default_activation_function")
+        activation = named.get("activation_fn") or old or "torch.nn.modules.activation.Sigmoid"
+        if activation not in ACTIVATIONS:
+            known = ", ".join(name.rpartition(".")[2] for name in ACTIVATIONS)
+            raise ValueError(f"The configuration's activation is {activation!r}; computed here are {known}.")
+        self.activation = ACTIVATIONS[activation]
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[tuple[float, int, int]]:
-        """See `TextTask`."""
-        output = self.model(**batch)
-        logits = torch.stack([output.start_logits, output.end_logits], dim=-1).float().cpu()
-        return [self._best(row, piece.part) for row, piece in zip(logits, pieces, strict=True)]
-
-    def _best(self, logits: Tensor, window: Window) -> tuple[float, int, int]:
-        """Score, first and last character of the best answer by logits (N, 2)."""
-        if not window.offsets:
-            return 0.0, 0, 0
-        start, end = torch.cat([logits[:1], logits[window.tokens]]).softmax(0)[1:].unbind(-1)
-        spans = (start[:, None] * end).triu().tril(self.longest_answer - 1)
-        first, last = divmod(int(spans.argmax()), len(end))
-        return float(spans[first, last]), window.offsets[first][0], window.offsets[last][1]
-
-    def answer(self, source: tuple[str, str], results: list[tuple[float, int, int]]) -> dict[str, Any]:
+    def check(self) -> None:
         """See `Task`."""
-        score, start, end = max(results)
-        return {"answer": source[1][start:end], "score": score, "start": start, "end": end}
+        super().check()
+        check_count("top_k", self.top_k)
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
+        """See `TextTask`."""
+        return ops.ACTIVATIONS[self.activation](self.model(**batch).logits[:, 0].float()).cpu().tolist()
+
+    def answer(self, source: Any, results: list[float]) -> list[dict[str, Any]]:
+        """See `Task`."""
+        _, documents = self.read(source)
+        ranked = sorted(range(len(documents)), key=lambda index: -results[index])[: self.top_k]
+        return [{"index": index, "score": results[index], "text": documents[index]} for index in ranked]
+
+    def predict(self, pairs: Any, **options: Any) -> Any:
+        """The scores (n,) float32 of n pairs (query, document) in their order, a number for a single pair."""
+        one = is_pair(pairs) or (isinstance(pairs, list) and len(pairs) == 2 and isinstance(pairs[0], str))
+        answers = self([(query, [document]) for query, document in ([pairs] if one else pairs)], **options)
+        scores = np.array([answer[0]["score"] for answer in answers], np.float32)
+        return scores[0] if one else scores
+
+    def rank(
+        self, query: str, documents: Iterable[str], top_k: int | None = None, return_documents: bool = False
+    ) -> list[dict[str, Any]]:
+        """The documents' numbers ("corpus_id") and scores, best first, with their "text" where it is asked for."""
+        answer = self((query, list(documents)), top_k=top_k)
+        text = ("text",) if return_documents else ()
+        return [{"corpus_id": item["index"], **{key: item[key] for key in ("score", *text)}} for item in answer]
+
+
+class ChoiceTask(ListTask):
+    """(text, [choices]) -> [{"index", "score", "text"}] of the choices, the most likely continuation first.
+
+    Scores are a softmax over the choices of one text, of which there may be any number.
+    """
+
+    auto = AutoModelForMultipleChoice
+    takes = 'a tuple (text, [choices]), or a mapping with "text" and "choices"'
+    columns = ("text", "choices")
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
+        """See `TextTask`; a choice's score does not depend on the others."""
+        return self.model(**{name: values[:, None] for name, values in batch.items()}).logits[:, 0].float().tolist()
+
+    def answer(self, source: Any, results: list[float]) -> list[dict[str, Any]]:
+        """See `Task`."""
+        _, choices = self.read(source)
+        scores = torch.tensor(results).softmax(0).tolist()
+        ranked = sorted(range(len(choices)), key=lambda index: -scores[index])
+        return [{"index": index, "score": scores[index], "text": choices[index]} for index in ranked]
+
+
+class NextSentenceClassifier(TextTask):
+    """Pairs of texts -> [{"label", "score"}]: whether the second follows the first ("next") or not ("random")."""
+
+    auto = AutoModelForNextSentencePrediction
+    takes = 'a tuple of two texts, or a mapping with "text" and "text_pair"'
+    pairs = True
+
+    def read(self, source: Any) -> tuple[str, str]:
+        """See `TextTask`; a single text is none."""
+        found = super().read(source)
+        if isinstance(found, str):
+            raise self.refusal(source, f"not a single text: {found[:80]!r}")
+        return found
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
+        """See `TextTask`."""
+        rows = self.model(**batch).logits.float().softmax(-1).tolist()
+        named = ([{"label": label, "score": score} for label, score in zip(("next", "random"), row, strict=True)]
+                 for row in rows)  # fmt: skip
+        return [sorted(row, key=lambda item: -item["score"]) for row in named]
+
+
+CrossEncoder = Reranker  # the name by which sentence-transformers' programs know it

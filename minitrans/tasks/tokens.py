@@ -1,0 +1,472 @@
+"""Tasks on the tokens of texts of any length: entities, masked words, spans that answer a question."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minitrans.auto import (
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForTokenClassification,
+)
+from minitrans.sequences import Sequences
+from minitrans.tasks.base import Piece, check_count, check_labels, label_of
+from minitrans.tasks.text import TextTask, is_pair
+
+logger = logging.getLogger("minitrans")
+
+
+@dataclass
+class Window:
+    """The tokens of a text that one piece answers for.
+
+    `tokens` are their places in the piece, `first` is the first one's place in the whole text's tokens, and for each:
+    `offsets`, its characters in the text, `words`, the number of its word, `ids`.
+    """
+
+    tokens: slice
+    first: int
+    offsets: list[tuple[int, int]]
+    words: list[int | None]
+    ids: list[int]
+
+
+class WindowedTask(TextTask):
+    """A task on the tokens of texts of any length: the model reads a long one in windows that overlap.
+
+    They overlap by `overlap` tokens, by default a quarter of a window. Of a pair, the second text is the one in
+    question, and every window holds the first.
+    """
+
+    options: ClassVar[tuple[str, ...]] = (*TextTask.options, "overlap")
+    asked = 0  # which text of an input is in question
+    overlap: int | None = None
+    is_split_into_words = False
+
+    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
+        """See `Task`."""
+        texts = [self.read(source) for source in sources]
+        options = {"is_split_into_words": True} if self.is_split_into_words else {}
+        encoding = self.tokenizer(texts, return_offsets_mapping=True, verbose=False, **options)
+        for index, (source, text) in enumerate(zip(sources, texts, strict=True)):
+            row = {name: values[index] for name, values in encoding.items() if name in self.taken}
+            offsets = self.placed(text, encoding["offset_mapping"][index], encoding.word_ids(index))
+            yield from self._windows(source, text, row, offsets, encoding, index)
+
+    def placed(self, text: Any, offsets: list[tuple[int, int]], words: list[int | None]) -> list[tuple[int, int]]:
+        """Where in the text each token stands."""
+        return offsets
+
+    def _windows(
+        self, source: Any, text: Any, row: dict[str, list], offsets: list, encoding: Any, index: int
+    ) -> Iterator[Piece]:
+        owners, words = encoding.sequence_ids(index), encoding.word_ids(index)
+        length = owners.count(self.asked)
+        first = owners.index(self.asked) if length else len(owners) - 1
+        room = self.max_tokens - (len(owners) - length)
+        if room < 1:
+            raise ValueError(
+                f"{text[0][:80]!r} leaves no room for its text: the model reads {self.max_tokens} tokens."
+            )
+        overlap = min(room // 4 if self.overlap is None else self.overlap, room - 1)
+        spans = [
+            range(start, min(start + room, length)) for start in range(0, max(length - overlap, 1), room - overlap)
+        ]
+        for span, answered in zip(spans, self.answered(spans), strict=True):
+            begin, end = first + span.start, first + span.stop
+            inputs = {
+                name: values[:first] + values[begin:end] + values[first + length :] for name, values in row.items()
+            }
+            tokens = slice(first + answered.start - span.start, first + answered.stop - span.start)
+            own = slice(first + answered.start, first + answered.stop)
+            part = Window(tokens, own.start, offsets[own], words[own], row["input_ids"][own])
+            last = span.stop == length
+            yield Piece(source, inputs, len(inputs["input_ids"]), part, last, done=int(last))
+
+    def answered(self, spans: list[range]) -> list[range]:
+        """Which tokens each window answers for: every token is judged where it stands farther from an edge."""
+        cuts = [(before.stop + after.start) // 2 for before, after in pairwise(spans)]
+        return [range(low, high) for low, high in pairwise([0, *cuts, spans[-1].stop])]
+
+
+# The first letters of labels that say where in an entity a token stands: BIO, BIOES, BILOU, BMES and their kin.
+INSIDE, LAST, ALONE = "IM", "EL", "SUW"
+STRATEGIES = ("none", "simple", "first", "average", "max")
+
+
+class EntityRecognizer(WindowedTask):
+    """Texts -> entities [{"label", "score", "text", "word", "start", "end"}] with character offsets.
+
+    Labels say where in an entity a token stands (B- begins one, I- goes on; E- or L- ends it, S- or U- is one alone)
+    or name a type only: neighbours of one type are one entity, whose score is their mean. `aggregation_strategy` is
+    "simple", which goes by tokens, or "first", "average" or "max", by which all tokens of a word get the label of its
+    first one, of their mean scores or of the surest one. "none" gives each token by itself, with its full label and
+    its "index" among the tokens. `ignore_labels` are left out. "word" is what the tokens say, "text" what the source
+    has there.
+
+    With `is_split_into_words` an input is a list of words; offsets are those in the words joined by `delimiter`.
+    """
+
+    auto = AutoModelForTokenClassification
+    options: ClassVar[tuple[str, ...]] = (
+        *WindowedTask.options,
+        "aggregation_strategy",
+        "ignore_labels",
+        "is_split_into_words",
+        "delimiter",
+    )
+    aggregation_strategy = "simple"
+    ignore_labels: Sequence[str] = ("O",)
+    delimiter = " "
+
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int | None = None) -> None:
+        super().__init__(model, tokenizer, max_tokens)
+        check_labels(model.config)
+        labels = [label.upper() for label in model.config.id2label.values()]
+        # E-MAIL among types without places is a type: the rarer letters count where every label has a place.
+        placed = all(re.match(f"[B{INSIDE}{LAST}{ALONE}]-.", label) for label in labels if label != "O")
+        self.places = f"[B{INSIDE}{LAST}{ALONE}]" if placed else "[BI]"
+
+    def check(self) -> None:
+        """See `Task`."""
+        super().check()
+        value = getattr(self.aggregation_strategy, "value", self.aggregation_strategy)
+        self.aggregation_strategy = "none" if value is None else value.lower()
+        if self.aggregation_strategy not in STRATEGIES:
+            raise ValueError(f"aggregation_strategy is {value!r}; it must be one of {', '.join(STRATEGIES)}.")
+
+    def is_one(self, inputs: Any) -> bool:
+        """See `Task`."""
+        if self.is_split_into_words and isinstance(inputs, (list, tuple)):
+            return bool(inputs) and all(isinstance(word, str) for word in inputs)
+        return super().is_one(inputs)
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """See `Task`."""
+        if "is_split_into_words" in options:
+            split = {"is_split_into_words": options.pop("is_split_into_words")}
+            return self.with_options(**split)(inputs, **options)
+        return super().__call__(inputs, **options)
+
+    def read(self, source: Any) -> Any:
+        """See `TextTask`; a list of words where inputs are split."""
+        if not self.is_split_into_words:
+            return super().read(source)
+        for name in ("tokens", "words"):
+            if isinstance(source, Mapping) and name in source:
+                source = source[name]
+        if isinstance(source, (str, bytes, Mapping)) or not isinstance(source, Iterable):
+            raise self.refusal(source, f"here split into a list of words, not a {type(source).__name__}")
+        words = list(source)
+        if wrong := [word for word in words if not isinstance(word, str)]:
+            raise self.refusal(source, f"and a word of the list is a {type(wrong[0]).__name__}")
+        return words
+
+    def placed(self, text: Any, offsets: list[tuple[int, int]], words: list[int | None]) -> list[tuple[int, int]]:
+        """See `WindowedTask`."""
+        if not self.is_split_into_words:
+            return offsets
+        starts = np.cumsum([0, *(len(word) + len(self.delimiter) for word in text)]).tolist()
+        moved = zip(offsets, words, strict=True)
+        return [(a, b) if word is None else (a + starts[word], b + starts[word]) for (a, b), word in moved]
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[tuple[np.ndarray, Window]]:
+        """See `TextTask`."""
+        scores = self.model(**batch).logits.float().softmax(-1).cpu().numpy()
+        return [(row[piece.part.tokens], piece.part) for row, piece in zip(scores, pieces, strict=True)]
+
+    def answer(self, source: Any, results: list[tuple[np.ndarray, Window]]) -> list[dict[str, Any]]:
+        """See `Task`."""
+        found = self.read(source)
+        text = self.delimiter.join(found) if self.is_split_into_words else found
+        tokens = [token for scores, window in results for token in self._tokens(text, scores, window)]
+        if self.aggregation_strategy in ("first", "average", "max"):
+            tokens = [self._word(word) for word in _words(tokens)]
+        for token in tokens:
+            best = int(token["scores"].argmax())
+            token |= {"label": label_of(self.model.config.id2label, best), "score": float(token["scores"][best])}
+        if self.aggregation_strategy == "none":
+            entities = [{**token, "words": [token["token"]], "all": [token["score"]]} for token in tokens]
+        else:
+            entities = self._entities(tokens)
+        kept = (entity for entity in entities if entity["label"] not in self.ignore_labels)
+        return [self._shown(entity, text) for entity in kept]
+
+    def _tokens(self, text: str, scores: np.ndarray, window: Window) -> Iterator[dict[str, Any]]:
+        """What is known of each token."""
+        names = self.tokenizer.convert_ids_to_tokens(window.ids)
+        for place, (start, end) in enumerate(window.offsets):
+            unknown = window.ids[place] == self.tokenizer.unk_token_id
+            yield {
+                "token": text[start:end] if unknown else names[place], "scores": scores[place],
+                "start": start, "end": end, "word": window.words[place], "index": window.first + place,
+            }  # fmt: skip
+
+    def _word(self, tokens: list[dict[str, Any]]) -> dict[str, Any]:
+        """The tokens of a word as one, with the scores that its label is found by."""
+        if self.aggregation_strategy == "first":
+            scores = tokens[0]["scores"]
+        elif self.aggregation_strategy == "max":
+            scores = max((token["scores"] for token in tokens), key=np.max)
+        else:
+            scores = np.mean([token["scores"] for token in tokens], axis=0)
+        word = self.tokenizer.convert_tokens_to_string([token["token"] for token in tokens])
+        return {"token": word, "scores": scores, "start": tokens[0]["start"], "end": tokens[-1]["end"]}
+
+    def _entities(self, tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Neighbours of one type as one entity."""
+        entities: list[dict[str, Any]] = []
+        ended = True
+        for token in tokens:
+            place, label = self._place(token["label"])
+            if ended or place in f"B{ALONE}" or label != entities[-1]["label"]:
+                entities.append({**token, "label": label, "words": [], "all": []})
+            entities[-1]["words"].append(token["token"])
+            entities[-1]["all"].append(token["score"])
+            entities[-1]["end"] = token["end"]
+            ended = place in LAST + ALONE
+        return entities
+
+    def _place(self, label: str) -> tuple[str, str]:
+        """Where in an entity a label stands, by the letter of `INSIDE`, `LAST`, ... and the entity's type."""
+        found = re.fullmatch(f"({self.places})-(.+)", label, re.IGNORECASE | re.DOTALL)
+        return (found[1].upper(), found[2]) if found else ("I", label)
+
+    def _shown(self, entity: dict[str, Any], text: str) -> dict[str, Any]:
+        alone = self.aggregation_strategy == "none"
+        word = entity["token"] if alone else self.tokenizer.convert_tokens_to_string(entity["words"])
+        start, end = entity["start"], entity["end"]
+        return {
+            "label": entity["label"], "score": sum(entity["all"]) / len(entity["all"]), "text": text[start:end],
+            "word": word, "start": start, "end": end, **({"index": entity["index"]} if alone else {}),
+        }  # fmt: skip
+
+
+def _words(tokens: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Tokens by their words; one that belongs to no word is its own."""
+    group: list[dict[str, Any]] = []
+    for token in tokens:
+        if group and (token["word"] is None or token["word"] != group[-1]["word"]):
+            yield group
+            group = []
+        group.append(token)
+    if group:
+        yield group
+
+
+class MaskFiller(WindowedTask):
+    """Texts with mask tokens -> for each mask [{"token", "score", "id"}], the `top_k` best words first.
+
+    With `targets`, a word or several, only those are given, with the same scores; a target that the vocabulary does
+    not hold stands for its first token, and the log says so.
+    """
+
+    auto = AutoModelForMaskedLM
+    options: ClassVar[tuple[str, ...]] = (*WindowedTask.options, "top_k", "targets")
+    top_k = 5
+    targets: Sequence[str] | str | None = None
+
+    def check(self) -> None:
+        """See `Task`."""
+        super().check()
+        check_count("top_k", self.top_k)
+        if self.tokenizer.mask_token_id is None:
+            raise ValueError("The tokenizer has no mask_token, and so no text a gap to fill.")
+        self.target_ids = None if self.targets is None else self._target_ids()
+
+    target_ids: list[int] | None = None
+
+    def _target_ids(self) -> list[int]:
+        targets = [self.targets] if isinstance(self.targets, str) else list(self.targets or ())
+        vocabulary = self.tokenizer.get_vocab()
+        found: dict[int, None] = {}
+        for target in targets:
+            index = vocabulary.get(target)
+            if index is None:
+                ids = self.tokenizer(target, add_special_tokens=False)["input_ids"][:1]
+                said = f"{self.tokenizer.convert_ids_to_tokens(ids[0])!r} stands for it" if ids else "it is left out"
+                logger.warning("The target %r is no word of the vocabulary: %s.", target, said)
+                index = ids[0] if ids else None
+            if index is not None:
+                found[index] = None
+        if not found:
+            raise ValueError(f"targets is {self.targets!r}; it must hold a word of the vocabulary at least.")
+        return list(found)
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[list[dict[str, Any]]]]:
+        """See `TextTask`."""
+        asked = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
+        for row, piece in enumerate(pieces):
+            asked[row, piece.part.tokens] = True
+        asked = asked.to(self.model.device) & (batch["input_ids"] == self.tokenizer.mask_token_id)
+        counts = asked.sum(1).tolist()
+        if not any(counts):
+            return [[] for _ in pieces]
+        # Words are scored for the masks alone: for all tokens it would take more time than the model.
+        encoded = self.model.encode(**batch)
+        rows = encoded.rows[encoded.sequences.pack(asked)]
+        masks = replace(encoded, rows=rows, sequences=Sequences.full(1, len(rows), rows.device))
+        scores = self.model.answer(masks).logits[0].float().softmax(-1)
+        ids = torch.arange(scores.shape[-1]) if self.target_ids is None else torch.tensor(self.target_ids)
+        values, places = scores[:, ids.to(scores.device)].topk(min(self.top_k, len(ids)))
+        words = iter(zip(ids[places.cpu()].tolist(), values.tolist(), strict=True))
+        return [[self._words(*next(words)) for _ in range(count)] for count in counts]
+
+    def _words(self, tokens: list[int], scores: list[float]) -> list[dict[str, Any]]:
+        return [
+            {"token": self.tokenizer.decode([token]), "score": score, "id": token}
+            for token, score in zip(tokens, scores, strict=True)
+        ]
+
+    def answer(self, source: Any, results: list[list[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
+        """See `Task`; ValueError for a text without a mask."""
+        words = list(chain.from_iterable(results))
+        if not words:
+            raise ValueError(f"There is no {self.tokenizer.mask_token} in {self.read(source)[:80]!r}.")
+        return words
+
+
+@dataclass
+class Spans:
+    """What a window says: its best spans, each (score, first character, end, sum of logits), and "no answer"."""
+
+    best: list[tuple[float, int, int, float]]
+    null_score: float
+    null_logits: float
+
+
+class QuestionAnswerer(WindowedTask):
+    """Questions about texts -> {"answer", "score", "start", "end"} with character offsets in the text.
+
+    An input is a tuple (question, text) or a mapping with "question" and "context"; a call with `question=` and
+    `context=` answers one or, of lists, several. The score is the product of the probabilities of the answer's first
+    and last token (Devlin et al. 2019, 4.2) among the text's tokens and [CLS], which stands for "no answer"; of
+    several windows the most certain one answers. Answers are whole words (`align_to_words`) of `longest_answer`
+    tokens at most; with a `top_k` above 1 they are a list, best first.
+
+    With `handle_impossible_answer` an empty answer is given where the sum of [CLS]'s logits exceeds that of the best
+    span's by more than `null_threshold` (4.3; of several windows the least sum counts).
+    """
+
+    auto = AutoModelForQuestionAnswering
+    takes = 'a tuple (question, text), or a mapping with "question" and "context"'
+    options: ClassVar[tuple[str, ...]] = (
+        *WindowedTask.options, "top_k", "longest_answer", "handle_impossible_answer", "null_threshold",
+        "align_to_words",
+    )  # fmt: skip
+    pairs = True
+    asked = 1
+    top_k = 1
+    longest_answer = 30  # tokens
+    handle_impossible_answer = False
+    null_threshold = 0.0
+    align_to_words = True
+
+    def check(self) -> None:
+        """See `Task`."""
+        super().check()
+        check_count("top_k", self.top_k)
+        check_count("longest_answer", self.longest_answer)
+
+    def __call__(self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
+        """See `Task`; `question` and `context` are a string each, or lists; one string goes with each of a list."""
+        if inputs is None and question is not None and context is not None:
+            inputs = questions(question, context)
+        elif inputs is None or question is not None or context is not None:
+            raise TypeError(f"QuestionAnswerer takes {self.takes}, or both question= and context=.")
+        return super().__call__(inputs, **options)
+
+    def of_mapping(self, row: Mapping[str, Any]) -> Any:
+        """See `TextTask`."""
+        if "question" not in row or "context" not in row:
+            raise self.refusal(row, f"not a mapping with {', '.join(map(repr, row)) or 'nothing in it'}")
+        return row["question"], row["context"]
+
+    def read(self, source: Any) -> tuple[str, str]:
+        """See `TextTask`."""
+        found = self.of_mapping(source) if isinstance(source, Mapping) else source
+        if not is_pair(found):
+            raise self.refusal(source)
+        return found
+
+    def answered(self, spans: list[range]) -> list[range]:
+        """See `WindowedTask`; an answer may lie anywhere in a window."""
+        return spans
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[Spans]:
+        """See `TextTask`."""
+        output = self.model(**batch)
+        logits = torch.stack([output.start_logits, output.end_logits], dim=-1).float().cpu()
+        return [self._best(row, piece.part) for row, piece in zip(logits, pieces, strict=True)]
+
+    def _best(self, logits: Tensor, window: Window) -> Spans:
+        """The best answers by logits (N, 2)."""
+        logits = torch.cat([logits[:1], logits[window.tokens]])
+        start, end = logits.softmax(0).unbind(-1)
+        null = float(start[0] * end[0]), float(logits[0].sum())
+        if not window.offsets:
+            return Spans([], *null)
+        start, end, logits = start[1:], end[1:], logits[1:]
+        scores = (start[:, None] * end).triu().tril(self.longest_answer - 1).flatten()
+        characters = self._characters(window)
+        found: dict[tuple[int, int], tuple[float, int, int, float]] = {}
+        # Spans of one word's tokens are one answer: more are looked at than are given.
+        for score, place in zip(*(x.tolist() for x in scores.topk(min(len(scores), 20 * self.top_k))), strict=True):
+            first, last = divmod(place, len(end))
+            key = characters[first][0], characters[last][1]
+            if last >= first and key not in found:
+                found[key] = (score, *key, float(logits[first, 0] + logits[last, 1]))
+        return Spans([*found.values()][: self.top_k], *null)
+
+    def _characters(self, window: Window) -> list[tuple[int, int]]:
+        """The characters of each token, or of its word."""
+        if not self.align_to_words:
+            return window.offsets
+        words: dict[Any, tuple[int, int]] = {}
+        keys = [("token", place) if word is None else word for place, word in enumerate(window.words)]
+        for key, (start, end) in zip(keys, window.offsets, strict=True):
+            low, high = words.get(key, (start, end))
+            words[key] = min(low, start), max(high, end)
+        return [words[key] for key in keys]
+
+    def answer(self, source: Any, results: list[Spans]) -> Any:
+        """See `Task`."""
+        _, text = self.read(source)
+        candidates: dict[tuple[int, int], tuple[float, int, int, float]] = {}
+        for span in sorted(chain.from_iterable(result.best for result in results), reverse=True):
+            candidates.setdefault(span[1:3], span)
+        ranked = [*candidates.values()][: self.top_k]
+        if not ranked:
+            ranked = [(0.0, 0, 0, float("-inf"))]
+        if self.handle_impossible_answer:
+            score, logits = min(result.null_score for result in results), min(result.null_logits for result in results)
+            beaten = sum(span[0] > score for span in ranked)
+            place = 0 if logits - ranked[0][3] > self.null_threshold else max(beaten, 1)
+            ranked = [*ranked[:place], (score, 0, 0, logits), *ranked[place:]][: self.top_k]
+        answers = [
+            {"answer": text[start:end], "score": score, "start": start, "end": end} for score, start, end, _ in ranked
+        ]
+        return answers[0] if self.top_k == 1 else answers
+
+
+def questions(question: Any, context: Any) -> Any:
+    """Pairs of questions and contexts; of one string and a list, the string with each of the list."""
+    if isinstance(question, str) and isinstance(context, str):
+        return question, context
+    asked = [question] if isinstance(question, str) else list(question)
+    texts = [context] if isinstance(context, str) else list(context)
+    count = max(len(asked), len(texts))
+    asked = asked * count if isinstance(question, str) else asked
+    texts = texts * count if isinstance(context, str) else texts
+    if len(asked) != len(texts):
+        raise ValueError(f"There are {len(asked)} questions and {len(texts)} contexts; each question has its own.")
+    return list(zip(asked, texts, strict=True))

@@ -1,0 +1,429 @@
+"""Texts become vectors: what a sentence-transformers folder describes, and its methods."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minitrans import hub, ops
+from minitrans.auto import (
+    AutoModel,
+    AutoTokenizer,
+)
+from minitrans.outputs import Encoded
+from minitrans.sequences import Sequences
+from minitrans.tasks.base import Piece, check_count
+from minitrans.tasks.text import ACTIVATIONS, TextTask
+from minitrans.weights import open_checkpoint
+
+logger = logging.getLogger("minitrans")
+
+
+def _pool_mean(encoded: Encoded, skipped: int = 0) -> Tensor:
+    return encoded.sequences.mean(encoded.rows)
+
+
+def _pool_first(encoded: Encoded, skipped: int = 0) -> Tensor:
+    return encoded.sequences.first(encoded.rows)
+
+
+def _pool_max(encoded: Encoded, skipped: int = 0) -> Tensor:
+    spans = encoded.sequences.spans or ()
+    return torch.stack([encoded.rows[start : start + length].amax(0) for start, length in spans])
+
+
+def _pool_root_mean(encoded: Encoded, skipped: int = 0) -> Tensor:
+    return _pool_mean(encoded) * encoded.sequences.lengths[:, None].to(encoded.rows.dtype).sqrt()
+
+
+def _pool_weighted_mean(encoded: Encoded, skipped: int = 0) -> Tensor:
+    """The n-th token of a text weighs n (Muennighoff 2022, "SGPT")."""
+    weights = [
+        torch.arange(skipped + 1, skipped + length + 1).to(encoded.rows) for _, length in encoded.sequences.spans or ()
+    ]
+    parts = encoded.rows.split([len(weight) for weight in weights])
+    return torch.stack([weight @ part / weight.sum() for weight, part in zip(weights, parts, strict=True)])
+
+
+def _pool_last(encoded: Encoded, skipped: int = 0) -> Tensor:
+    return encoded.rows[encoded.sequences.starts + encoded.sequences.lengths - 1]
+
+
+# From what is pooled and the number of tokens before it that are not.
+POOLINGS: dict[str, Callable[[Encoded, int], Tensor]] = {
+    "cls": _pool_first,
+    "max": _pool_max,
+    "mean": _pool_mean,
+    "mean_sqrt_len_tokens": _pool_root_mean,
+    "weightedmean": _pool_weighted_mean,
+    "lasttoken": _pool_last,
+}
+# Older sentence-transformers folders hold one switch a pooling; vectors of several are concatenated in this order.
+SWITCHES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True)
+class Dense:
+    """activation(W x + b) of pooled vectors (B, C_in) -> (B, C_out); W (C_out, C_in), b (C_out,) or None, float32."""
+
+    weight: Tensor
+    bias: Tensor | None
+    activation: str
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """(B, C_in) -> (B, C_out)."""
+        bias = None if self.bias is None else self.bias.to(vectors.device)
+        return ops.ACTIVATIONS[self.activation](ops.linear(vectors, self.weight.to(vectors.device), bias))
+
+
+class Embedder(TextTask):
+    """Texts -> vectors, as a sentence-transformers folder describes, or by the mean over a BERT-like model's tokens.
+
+    `Embedder("a folder or hub id")` reads one as `from_pretrained` does. The methods and their options are those of
+    sentence-transformers, whose programs run with `from minitrans import SentenceTransformer`.
+
+    `dim` is the vectors' length, `max_seq_length` where texts are cut, in tokens, `pooling` the names of what is
+    concatenated, `dense` the layers that follow, `normalize` whether vectors have length 1, `prompt` what is put
+    before every text, `prompts` what can be put there by name, `include_prompt` whether its tokens are pooled, `lower`
+    whether texts are brought to lower case first, `truncate_dim` how many of a vector's numbers are kept.
+    """
+
+    auto = AutoModel
+    unneeded = r"(^|\.)pooler\."  # the head that BERT was trained with
+    prompts: dict[str, str]
+    similarity_fn_name: str
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        pooling: Sequence[str] = ("mean",),
+        dense: Sequence[Dense] = (),
+        normalize: bool = False,
+        max_tokens: int | None = None,
+        prompt: str = "",
+        prompts: Mapping[str, str] | None = None,
+        include_prompt: bool = True,
+        lower: bool = False,
+        similarity_fn_name: str | None = None,
+        truncate_dim: int | None = None,
+        default_prompt_name: str | None = None,
+        **loading: Any,
+    ) -> None:
+        if isinstance(model, (str, os.PathLike)):
+            loading = {{"cache_folder": "cache_dir"}.get(key, key): value for key, value in loading.items()}
+            loading |= loading.pop("model_kwargs", None) or {}
+            self.__dict__ = type(self).from_pretrained(_with_owner(model), **loading).__dict__
+            self.truncate_dim = truncate_dim
+            self.prompts |= prompts or {}
+            self.similarity_fn_name = _similarity(similarity_fn_name or self.similarity_fn_name)
+            if default_prompt_name is not None:
+                self.prompt = self._named_prompt(default_prompt_name)
+            return
+        if loading:
+            raise TypeError(f"Embedder has no option {next(iter(loading))!r}.")
+        super().__init__(model, tokenizer, max_tokens)
+        unknown = [name for name in pooling if name not in POOLINGS]
+        if unknown or not pooling:
+            raise ValueError(f"The pooling is {list(pooling)}; known are {', '.join(POOLINGS)}.")
+        self.pooling, self.normalize, self.prompt, self.lower = tuple(pooling), normalize, prompt, lower
+        self.prompts = {"query": "", "document": "", **(prompts or {})}
+        self.include_prompt, self.similarity_fn_name = include_prompt, _similarity(similarity_fn_name or "cosine")
+        self.truncate_dim = truncate_dim
+        self.dense, self.dim = tuple(dense), model.config.hidden_size * len(self.pooling)
+        for layer in self.dense:
+            if layer.weight.shape[1] != self.dim:
+                raise ValueError(
+                    f"A dense layer takes vectors of {layer.weight.shape[1]}, and these are of {self.dim}."
+                )
+            self.dim = layer.weight.shape[0]
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Embedder:
+        """Read a folder or hub id; options as in `AutoModel.from_pretrained`.
+
+        Raises ValueError for a sentence-transformers module or setting that is not computed here.
+        """
+        repository, options = hub.open_with(name_or_path, options)
+        settings, transformer = _sentence_transformers_settings(repository)
+        if settings is None:
+            logger.warning("%s has no modules.json: its vectors are the mean over the tokens.", repository.name)
+        tokenizer = AutoTokenizer.from_pretrained(transformer)
+        return cls(cls.load_model(transformer, **options), tokenizer, **(settings or {}))
+
+    @property
+    def max_seq_length(self) -> int:
+        """How many tokens of a text are read; it can be set."""
+        return self.max_tokens
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int) -> None:
+        job = self.with_options(max_tokens=tokens)
+        self.max_tokens = job.max_tokens
+
+    def get_embedding_dimension(self) -> int:
+        """How many numbers a vector has."""
+        return min(self.dim, self.truncate_dim or self.dim)
+
+    get_sentence_embedding_dimension = get_embedding_dimension  # the older name
+
+    def to(self, device: Any) -> Embedder:
+        """Move the model, in place."""
+        self.model.to(device)
+        return self
+
+    def encode(
+        self,
+        inputs: str | Iterable[str] | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "sentence_embedding",
+        precision: str = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        *,
+        sentences: str | Iterable[str] | None = None,
+        batch_tokens: int | None = None,
+        normalize: bool | None = None,
+        show_progress: bool | None = None,
+    ) -> Any:
+        """Vectors (n, dim) float32 of n texts in their order; (dim,) for a single string.
+
+        The options are those of sentence-transformers: `output_value` "token_embeddings" gives the tokens' vectors
+        (N, C) of each text, None a dict of all; `precision` is "float32", "int8" or "uint8", of which the vectors' own
+        ranges make 256 steps a number, or "binary" or "ubinary", a bit a number. `truncate_dim` keeps a vector's first
+        numbers, and `normalize_embeddings` makes its length 1 then. A batch holds as many texts as fit into
+        `batch_tokens` tokens, 4096 unless said otherwise; a `batch_size` is room for so many of the longest.
+        `normalize` overrides what the folder says of the length of whole vectors.
+        """
+        texts = sentences if inputs is None else inputs
+        if texts is None:
+            raise TypeError(f"encode takes {self.takes} or several.")
+        check_count("batch_size", batch_size)
+        if output_value not in OUTPUTS:
+            raise ValueError(f"output_value is {output_value!r}; it must be one of {', '.join(map(str, OUTPUTS))}.")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+        if device is not None:
+            self.to(device)
+        job = self.with_options()
+        job.normalize = self.normalize if normalize is None else normalize
+        job.prompt = self._named_prompt(prompt_name) if prompt is None and prompt_name is not None else self.prompt
+        job.prompt = job.prompt if prompt is None else prompt
+        job.truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
+        check_count("truncate_dim", job.truncate_dim)
+        job.renormalize, job.output_value = normalize_embeddings, output_value
+        budget = batch_size * self.max_tokens if batch_size and batch_tokens is None else batch_tokens
+        show = show_progress_bar if show_progress is None else show_progress
+        one = self.is_one(texts)
+        found = job([texts] if one else texts, budget=budget, show_progress=False if one else show)
+        if output_value != "sentence_embedding":
+            return found[0] if one else found
+        vectors = np.stack(found) if found else np.empty((0, job.get_embedding_dimension()), np.float32)
+        vectors = quantized(vectors, precision)
+        if convert_to_tensor or not convert_to_numpy:
+            tensor = torch.from_numpy(vectors).to(self.device)
+            return tensor[0] if one else tensor if convert_to_tensor else list(tensor)
+        return vectors[0] if one else vectors
+
+    renormalize = False
+    output_value: str | None = "sentence_embedding"
+
+    def encode_query(self, inputs: Any = None, prompt_name: str | None = None, **options: Any) -> Any:
+        """As `encode`, with the prompt called "query"."""
+        return self._encode_as(("query",), inputs, prompt_name, options)
+
+    def encode_document(self, inputs: Any = None, prompt_name: str | None = None, **options: Any) -> Any:
+        """As `encode`, with the first of the prompts "document", "passage" and "corpus" that there is."""
+        return self._encode_as(("document", "passage", "corpus"), inputs, prompt_name, options)
+
+    def _encode_as(self, names: tuple[str, ...], inputs: Any, prompt_name: str | None, options: dict[str, Any]) -> Any:
+        if prompt_name is None and options.get("prompt") is None:
+            prompt_name = next((name for name in names if name in self.prompts), None)
+        return self.encode(inputs, prompt_name, **options)
+
+    def _named_prompt(self, name: str) -> str:
+        if name not in self.prompts:
+            raise ValueError(f"There is no prompt {name!r}; there are {', '.join(self.prompts)}.")
+        return self.prompts[name]
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """How alike each of n vectors is to each of m, (n, m) float32, by what the folder calls its similarity."""
+        one, two = (_matrix(vectors) for vectors in (embeddings1, embeddings2))
+        return SIMILARITIES[self.similarity_fn_name](one, two.to(one.device))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """How alike each of n vectors is to the other in its place, (n,) float32."""
+        pairs = zip(_matrix(embeddings1), _matrix(embeddings2), strict=True)
+        return torch.stack([self.similarity(one, two)[0, 0] for one, two in pairs])
+
+    def parts(self, text: str) -> list[Any]:
+        """See `TextTask`."""
+        text = f"{self.prompt}{text}"
+        return [text.lower() if self.lower else text]
+
+    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
+        """See `TextTask`."""
+        encoded = self.model.encode(**batch)
+        pooled, skipped = self._without_prompt(encoded)
+        vectors = torch.cat([POOLINGS[name](pooled, skipped) for name in self.pooling], dim=1).float()
+        for layer in self.dense:
+            vectors = layer(vectors)
+        vectors = torch.nn.functional.normalize(vectors) if self.normalize else vectors
+        vectors = vectors[:, : self.truncate_dim]
+        vectors = torch.nn.functional.normalize(vectors) if self.renormalize else vectors
+        if self.output_value == "sentence_embedding":
+            return list(vectors.cpu().numpy())
+        tokens = encoded.rows.float().split(encoded.sequences.lengths.tolist())
+        if self.output_value == "token_embeddings":
+            return list(tokens)
+        return [
+            {"token_embeddings": own, "sentence_embedding": vector,
+             **{name: values[index, : len(own)] for name, values in batch.items()}}
+            for index, (own, vector) in enumerate(zip(tokens, vectors, strict=True))
+        ]  # fmt: skip
+
+    def _without_prompt(self, encoded: Encoded) -> tuple[Encoded, int]:
+        """What is pooled, and how many tokens before it are not."""
+        if self.include_prompt or not self.prompt:
+            return encoded, 0
+        (ids,) = (row["input_ids"] for row in self._rows(self.parts("")))
+        count = len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
+        spans = encoded.sequences.spans or ()
+        if min(length for _, length in spans) <= count:
+            raise ValueError(f"The prompt has {count} tokens and leaves none of {self.max_tokens} to pool.")
+        rows = torch.cat([encoded.rows[start + count : start + length] for start, length in spans])
+        lengths = [length - count for _, length in spans]
+        return replace(encoded, rows=rows, sequences=Sequences.from_lengths(lengths, max(lengths), rows.device)), count
+
+
+SentenceTransformer = Embedder  # the name by which sentence-transformers' programs know it
+
+
+def _similarity(name: str) -> str:
+    if name not in SIMILARITIES:
+        raise ValueError(f"similarity_fn_name is {name!r}; known are {', '.join(SIMILARITIES)}.")
+    return name
+
+
+def _with_owner(name: Any) -> Any:
+    """A bare name of a model as sentence-transformers takes it: one of its own on the hub, where no folder has it."""
+    bare = isinstance(name, str) and not re.search(r"[\\/]", name) and not os.path.exists(name)
+    return f"sentence-transformers/{name}" if bare else name
+
+
+OUTPUTS = ("sentence_embedding", "token_embeddings", None)
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+
+
+def quantized(vectors: np.ndarray, precision: str) -> np.ndarray:
+    """Vectors (n, C) float32 as fewer bytes; see `Embedder.encode`. ValueError for the ranges of a single one."""
+    if precision == "float32" or not len(vectors):
+        return vectors
+    if "binary" in precision:
+        bits = np.packbits(vectors > 0, axis=-1)
+        return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+    if len(vectors) == 1:
+        raise ValueError(f"precision={precision!r} goes by the ranges of several vectors; one vector has none.")
+    low, high = vectors.min(0), vectors.max(0)
+    steps = (high - low) / 255
+    levels = np.clip(np.floor((vectors - low) / np.where(steps == 0, 1, steps)), 0, 255)
+    return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
+
+
+def _matrix(vectors: Any) -> Tensor:
+    if isinstance(vectors, (list, tuple)):
+        vectors = torch.stack([torch.as_tensor(vector) for vector in vectors])
+    tensor = torch.as_tensor(vectors).float()
+    return tensor[None] if tensor.dim() == 1 else tensor
+
+
+def _cosine(one: Tensor, two: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(one) @ torch.nn.functional.normalize(two).T
+
+
+SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": _cosine,
+    "dot": lambda one, two: one @ two.T,
+    "euclidean": lambda one, two: -torch.cdist(one, two, p=2.0),
+    "manhattan": lambda one, two: -torch.cdist(one, two, p=1.0),
+}
+# The file of a sentence-transformers folder that says where texts are cut; the first that there is counts.
+LENGTH_FILES = [
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+
+
+def _sentence_transformers_settings(
+    repository: hub.Repository,
+) -> tuple[dict[str, Any] | None, hub.Repository]:
+    """What modules.json and its companions say, as options of `Embedder`, and where the transformer lies."""
+    if repository.find("modules.json") is None:
+        return None, repository
+    modules = repository.json("modules.json", list)
+    order = [str(module.get("type")).rpartition(".")[2] for module in modules]
+    if not re.fullmatch("Transformer( Pooling)?( Dense)*( Normalize)?", " ".join(order)):
+        raise ValueError(
+            f"modules.json of {repository.name} lists {', '.join(order)}; computed here are Transformer, Pooling, any "
+            "number of Dense and Normalize, in this order."
+        )
+    paths = [module.get("path", "") for module in modules]
+    kinds = dict(zip(order, paths, strict=True))
+    settings: dict[str, Any] = {
+        "normalize": "Normalize" in kinds,
+        "dense": [_dense(repository.inside(path)) for kind, path in zip(order, paths, strict=True) if kind == "Dense"],
+    }
+    if "Pooling" in kinds:
+        pooling = repository.json(f"{kinds['Pooling']}/config.json")
+        settings["include_prompt"] = bool(pooling.get("include_prompt", True))
+        modes = pooling.get("pooling_mode") or [name for key, name in SWITCHES.items() if pooling.get(key)] or ["mean"]
+        settings["pooling"] = [modes] if isinstance(modes, str) else modes
+    transformer = repository.inside(kinds["Transformer"]) if kinds["Transformer"] else repository
+    length_file = next((name for name in LENGTH_FILES if transformer.find(name)), None)
+    if length_file is not None:
+        own = transformer.json(length_file)
+        settings |= {"max_tokens": own.get("max_seq_length"), "lower": bool(own.get("do_lower_case"))}
+    if repository.find("config_sentence_transformers.json"):
+        extra = repository.json("config_sentence_transformers.json")
+        settings["prompts"] = extra.get("prompts") or {}
+        settings["prompt"] = settings["prompts"].get(extra.get("default_prompt_name")) or ""
+        settings["similarity_fn_name"] = extra.get("similarity_fn_name") or "cosine"
+    return settings, transformer
+
+
+def _dense(repository: hub.Repository) -> Dense:
+    """The layer in the folder of a Dense module."""
+    config, checkpoint = repository.json("config.json"), open_checkpoint(repository)
+    activation = ACTIVATIONS.get(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    names = ["linear.weight", "linear.bias"] if config.get("bias", True) else ["linear.weight"]
+    source = config.get("module_input_name", "sentence_embedding")
+    if activation is None or source != "sentence_embedding" or {*checkpoint.shapes} != {*names}:
+        raise ValueError(
+            f"The Dense module of {repository.name} holds {', '.join(checkpoint.shapes)} and has the settings "
+            f"{config}; computed here are {' and '.join(names)} of pooled vectors, then one of "
+            f"{', '.join(name.rpartition('.')[2] for name in ACTIVATIONS)}."
+        )
+    tensors = [checkpoint.read(name).float() for name in names]
+    return Dense(tensors[0], tensors[1] if len(tensors) > 1 else None, activation)

@@ -1,0 +1,321 @@
+"""The CTC beam search against an exhaustive search, and the folders of processors with a language model."""
+
+import gzip
+import json
+import logging
+import math
+import sys
+import types
+from itertools import groupby, product
+
+import numpy as np
+import pytest
+import torch
+from standin_hub import StandInHub
+
+import minitrans
+from minitrans.processing import features
+from minitrans.processing.beam import ArpaModel, LanguageModel, aligned, search
+from minitrans.processing.speech import Wav2Vec2ProcessorWithLM
+
+SYMBOLS = [None, " ", "A", "B"]
+ARPA = """\\data\\
+ngram 1=5
+ngram 2=4
+ngram 3=1
+
+\\1-grams:
+-99\t<s>\t-0.30
+-0.7\t</s>
+-1.2\tA\t-0.25
+-0.4\tB\t-0.10
+-0.9\tAB\t-0.60
+
+\\2-grams:
+-0.2\t<s> AB\t-0.15
+-0.5\tAB A\t-0.35
+-0.1\tA B
+-0.3\tB </s>
+
+\\3-grams:
+-0.05\t<s> AB A
+
+\\end\\
+"""
+GRAMS = {1: {"<s>": (-99, -0.3), "</s>": (-0.7, 0), "A": (-1.2, -0.25), "B": (-0.4, -0.1), "AB": (-0.9, -0.6)},
+         2: {"<s> AB": (-0.2, -0.15), "AB A": (-0.5, -0.35), "A B": (-0.1, 0), "B </s>": (-0.3, 0)},
+         3: {"<s> AB A": (-0.05, 0)}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def arpa(tmp_path_factory):
+    path = tmp_path_factory.mktemp("arpa") / "3gram.arpa"
+    path.write_text(ARPA)
+    return path
+
+
+def katz(history, word):
+    """log10 p(word | history) by the definition of back-off models; -100 for a word that is not there."""
+    history = history[-2:]
+    key = " ".join((*history, word))
+    if key in GRAMS[len(history) + 1]:
+        return GRAMS[len(history) + 1][key][0]
+    if not history:
+        return -100.0  # what kenlm gives an unknown word
+    return GRAMS[len(history)].get(" ".join(history), (0, 0))[1] + katz(history[1:], word)
+
+
+@pytest.mark.parametrize("history", [(), ("<s>",), ("AB",), ("<s>", "AB"), ("AB", "A"), ("A", "B"), ("B", "zzz")])
+@pytest.mark.parametrize("word", ["A", "B", "AB", "</s>", "zzz"])
+@pytest.mark.parametrize("form", ["tabs", "spaces", "gz"])
+def test_probabilities_of_an_arpa_file(tmp_path, arpa, form, history, word):
+    path = {"tabs": arpa, "spaces": tmp_path / "a.arpa", "gz": tmp_path / "a.arpa.gz"}[form]
+    if form == "spaces":
+        path.write_text(ARPA.replace("\t", "  "))
+    if form == "gz":
+        path.write_bytes(gzip.compress(ARPA.encode()))
+    model = ArpaModel(path)
+    state = ()
+    for known in history:
+        _, state = model.score(state, known) if known != "<s>" else (0, model.start(True))
+    if "zzz" in history:  # what is unknown is a history of no n-gram
+        history = ()
+    assert model.score(state, word)[0] == pytest.approx(katz(history, word))
+    assert (word in model) == (word != "zzz")
+
+
+def words_of(path):
+    text = "".join(SYMBOLS[token] for token, _ in groupby(path) if token)
+    return " ".join(text.split())
+
+
+def score_of(words, model):
+    """The language model's part by its definition."""
+    if model is None:
+        return 0.0
+    history, total = (("<s>",) if model.score_boundary else ()), 0.0
+    for word in words.split():
+        known = word in GRAMS[1]
+        unknown = not known or bool(model.unigrams and word not in model.unigrams)
+        total += model.alpha * math.log(10) * (katz(history, word) + model.unk_score_offset * unknown) + model.beta
+        history = (*history, word if known else "<unk>")
+    if model.score_boundary:
+        total += model.alpha * math.log(10) * katz(history, "</s>")
+    return total
+
+
+def exhaustive(logp, model):
+    """Every text of any alignment with ln p of the frames and the whole score, best first."""
+    sums = {}
+    for path in product(range(len(SYMBOLS)), repeat=len(logp)):
+        value = sum(logp[time, token] for time, token in enumerate(path))
+        text = words_of(path)
+        sums[text] = np.logaddexp(sums.get(text, -np.inf), value)
+    rows = [(text, value, value + score_of(text, model)) for text, value in sums.items()]
+    return sorted(rows, key=lambda row: row[2], reverse=True)
+
+
+def frames(seed, count, sharpness):
+    logits = np.random.default_rng(seed).normal(size=(count, len(SYMBOLS))) * sharpness
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+SETTINGS = [
+    None,
+    {},
+    {"alpha": 1.3, "beta": -0.4, "unk_score_offset": -2.0},
+    {"score_boundary": False, "unigrams": frozenset({"A", "AB"})},
+    {"alpha": 0.2, "beta": 3.0, "unigrams": frozenset({"B", "AB", "BA"})},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+@pytest.mark.parametrize("sharpness", [0.5, 3.0])
+def test_the_search_is_exact(arpa, settings, count, sharpness):
+    model = None if settings is None else LanguageModel(ArpaModel(arpa), **settings)
+    for seed in range(3):
+        logp = frames(seed, count, sharpness)
+        expected = exhaustive(logp, model)
+        found = search(logp, SYMBOLS, model, width=10**6)
+        assert len(found) == len(expected)
+        for item, (_, _, score) in zip(found, expected, strict=True):
+            assert item.lm_score == pytest.approx(score)
+        by_text = {text: value for text, value, _ in expected}
+        for item in found:
+            assert item.logit_score == pytest.approx(by_text[item.text])
+            assert words_of([t for token in item.tokens for t in (token, 0)]) == item.text
+        assert search(logp, SYMBOLS, model)[0].text == expected[0][0]  # a hundred texts are enough here
+
+
+@pytest.mark.parametrize("options", [{"token_min_logp": -4.0}, {"beam_prune_logp": -8.0}, {"width": 8}])
+def test_pruning_leaves_the_best_of_clear_frames(arpa, options):
+    model = LanguageModel(ArpaModel(arpa))
+    for seed in range(5):
+        logp = frames(seed, 6, 4.0)
+        assert search(logp, SYMBOLS, model, **options)[0].text == search(logp, SYMBOLS, model, width=10**6)[0].text
+
+
+def test_the_likeliest_alignment():
+    for seed in range(6):
+        logp = frames(seed, 6, 2.0)
+        for tokens in ((2,), (2, 2), (2, 3, 2), (2, 1, 3), (3, 3, 3)):
+            best = max(
+                (path for path in product(range(4), repeat=6) if tuple(t for t, _ in groupby(path) if t) == tokens),
+                key=lambda path: sum(logp[time, token] for time, token in enumerate(path)),
+            )
+            spans, time = [], 0
+            for token, run in groupby(best):
+                length = len(list(run))
+                spans += [(time, time + length)] if token else []
+                time += length
+            assert aligned(logp, tokens, 0) == spans
+    assert aligned(logp, (), 0) == []
+    with pytest.raises(ValueError, match="2 frames are too few"):
+        aligned(frames(0, 2, 1.0), (2, 2), 0)
+
+
+# -- processors
+
+
+def folder(path, files=None, **settings):
+    """A processor's folder as transformers writes it with pyctcdecode's files beside."""
+    vocab = {"<pad>": 0, "|": 1, "A": 2, "B": 3}
+    roles = {"bos_token": None, "eos_token": None, "unk_token": None}
+    tokenizer = minitrans.Wav2Vec2CTCTokenizer(vocab, **roles, **settings)
+    minitrans.Wav2Vec2Processor(minitrans.Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(path)
+    config = json.loads((path / "processor_config.json").read_text())
+    (path / "processor_config.json").write_text(json.dumps({**config, "processor_class": "Wav2Vec2ProcessorWithLM"}))
+    (path / "language_model").mkdir()
+    defaults = {"3gram.arpa": ARPA, "unigrams.txt": "A\nB\nAB\n", "attrs.json": '{"alpha": 0.7, "beta": 0.2}'}
+    for name, content in {**defaults, **(files or {})}.items():
+        if content is not None:
+            (path / "language_model" / name).write_text(content)
+    (path / "alphabet.json").write_text(json.dumps({"labels": ["", " ", "A", "B"], "is_bpe": False}))
+    return path
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_a_folder_with_a_language_model(tmp_path, arpa, lower):
+    processor = minitrans.AutoProcessor.from_pretrained(folder(tmp_path / "a", do_lower_case=lower))
+    assert type(processor) is Wav2Vec2ProcessorWithLM
+    assert (processor.decoder.alpha, processor.decoder.beta) == (0.7, 0.2)
+    processor.save_pretrained(tmp_path / "b")
+    again = Wav2Vec2ProcessorWithLM.from_pretrained(tmp_path / "b", beta=1.0)
+    assert (again.decoder.alpha, again.decoder.beta) == (0.7, 1.0)
+    words = frozenset({"A", "B", "AB"})
+    for seed in range(4):
+        logp = frames(seed, 5, 2.0)
+        expected = exhaustive(logp, LanguageModel(ArpaModel(arpa), words, alpha=0.7, beta=0.2))
+        logits = torch.from_numpy(logp * 1.0 + 3.0)
+        found = processor.decode(logits, output_word_offsets=True)
+        assert found.text == (expected[0][0].lower() if lower else expected[0][0])
+        assert found.logit_score == pytest.approx(expected[0][1])
+        assert found.lm_score == pytest.approx(expected[0][2])
+        assert [item["word"] for item in found.word_offsets] == expected[0][0].split()
+        ends = [edge for item in found.word_offsets for edge in (item["start_offset"], item["end_offset"])]
+        assert ends == sorted(ends)
+        best = processor.decode(logits, n_best=3)
+        assert best.lm_score == pytest.approx([row[2] for row in expected[:3]])
+        other = processor.decode(logits, alpha=2.0, beta=-1.0, unk_score_offset=-1.0, lm_score_boundary=False)
+        model = LanguageModel(ArpaModel(arpa), words, 2.0, -1.0, -1.0, False)
+        assert other.lm_score == pytest.approx(exhaustive(logp, model)[0][2])
+        padded = np.concatenate([logp, np.full((2, 4), -100.0)])
+        batch = processor.batch_decode(np.stack([padded, padded]), num_processes=2)
+        assert batch.text == [found.text] * 2
+        assert batch.word_offsets is None
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"3gram.arpa": None, "5gram.bin": "mmap lm http://kheafield.com/code"}, "kenlm"),
+        ({"3gram.arpa": "\\data\\\n\\1-grams:\nx y\n"}, "is no ARPA file"),
+        ({"3gram.arpa": ""}, "has no section"),
+        ({"3gram.arpa": None}, "holds 0"),
+        ({"other.arpa": ARPA}, "holds 2"),
+    ],
+)
+def test_what_cannot_be_read_is_decoded_greedily_with_one_warning(tmp_path, caplog, monkeypatch, files, reason):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    features.warn_once.cache_clear()
+    path = folder(tmp_path, files)
+    with caplog.at_level(logging.WARNING, "minitrans"):
+        processor = Wav2Vec2ProcessorWithLM.from_pretrained(path)
+        Wav2Vec2ProcessorWithLM.from_pretrained(path)
+    assert len(caplog.records) == 1
+    assert reason in caplog.text
+    assert "decoded greedily" in caplog.text
+    logits = np.log([[0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.7, 0.1], [0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1],
+                     [0.1, 0.7, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]])  # fmt: skip
+    found = processor.decode(logits, output_word_offsets=True)
+    assert found.text == "AA B"
+    assert found.logit_score == pytest.approx(6 * math.log(0.7))
+    assert found.word_offsets == [
+        {"word": "AA", "start_offset": 0, "end_offset": 4}, {"word": "B", "start_offset": 5, "end_offset": 6}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_binary_model_is_read_by_kenlm(tmp_path, arpa, monkeypatch, broken):
+    """A stand-in for the package, whose states are filled in place."""
+
+    class State:
+        words: tuple[str, ...] = ()
+
+    class Model:
+        def __init__(self, path):
+            assert path.endswith("5gram.bin")
+            if broken:
+                raise OSError(f"Cannot read model '{path}'")
+            self.model = ArpaModel(arpa)
+
+        def BeginSentenceWrite(self, state):  # noqa: N802
+            state.words = ("<s>",)
+
+        def NullContextWrite(self, state):  # noqa: N802
+            state.words = ()
+
+        def BaseScore(self, state, word, after):  # noqa: N802
+            score, after.words = self.model.score(state.words, word)
+            return score
+
+        def __contains__(self, word):
+            return word in self.model
+
+    monkeypatch.setitem(sys.modules, "kenlm", types.SimpleNamespace(State=State, Model=Model))
+    path = folder(tmp_path / "a", {"3gram.arpa": None, "5gram.bin": "kenlm's own"})
+    processor = Wav2Vec2ProcessorWithLM.from_pretrained(path)
+    assert (processor.decoder is None) is broken
+    expected = Wav2Vec2ProcessorWithLM.from_pretrained(folder(tmp_path / "b"))
+    for boundary in (True, False) if not broken else ():
+        logits = frames(1, 5, 2.0)
+        found, by_arpa = (p.decode(logits, lm_score_boundary=boundary) for p in (processor, expected))
+        assert found == by_arpa
+
+
+def test_a_folder_on_the_hub(tmp_path):
+    path = folder(tmp_path / "made")
+    files = {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    logits = frames(0, 5, 2.0)
+    expected = Wav2Vec2ProcessorWithLM.from_pretrained(path).decode(logits)
+    with StandInHub({"org/lm": files}) as hub, hub.connected(tmp_path / "cache"):
+        for options in ({}, {"local_files_only": True}):
+            processor = minitrans.AutoProcessor.from_pretrained("org/lm", **options)
+            assert processor.decode(logits) == expected
+
+
+def test_bad_logits_get_a_sentence(tmp_path):
+    processor = Wav2Vec2ProcessorWithLM.from_pretrained(folder(tmp_path))
+    for logits, words in (
+        (np.zeros(4), r"\(4,\)"),
+        (np.full((2, 4), np.nan), "logits"),
+        (np.zeros((2, 3)), "3 tokens"),
+        (np.zeros((0, 4)), "logits"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            processor.decode(logits)
+    with pytest.raises(ValueError, match="hotwords"):
+        processor.decode(np.zeros((2, 4)), hotwords=["A"])
+    (tmp_path / "alphabet.json").write_text('{"labels": [], "is_bpe": true}')
+    assert Wav2Vec2ProcessorWithLM.from_pretrained(tmp_path).decoder is None

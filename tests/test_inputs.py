@@ -1,0 +1,162 @@
+"""Inputs of published programs: order, masks of more dimensions, what has no effect, losses over several batches."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import relative
+from families import HEADED, inputs_of, labels_of, make, published_pair
+
+import minitrans
+
+ONLY_TEXT = ["BertModel", "DistilBertModel", "BertForTokenClassification", "BertForMaskedLM",
+             "BertForSequenceClassification", "DistilBertForQuestionAnswering"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_labels_stand_where_they_do_in_transformers(name, tmp_path):
+    """All inputs by position, as transformers' own signature orders them."""
+    theirs, ours = published_pair(name, tmp_path)
+    given = {**inputs_of(name), **labels_of(name)}
+    if name.endswith("QuestionAnswering"):
+        del given["attention_mask"]  # padding scores nothing here, by design
+    order = [key for key, x in inspect.signature(theirs.forward).parameters.items() if x.kind is not x.VAR_KEYWORD]
+    positional = [given.get(key) for key in order]
+    if "interpolate_pos_encoding" in order:
+        positional[order.index("interpolate_pos_encoding")] = False
+    with torch.no_grad():
+        there, here = theirs(*positional), ours(*positional)
+    assert set(here) == set(there)
+    if "loss" in there:
+        assert relative(here.loss, there.loss) <= 1e-3
+    by_name = ours(**given)
+    assert relative(next(iter(by_name.values())), next(iter(here.values()))) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["BertModel", "BertForMaskedLM", "DistilBertForSequenceClassification"])
+def test_what_changes_nothing_is_accepted(name):
+    ours, x = make(minitrans, name), inputs_of(name)
+    expected = ours(**x)
+    quiet = {"head_mask": None, "encoder_hidden_states": None, "encoder_attention_mask": None, "past_key_values": None,
+             "use_cache": True, "special_tokens_mask": torch.ones(2, 7), "num_items_in_batch": 3}  # fmt: skip
+    found = ours(**x, **quiet)
+    assert torch.equal(found[0], expected[0])
+    for key in ("head_mask", "encoder_hidden_states", "past_key_values"):
+        with pytest.raises(ValueError, match=key if name != "BertModel" else "encoder_hidden_states|head_mask"):
+            ours(**x, **{key: torch.ones(2, 7, 32)})
+    with pytest.raises(TypeError, match="has no input 'labelz'; it has attention_mask"):
+        ours(**x, labelz=1)
+
+
+MASKS: dict[str, Any] = {
+    "outer product": lambda real: real[:, None] * real[:, :, None],
+    "keys alone": lambda real: real[:, None].expand(-1, 7, -1),
+    "causal": lambda real: real[:, None] * torch.tril(torch.ones(7, 7, dtype=torch.long)),
+    "two texts in a row": lambda real: torch.block_diag(torch.ones(3, 3), torch.ones(4, 4)).long().expand(2, 7, 7),
+    "a window": lambda real: (torch.arange(7)[:, None] - torch.arange(7)).abs().le(2).long().expand(2, 7, 7),
+}
+
+
+@pytest.mark.parametrize("form", ["(B, N, N)", "(B, 1, N, N) bool", "(B, 1, N, N) additive", "(B, H, N, N) bool"])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("name", ONLY_TEXT)
+def test_masks_of_more_dimensions(name, mask, form, tmp_path):
+    theirs, ours = published_pair(name, tmp_path)
+    x = inputs_of(name)
+    visible = MASKS[mask](x["attention_mask"]).bool()
+    additive = torch.zeros(2, 1, 7, 7).masked_fill(~visible[:, None], torch.finfo(torch.float32).min)
+    given = {
+        "(B, N, N)": visible.long(),
+        "(B, 1, N, N) bool": visible[:, None],
+        "(B, 1, N, N) additive": additive,
+        "(B, H, N, N) bool": visible[:, None].expand(2, 2, 7, 7),
+    }[form]
+    with torch.no_grad():
+        there = theirs(input_ids=x["input_ids"], attention_mask=additive)
+        here = ours(input_ids=x["input_ids"], attention_mask=given)
+    key = next(key for key in ("last_hidden_state", "start_logits", "logits") if key in here)
+    seen = visible.any(1)
+    kept = seen if here[key].shape[:2] == (2, 7) else slice(None)
+    assert relative(here[key][kept], there[key][kept]) <= 1e-5
+
+
+def test_masks_that_say_no_more_than_which_tokens_are_real_are_packed(monkeypatch):
+    ours, x = make(minitrans, "BertModel"), inputs_of("BertModel")
+    rows = []
+    forward = type(ours.layers[0]).forward
+    monkeypatch.setattr(
+        type(ours.layers[0]), "forward", lambda self, x, *rest: rows.append(x.shape) or forward(self, x, *rest)
+    )
+    with torch.no_grad():
+        for mask in ("outer product", "keys alone", "causal"):
+            ours(x["input_ids"], MASKS[mask](x["attention_mask"]))
+    assert rows == [(12, 32)] * 4 + [(2, 7, 32)] * 2
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (torch.ones(2, 7, 6), r"\(2, 7, 6\)"),
+        (torch.ones(3, 7, 7), r"\(3, 7, 7\)"),
+        (torch.full((2, 7, 7), 2), "other values than 0 and 1"),
+        (torch.full((2, 1, 7, 7), 0.5), r"\(2, 1, 7, 7\) adds other values"),
+        (torch.eye(7).roll(1, 0).tril().expand(2, 7, 7), "no token at all"),
+    ],
+)
+def test_masks_that_cannot_be(mask, words):
+    ours, x = make(minitrans, "BertModel"), inputs_of("BertModel")
+    with pytest.raises(ValueError, match=words):
+        ours(x["input_ids"], mask)
+
+
+COUNTED = [name for name in HEADED if getattr(minitrans, name).accepts_loss_kwargs is True]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_losses_of_several_batches_add_up_to_that_of_one(name):
+    """With `num_items_in_batch`, as Trainer passes it while it accumulates gradients."""
+    model = make(minitrans, name).double()
+    x = {key: t.double() if t.is_floating_point() else t for key, t in {**inputs_of(name), **labels_of(name)}.items()}
+    whole = model(**x).loss
+    count = (x["labels"] != -100).sum()
+    parts = [model(**{key: t[row : row + 1] for key, t in x.items()}, num_items_in_batch=count).loss for row in (0, 1)]
+    assert relative(sum(parts), whole) <= 1e-9
+
+
+KINDS = {
+    "regression": torch.linspace(-1, 1, 12).view(4, 3),
+    "multi_label_classification": torch.ones(4, 3),
+    "single_label_classification": torch.tensor([0, 2, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_classification_loss_adds_up(kind):
+    labels = KINDS[kind]
+    model = make(minitrans, "BertForSequenceClassification", num_labels=3, problem_type=kind)
+    ids = torch.randint(0, 60, (4, 5))
+    whole = model(ids, labels=labels).loss
+    parts = [
+        model(ids[r], labels=labels[r], num_items_in_batch=labels.numel()).loss for r in (slice(0, 1), slice(1, 4))
+    ]
+    assert relative(sum(parts), whole) <= 1e-5
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_ctc_loss_is_scaled_by_nobody_where_it_is_a_sum(reduction):
+    model = make(minitrans, "Wav2Vec2ForCTC", ctc_loss_reduction=reduction)
+    assert model.accepts_loss_kwargs is (reduction == "sum")
+    x = {**inputs_of("Wav2Vec2ForCTC"), **labels_of("Wav2Vec2ForCTC")}
+    whole = model(**x).loss
+    parts = [model(**{key: t[row : row + 1] for key, t in x.items()}, num_items_in_batch=6).loss for row in (0, 1)]
+    assert relative(sum(parts), whole * (1 if reduction == "sum" else 2)) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "DistilBertForMaskedLM"])
+def test_a_vocabulary_is_resized_in_half_precision(name, dtype):
+    model = make(minitrans, name).to(dtype)
+    model.resize_token_embeddings(70)
+    assert {tensor.dtype for tensor in model.parameters()} == {dtype}
+    assert model(torch.tensor([[1, 69]])).logits.shape == (1, 2, 70)

@@ -1,0 +1,461 @@
+"""What every task takes and refuses: forms of input, heads without weights, padding, bad inputs."""
+
+import copy
+import io
+import json
+import logging
+import pickle
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import test_tasks_audio
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from test_tasks_text import TEXTS, checkpoint
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+import minitrans
+
+RATE = 16000
+TEXT_TASKS: dict[str, str] = {
+    "TextClassifier": "BertForSequenceClassification",
+    "EntityRecognizer": "BertForTokenClassification",
+    "MaskFiller": "BertForMaskedLM",
+    "Embedder": "BertModel",
+    "TokenVectors": "BertModel",
+    "QuestionAnswerer": "BertForQuestionAnswering",
+    "ChoiceTask": "BertForMultipleChoice",
+    "NextSentenceClassifier": "BertForNextSentencePrediction",
+}
+SOUND_TASKS = {
+    "AudioClassifier": "Wav2Vec2ForSequenceClassification",
+    "Transcriber": "Wav2Vec2ForCTC",
+    "SpeakerEncoder": "Wav2Vec2ForXVector",
+    "FrameClassifier": "Wav2Vec2ForAudioFrameClassification",
+}
+IMAGE_TASKS = {"ImageClassifier": "SwinForImageClassification", "ImageVectors": "SwinModel"}
+HEADS = {**TEXT_TASKS, **SOUND_TASKS, **IMAGE_TASKS}
+
+
+@pytest.fixture(scope="module")
+def folders(minilm: Path, tmp_path_factory: Any) -> dict[str, Path]:
+    """A random tiny checkpoint for each task; "Wav2Vec2Model" too, for whose head there is nothing."""
+    found = {}
+    for head in set(TEXT_TASKS.values()):
+        found[head] = checkpoint(minilm, tmp_path_factory.mktemp(head), head)
+    for head in (*SOUND_TASKS.values(), "Wav2Vec2Model"):
+        values = {**test_tasks_audio.LAYER_NORM, "tdnn_dim": [24] * 5, "xvector_output_dim": 16}
+        found[head] = test_tasks_audio.checkpoint(tmp_path_factory.mktemp(head), head, **values)
+    torch.manual_seed(0)
+    swin = transformers.SwinConfig(image_size=32, embed_dim=12, depths=[1, 1], num_heads=[1, 2], window_size=4)
+    for head in IMAGE_TASKS.values():
+        found[head] = tmp_path_factory.mktemp(head)
+        getattr(transformers, head)(swin).save_pretrained(found[head])
+        ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(found[head])
+    return found
+
+
+def loaded(folders: dict[str, Path], task: str) -> Any:
+    return getattr(minitrans, task).from_pretrained(folders[HEADS[task]])
+
+
+class Column(Sequence):
+    """As a dataset's column: rows one by one, and no list."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
+
+def same(one: Any, other: Any) -> None:
+    """Equal, and numbers to the last digits."""
+    if isinstance(other, dict):
+        assert one.keys() == other.keys()
+        for key in other:
+            same(one[key], other[key])
+    elif isinstance(other, (list, tuple, np.ndarray)):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            same(left, right)
+    elif isinstance(other, (float, np.floating)):
+        assert one == pytest.approx(float(other), rel=1e-3, abs=1e-5)
+    else:
+        assert one == other
+
+
+class TestRandomHeads:
+    """A task whose answers would rest on what is in no file refuses, with the names."""
+
+    @pytest.mark.parametrize("task", [task for task in TEXT_TASKS if TEXT_TASKS[task] != "BertModel"])
+    def test_texts(self, folders: dict[str, Path], task: str) -> None:
+        with pytest.raises(
+            ValueError, match=rf"holds no weights for .*\.(weight|bias).*: {task} would answer at random"
+        ):
+            getattr(minitrans, task).from_pretrained(folders["BertModel"])
+
+    @pytest.mark.parametrize("task", SOUND_TASKS)
+    def test_sounds(self, folders: dict[str, Path], task: str, caplog: Any) -> None:
+        with pytest.raises(ValueError, match=f"holds no weights for .*: {task} would answer at random"):
+            getattr(minitrans, task).from_pretrained(folders["Wav2Vec2Model"])
+        assert not caplog.records  # the error says it all
+
+    def test_images(self, folders: dict[str, Path]) -> None:
+        with pytest.raises(ValueError, match=r"holds no weights for classifier\.weight, classifier\.bias"):
+            minitrans.ImageClassifier.from_pretrained(folders["SwinModel"])
+
+    @pytest.mark.parametrize("missing", ["wav2vec2.encoder.layers.1.final_layer_norm.weight", "classifier.bias"])
+    def test_a_single_tensor(self, folders: dict[str, Path], missing: str, tmp_path: Path) -> None:
+        folder = shutil.copytree(folders["Wav2Vec2ForSequenceClassification"], tmp_path / "m")
+        state = transformers.Wav2Vec2ForSequenceClassification.from_pretrained(folder).state_dict()
+        del state[missing]
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=f"holds no weights for {missing} of"):
+            minitrans.AudioClassifier.from_pretrained(folder)
+        with pytest.raises(ValueError, match=f"holds no weights for {missing} of"):
+            minitrans.pipeline("audio-classification", folder)
+
+    def test_other_sizes(self, folders: dict[str, Path]) -> None:
+        options = {"num_labels": 5, "ignore_mismatched_sizes": True}
+        with pytest.raises(ValueError, match=r"no weights for classifier\.weight, classifier\.bias"):
+            minitrans.TextClassifier.from_pretrained(folders["BertForSequenceClassification"], **options)
+
+    @pytest.mark.parametrize(
+        ("task", "missing"),
+        [
+            ("Transcriber", "wav2vec2.masked_spec_embed"),  # as in facebook/wav2vec2-base-960h
+            ("AudioClassifier", "wav2vec2.masked_spec_embed"),
+            ("SpeakerEncoder", "objective.weight"),
+            ("SpeakerEncoder", "classifier.weight"),
+            ("MaskFiller", "cls.predictions.decoder.bias"),
+            ("MaskFiller", "cls.predictions.decoder.weight"),
+            ("Embedder", "pooler.dense.weight"),
+        ],
+    )
+    def test_a_tensor_that_no_answer_rests_on(
+        self, folders: dict[str, Path], task: str, missing: str, tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(folders[HEADS[task]], tmp_path / "m")
+        state = load_file(folder / "model.safetensors")
+        state.pop(missing, None)
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        example = TEXTS[0] + "[MASK]" if task in TEXT_TASKS else (np.random.default_rng(0).normal(size=9000), RATE)
+        same(getattr(minitrans, task).from_pretrained(folder)(example), loaded(folders, task)(example))
+
+    def test_what_no_answer_rests_on_may_be_missing(self, folders: dict[str, Path]) -> None:
+        """The pooler of a sentence encoder, and a backbone's own norms."""
+        minitrans.Embedder.from_pretrained(folders["BertForMaskedLM"])
+        minitrans.TokenVectors.from_pretrained(folders["BertForMaskedLM"])
+        minitrans.FeatureMaps.from_pretrained(folders["SwinModel"], out_features=["stage1"])
+
+
+class TestOldEmotionHead:
+    """Dense, tanh, dense over the mean, sum or maximum of the frames, as such checkpoints were trained."""
+
+    @pytest.fixture(params=["output", "out_proj"])
+    def parts(self, request: Any, tmp_path: Path) -> tuple[Path, Any, torch.nn.Linear, torch.nn.Linear]:
+        torch.manual_seed(0)
+        values = {**test_tasks_audio.SIZES, **test_tasks_audio.LAYER_NORM, "num_labels": 5}
+        config = transformers.Wav2Vec2Config(**values)
+        backbone = transformers.Wav2Vec2Model(config).eval()
+        dense, output = torch.nn.Linear(32, 32), torch.nn.Linear(32, 5)
+        state = {f"wav2vec2.{name}": tensor.contiguous() for name, tensor in backbone.state_dict().items()}
+        for name, layer in (("dense", dense), (request.param, output)):
+            state |= {f"classifier.{name}.weight": layer.weight, f"classifier.{name}.bias": layer.bias}
+        save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        config.architectures = ["Wav2Vec2ForSpeechClassification"]
+        config.save_pretrained(tmp_path)
+        transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
+        return tmp_path, backbone, dense, output
+
+    @pytest.mark.parametrize("mode", ["mean", "sum", "max", None])
+    def test_scores(self, parts: tuple[Path, Any, Any, Any], mode: str | None, tmp_path: Path) -> None:
+        folder, backbone, dense, output = parts
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **({"pooling_mode": mode} if mode else {})}))
+        clips = [np.random.default_rng(0).normal(size=size).astype(np.float32) for size in (4000, 9000)]
+        extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
+        task = minitrans.AudioClassifier.from_pretrained(folder)
+        answers = task([(clip, RATE) for clip in clips])
+        for clip, answer in zip(clips, answers, strict=True):
+            with torch.inference_mode():
+                states = backbone(extractor(clip, sampling_rate=RATE, return_tensors="pt").input_values)[0]
+                pooled = {"sum": states.sum(1), "max": states.amax(1)}.get(mode or "", states.mean(1))
+                shares = output(torch.tanh(dense(pooled)))[0].softmax(-1).tolist()
+            expected = {f"LABEL_{index}": share for index, share in enumerate(shares)}
+            assert {item["label"]: item["score"] for item in answer} == pytest.approx(expected, rel=1e-3)
+        task.model.save_pretrained(tmp_path / "again")
+        shutil.copy(folder / "preprocessor_config.json", tmp_path / "again")
+        same(minitrans.AudioClassifier.from_pretrained(tmp_path / "again")((clips[0], RATE)), answers[0])
+
+    def test_an_unknown_pooling(self, parts: tuple[Path, Any, Any, Any]) -> None:
+        folder = parts[0]
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "pooling_mode": "median"}))
+        with pytest.raises(ValueError, match="pooling_mode is 'median'; it must be 'mean', 'sum' or 'max'"):
+            minitrans.AudioClassifier.from_pretrained(folder)
+
+    def test_a_newer_head_beside_the_old_setting(self, folders: dict[str, Path], tmp_path: Path) -> None:
+        folder = shutil.copytree(folders["Wav2Vec2ForSequenceClassification"], tmp_path / "m")
+        config = json.loads((folder / "config.json").read_text())
+        clip = (np.random.default_rng(0).normal(size=8000).astype(np.float32), RATE)
+        expected = minitrans.AudioClassifier.from_pretrained(folder)(clip)
+        (folder / "config.json").write_text(json.dumps({**config, "pooling_mode": "max"}))
+        same(minitrans.AudioClassifier.from_pretrained(folder)(clip), expected)
+
+
+def examples(task: str) -> list[Any]:
+    """Inputs of unequal lengths for a task on texts."""
+    texts = [f"{text} [MASK]" for text in TEXTS if text]
+    if task == "ChoiceTask":
+        return [(text, texts[:count]) for count, text in enumerate(texts, 1)]
+    return (
+        list(zip(texts, texts[::-1], strict=True)) if task in ("QuestionAnswerer", "NextSentenceClassifier") else texts
+    )
+
+
+@pytest.mark.parametrize("task", TEXT_TASKS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_side_of_the_padding_changes_no_answer(
+    folders: dict[str, Path], task: str, side: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders[TEXT_TASKS[task]], tmp_path / "m")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "padding_side": side}))
+    padded, plain = getattr(minitrans, task).from_pretrained(folder), loaded(folders, task)
+    assert padded.tokenizer.padding_side == side
+    inputs = examples(task)
+    for source, together in zip(inputs, padded(inputs), strict=True):
+        same(together, plain(source))
+        same(padded(source), together)
+
+
+@pytest.mark.parametrize("task", ["TextClassifier", "ImageClassifier", "AudioClassifier"])
+def test_a_model_in_training_draws_nothing(folders: dict[str, Path], task: str) -> None:
+    noise = np.random.default_rng(0).normal(size=9000)
+    example = {"TextClassifier": TEXTS[0], "ImageClassifier": np.zeros((40, 40, 3), np.uint8)}.get(task, (noise, RATE))
+    run = loaded(folders, task)
+    expected = run(example)
+    run.model.train()
+    frozen = next(module for module in run.model.modules() if isinstance(module, torch.nn.Linear))
+    frozen.eval()
+    same([run(example) for _ in range(3)], [expected] * 3)
+    assert run.model.training
+    assert not frozen.training
+    same(pickle.loads(pickle.dumps(run))(example), expected)
+    same(copy.deepcopy(run)(example), expected)
+
+
+class TestTexts:
+    @pytest.mark.parametrize("task", ["TextClassifier", "EntityRecognizer", "Embedder", "TokenVectors"])
+    def test_forms(self, folders: dict[str, Path], task: str) -> None:
+        run, texts = loaded(folders, task), TEXTS[:2]
+        expected = run(texts)
+        for several in (
+            tuple(texts) if task in ("EntityRecognizer", "Embedder") else iter(texts), Column(texts), np.array(texts),
+            np.array(texts, object), (text for text in texts), dict.fromkeys(texts).keys(),
+            [{"text": text} for text in texts], Column([{"text": text, "label": 1, "idx": 7} for text in texts]),
+            [{"text": text, "text_pair": None} for text in texts], [np.str_(text) for text in texts],
+        ):  # fmt: skip
+            same(run(several), expected)
+        same(run({"text": texts[0]}), expected[0])
+
+    def test_pairs(self, folders: dict[str, Path]) -> None:
+        classify, pair = loaded(folders, "TextClassifier"), {"text": TEXTS[0], "text_pair": TEXTS[1]}
+        expected = classify((TEXTS[0], TEXTS[1]))
+        same(classify(pair), expected)
+        same(classify([pair, {**pair, "label": 0}, (TEXTS[0], TEXTS[1])]), [expected] * 3)
+        with pytest.raises(TypeError, match=r"MaskFiller takes a text .*, not a pair of texts"):
+            loaded(folders, "MaskFiller")(pair)
+
+    @pytest.mark.parametrize("task", ["TextClassifier", "MaskFiller", "Embedder", "EntityRecognizer"])
+    @pytest.mark.parametrize(
+        ("inputs", "message"),
+        [
+            (
+                SimpleNamespace(columns=["review"], shape=(2, 1)),
+                r"is a table; \w+ takes one of its columns, .*'review'",
+            ),
+            ({"sentence": "a text"}, "not a mapping with 'sentence'"),
+            ({"text": "a text", "text_pairs": "another"}, "not a mapping with 'text', 'text_pairs'"),
+            ({}, "not a mapping with nothing in it"),
+            (b"a text", "not a bytes: b'a text'"),
+            ([b"a text"], "not a bytes: b'a text'"),
+            (["a text", None], "not a NoneType: None"),
+            (["a text", float("nan")], "not a float: nan"),
+            (np.zeros(3), "not a float64"),
+            (7, "a int is not several"),
+            ([["a", "b"]], r"not a list: \['a', 'b'\]"),
+            ([("a", "b", "c")], r"not a tuple: \('a', 'b', 'c'\)"),
+        ],
+    )
+    def test_refused(self, folders: dict[str, Path], task: str, inputs: Any, message: str) -> None:
+        with pytest.raises(TypeError, match=message) as caught:
+            loaded(folders, task)(inputs)
+        assert task in str(caught.value)
+
+
+def audio_decoder(clip: np.ndarray) -> Any:
+    """What datasets gives for a sound where torchcodec is installed."""
+    samples = SimpleNamespace(data=torch.from_numpy(np.stack([clip, clip])), sample_rate=RATE)
+    return SimpleNamespace(get_all_samples=lambda: samples)
+
+
+class TestSounds:
+    @pytest.mark.parametrize("task", SOUND_TASKS)
+    def test_forms(self, folders: dict[str, Path], task: str, tmp_path: Path) -> None:
+        run = loaded(folders, task)
+        clip = np.random.default_rng(0).normal(size=24000).cumsum()
+        clip = (clip / np.abs(clip).max()).astype(np.float32)
+        soundfile.write(tmp_path / "clip.wav", clip, RATE, subtype="FLOAT")
+        expected, content = run((clip, RATE)), (tmp_path / "clip.wav").read_bytes()
+        row = {"array": clip, "sampling_rate": RATE}
+        for one in (
+            row, {"raw": clip, "sampling_rate": RATE}, {**row, "path": "nowhere.wav"}, {"audio": row, "text": "said"},
+            {"array": torch.from_numpy(clip), "sampling_rate": RATE}, {"array": clip.tolist(), "sampling_rate": RATE},
+            {"bytes": content, "path": "nowhere.wav"}, {"bytes": None, "path": str(tmp_path / "clip.wav")},
+            content, bytearray(content), tmp_path / "clip.wav", str(tmp_path / "clip.wav"), audio_decoder(clip),
+            {"audio": audio_decoder(clip)}, (clip, float(RATE)),
+        ):  # fmt: skip
+            same(run(one), expected)
+            same(run([one]), [expected])
+            same(run(Column([one, one])), [expected] * 2)
+        same(run((tmp_path / "clip.wav", tmp_path / "clip.wav")), [expected] * 2)
+        same(run(np.array([str(tmp_path / "clip.wav")])), [expected])
+
+    @pytest.mark.parametrize("task", SOUND_TASKS)
+    @pytest.mark.parametrize(
+        ("inputs", "message"),
+        [
+            (np.zeros(9000, np.float32), "an array does not say its rate"),
+            (torch.zeros(9000), "an array does not say its rate"),
+            ([np.zeros(9000, np.float32)], "an array does not say its rate"),
+            ([0.0] * 9000, "not a float: 0.0"),
+            ({"array": np.zeros(9000)}, "not a mapping with 'array'"),
+            ({"sampling_rate": RATE}, "not a mapping with 'sampling_rate'"),
+            ({"array": np.zeros(9000), "sampling_rate": RATE, "stride": (1, 1)}, "no stride"),
+            (SimpleNamespace(columns=["file"], shape=(2, 1)), r"is a table.*'file'"),
+            ((RATE, np.zeros(9000)), "not a int: 16000"),
+            (None, "a NoneType is not several"),
+        ],
+    )
+    def test_refused(self, folders: dict[str, Path], task: str, inputs: Any, message: str) -> None:
+        with pytest.raises(TypeError, match=message) as caught:
+            loaded(folders, task)(inputs)
+        assert task in str(caught.value)
+
+    def test_broken(self, folders: dict[str, Path]) -> None:
+        run = loaded(folders, "Transcriber")
+        with pytest.raises(ValueError, match="A recording of 72 bytes could not be read as audio"):
+            run(b"no sound" * 9)
+        with pytest.raises(FileNotFoundError, match="it is an address: nothing is downloaded here"):
+            run("https://example.org/a.wav")
+
+
+class TestImages:
+    @pytest.mark.parametrize("task", IMAGE_TASKS)
+    def test_forms(self, folders: dict[str, Path], task: str, tmp_path: Path) -> None:
+        run = loaded(folders, task)
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        image, stream = Image.fromarray(pixels), io.BytesIO()
+        image.save(tmp_path / "i.png")
+        image.save(stream, "png")
+        expected = run(image)
+        for one in (
+            pixels, torch.from_numpy(pixels), stream.getvalue(), bytearray(stream.getvalue()), tmp_path / "i.png",
+            {"image": image, "label": 3}, {"bytes": stream.getvalue(), "path": None},
+            {"path": str(tmp_path / "i.png")}, {"image": {"bytes": stream.getvalue(), "path": None}},
+        ):  # fmt: skip
+            same(run(one), expected)
+            same(run([one, one]), [expected] * 2)
+            same(run(Column([one])), [expected])
+        same(run(np.stack([pixels, pixels])), [expected] * 2)
+        same(run(np.array([str(tmp_path / "i.png")])), [expected])
+
+    @pytest.mark.parametrize("task", IMAGE_TASKS)
+    @pytest.mark.parametrize(
+        ("inputs", "error", "message"),
+        [
+            ({"picture": 1}, TypeError, "not a mapping with 'picture'"),
+            ([3], TypeError, "not a int: 3"),
+            (np.zeros(3), TypeError, "not a float64"),
+            (SimpleNamespace(columns=["file"], shape=(2, 1), ndim=2), TypeError, r"is a table.*'file'"),
+            (b"no image", OSError, "8 bytes cannot be read as an image"),
+            ([["a.png"]], TypeError, "not a list"),
+        ],
+    )
+    def test_refused(
+        self, folders: dict[str, Path], task: str, inputs: Any, error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=message):
+            loaded(folders, task)(inputs)
+
+
+class TestOneBadInput:
+    """It costs its own answer where it is skipped, and stops the job where it is not."""
+
+    def cases(self, task: str, folder: Path) -> tuple[list[Any], Any, str]:
+        """Good inputs, a bad one, and what names it."""
+        if task in IMAGE_TASKS:
+            for name, shade in (("a.png", 10), ("b.png", 200)):
+                Image.new("RGB", (40, 40), (shade, 50, 90)).save(folder / name)
+            (folder / "bad.png").write_bytes(b"no image")
+            return [folder / "a.png", folder / "b.png"], folder / "bad.png", "bad.png"
+        if task in SOUND_TASKS:
+            noise = np.random.default_rng(0).uniform(-1, 1, (2, 20000)).astype(np.float32)
+            return [(noise[0], RATE), (noise[1], RATE)], (np.full(9000, np.nan), RATE), "input 1"
+        return examples(task)[:2], 5, "input 1"
+
+    @pytest.mark.parametrize("task", HEADS)
+    def test_skipped(self, folders: dict[str, Path], task: str, tmp_path: Path, caplog: Any) -> None:
+        run = loaded(folders, task)
+        good, bad, name = self.cases(task, tmp_path)
+        expected = run(good)
+        with caplog.at_level(logging.WARNING, "minitrans"):
+            answers = run([good[0], bad, good[1]], on_error="skip")
+        assert answers[1] is None
+        same([answers[0], answers[2]], expected)
+        (record,) = [record for record in caplog.records if "was skipped" in record.getMessage()]
+        assert name in record.getMessage()
+        assert run([bad, bad], on_error="skip") == [None, None]
+        with pytest.raises((TypeError, ValueError, OSError)):
+            run([good[0], bad, good[1]])
+
+    @pytest.mark.parametrize("task", ["TextClassifier", "ImageClassifier", "AudioClassifier"])
+    def test_as_they_come(self, folders: dict[str, Path], task: str, tmp_path: Path) -> None:
+        run = loaded(folders, task)
+        good, bad, _ = self.cases(task, tmp_path)
+
+        def inputs() -> Iterator[Any]:
+            yield from (good[0], bad, good[1])
+
+        pairs = list(run.stream(inputs(), on_error="skip"))
+        assert [source is bad for source, _ in pairs] == [False, True, False]
+        assert [answer is None for _, answer in pairs] == [False, True, False]
+        with pytest.raises(ValueError, match="on_error is 'ignore'; it must be 'raise' or 'skip'"):
+            run(good, on_error="ignore")
+
+    def test_what_only_the_model_refuses(self, folders: dict[str, Path]) -> None:
+        """A batch that fails is tried one by one."""
+        run = loaded(folders, "TextClassifier")
+        run.tokenizer.add_tokens(["zzz"])  # an id that the model has no vector for
+        answers = run(["one", "zzz", "two"], on_error="skip")
+        assert [answer is None for answer in answers] == [False, True, False]
+
+    def test_a_missing_library_is_no_bad_input(self, folders: dict[str, Path], monkeypatch: Any) -> None:
+        monkeypatch.setitem(sys.modules, "soundfile", None)
+        with pytest.raises(ImportError, match="soundfile"):
+            loaded(folders, "AudioClassifier")([b"RIFF"], on_error="skip")
