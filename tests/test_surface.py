@@ -79,16 +79,18 @@ CONFIG = _words("""
     inputs_to_logits_ratio num_feat_extract_layers layerdrop final_dropout hidden_dropout activation_dropout
     num_conv_pos_embeddings output_hidden_size
 """)
-# What a class of transformers has and ours has not: hub cards, and what raises NotImplementedError there too.
-LEFT_OUT = {"add_model_tags", "model_tags", "register_for_auto_class", "get_encoder", "resize_position_embeddings",
-            "get_position_embeddings", "init_adapter_layers", "_get_adapters"}  # fmt: skip
-# What is still to come.
-OPEN = {"name_or_path", "num_features", "pooler", "num_layers", "forward_with_filtered_kwargs", "out_features",
-        "out_indices", "stage_names", "out_feature_channels", "swin"}  # fmt: skip
-OPEN_IN_CONFIGURATIONS = {"to_diff_dict", "to_json_file", "from_json_file", "push_to_hub", "get_config_dict",
-                          "get_text_config", "torch_dtype", "name_or_path", "_name_or_path", "transformers_version",
-                          "is_encoder_decoder", "chunk_size_feed_forward", "_attn_implementation", "bos_token_id",
-                          "eos_token_id", "num_hidden_layers", "num_attention_heads", "num_layers"}  # fmt: skip
+# What a class of transformers has and ours has not, and the ends of the names of those that have it here: hub cards;
+# what raises NotImplementedError there too; Swin's pooling is no module here, its backbone is not one inside another.
+LEFT_OUT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("add_model_tags", "model_tags", "register_for_auto_class", "get_encoder"), ()),
+    **dict.fromkeys(
+        ("resize_position_embeddings", "get_position_embeddings"), ("DistilBertModel", "DistilBertForMaskedLM")
+    ),
+    **dict.fromkeys(("init_adapter_layers", "_get_adapters"), ("ForCTC",)),
+    "pooler": ("BertModel", "Wav2Vec2Model"),
+    "swin": ("ForImageClassification", "ForMaskedImageModeling"),
+}
+LEFT_OUT_OF_CONFIGURATIONS = {"get_config_dict"}  # the step before from_pretrained
 
 
 def classes() -> list[str]:
@@ -96,7 +98,7 @@ def classes() -> list[str]:
     for module, family in FAMILIES.values():
         names = vars(importlib.import_module(module))
         found += [name for name in names if name.startswith((f"{family}For", f"{family}Model", f"{family}Backbone"))]
-    return found
+    return [name for name in found if hasattr(transformers, name)]  # there are some that only research code has
 
 
 CLASSES = classes()
@@ -202,14 +204,14 @@ def test_fields_of_outputs(name, states):
 def test_attributes_of_models(name):
     theirs, ours = both(name)
     lacking = {attribute for attribute in MODEL if hasattr(theirs, attribute) and not hasattr(ours, attribute)}
-    assert lacking - LEFT_OUT - OPEN == set()
+    assert {attribute for attribute in lacking if name.endswith(LEFT_OUT.get(attribute, name))} == set()
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_attributes_of_configurations(name):
     theirs, ours = (model.config for model in both(name))
     lacking = {attribute for attribute in CONFIG if hasattr(theirs, attribute) and not hasattr(ours, attribute)}
-    assert lacking - OPEN_IN_CONFIGURATIONS == set()
+    assert lacking - LEFT_OUT_OF_CONFIGURATIONS == set()
 
 
 @pytest.mark.parametrize("name", CLASSES)

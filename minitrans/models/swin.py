@@ -278,6 +278,7 @@ class SwinModel(SwinEncoder):
         super().__init__(config, use_mask_token)
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.add_pooling_layer = add_pooling_layer
+        self.num_layers, self.num_features = len(config.depths), config.hidden_size
         self.post_init()
 
     @staticmethod
