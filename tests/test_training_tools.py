@@ -1,6 +1,8 @@
 """Loops and wrappers around models: accelerate, Lightning, sentence-transformers, and what torch does with weights."""
 
 import copy
+import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch.distributed as dist
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from captum.attr import LayerIntegratedGradients
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -29,6 +32,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 import minitrans
+from minitrans.layers import QueryKeyValue
 
 KINDS = ["BertForSequenceClassification", "BertForMaskedLM", "DistilBertForTokenClassification",
          "SwinForImageClassification", "Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification"]  # fmt: skip
@@ -348,3 +352,43 @@ def test_functional_calls_and_averages(kind, start):
     torch.testing.assert_close(answer(averaged.module, kind), answer(manual, kind), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(answer(shadow, kind), answer(manual, kind), rtol=1e-3, atol=1e-4)
     assert (answer(model, kind) - answer(manual, kind)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_tensor_has_a_storage_of_its_own(kind, start):
+    """Programs that save keep one of those that share a storage; copies and other dtypes are joined again."""
+    model = getattr(minitrans, kind).from_pretrained(start(kind))
+    for one in (model, copy.deepcopy(model), copy.deepcopy(model).bfloat16(), pickle.loads(pickle.dumps(model))):
+        storages = [x.untyped_storage() for x in one.state_dict().values()]
+        assert len({storage.data_ptr() for storage in storages}) == len(storages)
+        assert all(s.nbytes() == x.nbytes for s, x in zip(storages, one.state_dict().values(), strict=True))
+        joined = [module.joined() for module in one.modules() if isinstance(module, QueryKeyValue)]
+        assert joined
+        assert None not in joined
+    torch.testing.assert_close(answer(copy.deepcopy(model), kind), answer(model, kind))
+
+
+def test_a_model_in_shared_memory_stays_there(start):
+    """As Hogwild training needs it: what another process changes is seen here."""
+    model = minitrans.BertModel.from_pretrained(start("BertModel"))
+    expected = answer(model, "BertModel")
+    model.share_memory()
+    again = pickle.loads(ForkingPickler.dumps(model).tobytes())
+    torch.testing.assert_close(answer(again, "BertModel"), expected)
+    with torch.no_grad():
+        again.encoder.layer[0].attention.self.key.weight.zero_()
+    assert (model.encoder.layer[0].attention.self.key.weight == 0).all()
+    assert all(parameter.is_shared() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("layer", ["embeddings", "embeddings.word_embeddings", "encoder.layer.0.attention.self.value"])
+def test_captum_attributes_to_layers(layer, start):
+    found = []
+    ids = torch.arange(5, 14)[None]
+    for library in LIBRARIES.values():
+        model = library.BertForSequenceClassification.from_pretrained(start("BertForSequenceClassification")).eval()
+        module = model.bert.get_submodule(layer)
+        method = LayerIntegratedGradients(lambda ids, model=model: model(ids).logits[:, 0], module)
+        found.append(method.attribute(ids, baselines=torch.zeros_like(ids), n_steps=8))
+    assert found[1].shape == (1, 9, 32)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5)
