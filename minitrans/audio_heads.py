@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from minitrans import heads, ops
 from minitrans.audio_layers import mean_of_first
-from minitrans.config import Config
+from minitrans.config import PreTrainedConfig
 from minitrans.heads import IGNORED, Count, Head, cross_entropy
 from minitrans.hub import Repository
 from minitrans.layers import Linear, is_plain
@@ -41,7 +41,7 @@ class AudioHead(Head):
         self.base_model.requires_grad_(False)
 
 
-def _check_adapter_size(config: Config) -> None:
+def _check_adapter_size(config: PreTrainedConfig) -> None:
     if config.add_adapter and config.output_hidden_size != config.hidden_size:
         raise ValueError(
             f"This head takes frames of {config.hidden_size} channels, the adapter makes {config.output_hidden_size} "
@@ -59,7 +59,7 @@ class CTC(AudioHead):
     repository: Repository | None = None
     target_lang: str | None = None
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         if config.vocab_size is None or config.pad_token_id is None or config.pad_token_id >= config.vocab_size:
             raise ValueError(
@@ -73,7 +73,7 @@ class CTC(AudioHead):
     def load(
         cls,
         repository: Repository,
-        config: Config | None = None,
+        config: PreTrainedConfig | None = None,
         *model_args: Any,
         target_lang: str | None = None,
         **options: Any,
@@ -179,7 +179,7 @@ class LayerSum(AudioHead):
 
     takes_adapter: ClassVar[bool] = False
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         count = config.num_hidden_layers + 1
         self.layer_weights = nn.Parameter(torch.empty(count)) if config.use_weighted_layer_sum else None
@@ -211,7 +211,9 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
     older_class: ClassVar[Any] = None  # what reads a checkpoint whose head is of the older form
 
     @classmethod
-    def load(cls, repository: Repository, config: Config | None = None, *model_args: Any, **options: Any) -> Any:
+    def load(
+        cls, repository: Repository, config: PreTrainedConfig | None = None, *model_args: Any, **options: Any
+    ) -> Any:
         """As every model's; a checkpoint whose head is of the older form comes as `older_class`."""
         state = options.get("state_dict")
         names = open_checkpoint(repository, options.get("variant")).shapes if state is None else state
@@ -219,7 +221,7 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
             return cls.older_class.load(repository, config, *model_args, **options)
         return super().load(repository, config, *model_args, **options)
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         super().build(config)
         self.projector = Linear(config.hidden_size, config.classifier_proj_size)
@@ -233,7 +235,7 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
 class TwoLayers(Module):
     """Vectors (B, C) -> scores (B, K): dropout, a dense layer, tanh, dropout, a dense layer."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
         self.output = Linear(config.hidden_size, config.num_labels)
@@ -253,7 +255,7 @@ class SpeechClassification(AudioHead, heads.SequenceClassification):
 
     spellings: ClassVar[dict[str, str]] = {"classifier.output": "classifier.out_proj"}
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         self.pooling_mode = getattr(config, "pooling_mode", "mean")
         if self.pooling_mode not in ("mean", "sum", "max"):
@@ -274,7 +276,7 @@ class SpeechClassification(AudioHead, heads.SequenceClassification):
 class FrameClassification(LayerSum, heads.TokenClassification):
     """One score per class for each frame (B, N, K); labels are classes (B, N) or one-hot (B, N, K)."""
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         super().build(config)
         self.classifier = Linear(config.hidden_size, config.num_labels)
@@ -300,7 +302,7 @@ class XVector(LayerSum):
     takes_adapter = True
     accepts_loss_kwargs = True
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         super().build(config)
         _check_adapter_size(config)
@@ -398,7 +400,7 @@ class AdditiveMargin(nn.Module):
 class Quantizer(Module):
     """Frames -> one code of each of G groups of V, the paper's section 2; training draws it (Jang et al. 2016)."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.groups, self.codes = config.num_codevector_groups, config.num_codevectors_per_group
         self.weight_proj = Linear(config.conv_dim[-1], self.groups * self.codes)
@@ -427,7 +429,7 @@ class PreTraining(AudioHead):
 
     targets = ("sampled_negative_indices",)
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         _check_adapter_size(config)
         self.quantizer = Quantizer(config)

@@ -8,7 +8,7 @@ import re
 from typing import Any, ClassVar
 
 from minitrans import hub
-from minitrans.config import Config
+from minitrans.config import PreTrainedConfig
 from minitrans.processing.features import open_with
 
 # model_type -> the module of the family and the first part of its class names
@@ -76,10 +76,10 @@ def _family(model_type: Any, source: str) -> tuple[str, str]:
     return FAMILIES[model_type]
 
 
-CONFIGS: dict[Any, type[Config]] = {}  # model_type -> what AutoConfig.register was given
+CONFIGS: dict[Any, type[PreTrainedConfig]] = {}  # model_type -> what AutoConfig.register was given
 
 
-def config_class(model_type: Any, source: str) -> type[Config]:
+def config_class(model_type: Any, source: str) -> type[PreTrainedConfig]:
     """The configuration class of a model_type; ValueError, with those known, for another."""
     if isinstance(model_type, str) and model_type in CONFIGS:
         return CONFIGS[model_type]
@@ -87,14 +87,14 @@ def config_class(model_type: Any, source: str) -> type[Config]:
     return getattr(importlib.import_module(module), f"{family}Config")
 
 
-def read_config(repository: hub.Repository, overrides: dict[str, Any]) -> Config:
+def read_config(repository: hub.Repository, overrides: dict[str, Any]) -> PreTrainedConfig:
     """config.json of a repository as its family's dataclass."""
     values = repository.json("config.json")
     kind = config_class(values.get("model_type"), f"config.json of {repository.name}")
     return kind.read(repository, overrides)
 
 
-def architecture_class(config: Config) -> Any:
+def architecture_class(config: PreTrainedConfig) -> Any:
     """The class that config.json names as the checkpoint's architecture; the backbone where it names none known."""
     module, family = _family(config.model_type, type(config).__name__)
     name = (config.architectures or [""])[0]
@@ -109,7 +109,7 @@ class AutoConfig:
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Config:
+    ) -> PreTrainedConfig:
         """Read config.json; hub options as in `minitrans.hub.open_repository`, the rest override fields.
 
         The name is that of a folder, a hub id, or the path of a JSON file.
@@ -117,7 +117,7 @@ class AutoConfig:
         return read_config(*hub.open_with(pretrained_model_name_or_path, options, "config.json"))
 
     @classmethod
-    def register(cls, model_type: str, config: type[Config], exist_ok: bool = False) -> None:
+    def register(cls, model_type: str, config: type[PreTrainedConfig], exist_ok: bool = False) -> None:
         """Let a configuration class of your own be found by its model_type; ValueError where that is taken."""
         if config.model_type != model_type:
             raise ValueError(f"{config.__name__} has the model_type {config.model_type!r}, not {model_type!r}.")
@@ -126,7 +126,7 @@ class AutoConfig:
         CONFIGS[model_type] = config
 
     @classmethod
-    def for_model(cls, model_type: str, **values: Any) -> Config:
+    def for_model(cls, model_type: str, **values: Any) -> PreTrainedConfig:
         """The configuration of a family by its model_type."""
         return config_class(model_type, "for_model")(**values)
 
@@ -140,13 +140,13 @@ class AutoClass:
 
     tasks: ClassVar[tuple[str, ...]]
     input: ClassVar[str | None] = None
-    registered: ClassVar[dict[type[Config], Any]]
+    registered: ClassVar[dict[type[PreTrainedConfig], Any]]
 
     def __init_subclass__(cls) -> None:
         cls.registered = {}
 
     @classmethod
-    def register(cls, config_class: type[Config], model_class: Any, exist_ok: bool = False) -> None:
+    def register(cls, config_class: type[PreTrainedConfig], model_class: Any, exist_ok: bool = False) -> None:
         """Let a model class of your own answer for a configuration class; ValueError where they do not match."""
         if model_class.config_class is not config_class:
             raise ValueError(
@@ -160,8 +160,8 @@ class AutoClass:
         raise TypeError(f"{name} is made by {name}.from_pretrained(...) or {name}.from_config(...).")
 
     @classmethod
-    def _class_for(cls, config: Config) -> Any:
-        if not isinstance(config, Config):
+    def _class_for(cls, config: PreTrainedConfig) -> Any:
+        if not isinstance(config, PreTrainedConfig):
             raise TypeError(f"A configuration is made by AutoConfig, not of a {type(config).__name__}.")
         if type(config) in cls.registered:
             return cls.registered[type(config)]
@@ -175,8 +175,8 @@ class AutoClass:
         raise ValueError(f"{family} has no class for {cls.__name__}; it has {heads}.")
 
     @classmethod
-    def from_config(cls, config: Config, **options: Any) -> Any:
-        """A model with random weights; options as in `PretrainedModel.from_config`."""
+    def from_config(cls, config: PreTrainedConfig, **options: Any) -> Any:
+        """A model with random weights; options as in `PreTrainedModel.from_config`."""
         return cls._class_for(config).from_config(config, **options)
 
     @classmethod
@@ -184,10 +184,10 @@ class AutoClass:
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository,
         *model_args: Any,
-        config: Config | None = None,
+        config: PreTrainedConfig | None = None,
         **options: Any,
     ) -> Any:
-        """Load the checkpoint as the class for this task; options as in `PretrainedModel.from_pretrained`."""
+        """Load the checkpoint as the class for this task; options as in `PreTrainedModel.from_pretrained`."""
         repository, options = hub.open_with(pretrained_model_name_or_path, options)
         found = config or read_config(repository, {})
         return cls._class_for(found).load(repository, config, *model_args, **options)
@@ -285,7 +285,7 @@ class AutoModelForAudioXVector(AutoClass):
     tasks = ("ForXVector",)
 
 
-def _register(auto: Any, config_class: type[Config], kind: Any, exist_ok: bool) -> None:
+def _register(auto: Any, config_class: type[PreTrainedConfig], kind: Any, exist_ok: bool) -> None:
     """Enter a class of the caller's own for a configuration class; ValueError where there is one already."""
     known = config_class in auto.registered or CONFIGS.get(config_class.model_type) is not config_class
     if known and config_class.model_type in {*FAMILIES, *CONFIGS} and not exist_ok:
@@ -304,7 +304,7 @@ class AutoProcessing:
     by_model_type: ClassVar[dict[str, str]]
     more: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json",)
-    registered: ClassVar[dict[type[Config], tuple[Any, ...]]]
+    registered: ClassVar[dict[type[PreTrainedConfig], tuple[Any, ...]]]
 
     def __init_subclass__(cls) -> None:
         cls.registered = {}
@@ -345,7 +345,9 @@ class AutoProcessing:
                 )
 
     @classmethod
-    def register(cls, config_class: type[Config], *classes: Any, exist_ok: bool = False, **named: Any) -> None:
+    def register(
+        cls, config_class: type[PreTrainedConfig], *classes: Any, exist_ok: bool = False, **named: Any
+    ) -> None:
         """Let a class of your own answer for a configuration class, and for its own name in files.
 
         `tokenizer_class`, `fast_tokenizer_class`, `image_processor_classes` and so on name it as in transformers; of

@@ -35,12 +35,12 @@ PASSED_ON = (
     "trust_remote_code",
 )
 
-C = TypeVar("C", bound="Config")
+C = TypeVar("C", bound="PreTrainedConfig")
 B = TypeVar("B", bound="BackboneConfig")
 
 
 @dataclass(init=False, eq=False)
-class Config:
+class PreTrainedConfig:
     """What every model's configuration has; a model adds its own fields.
 
     Build one from keyword arguments (`BertConfig(hidden_size=128, num_labels=3)`), from a dict, or from a checkpoint.
@@ -161,7 +161,7 @@ class Config:
     def name_or_path(self, value: str | Path) -> None:
         object.__setattr__(self, "_name_or_path", str(value))
 
-    def get_text_config(self, *args: Any, **kwargs: Any) -> Config:
+    def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
         """The configuration of the part that reads text: this one, as no model here has several parts."""
         return self
 
@@ -177,7 +177,7 @@ class Config:
             if spec.name == "dtype":  # checked by whoever reads it, as that takes torch
                 continue
             _check(f"{type(self).__name__}.{spec.name}", getattr(self, spec.name), hints[spec.name])
-        for name, allowed in {**Config.honoured, **self.honoured}.items():
+        for name, allowed in {**PreTrainedConfig.honoured, **self.honoured}.items():
             value = getattr(self, name, allowed[0])
             if value not in allowed:
                 reason = self.not_honoured.get(name, f"minitrans computes {', '.join(map(repr, allowed))} only")
@@ -252,7 +252,7 @@ class Config:
 
     def to_diff_dict(self) -> dict[str, Any]:
         """`to_dict` without what configurations of all kinds have and this one does not change."""
-        common, model = Config().to_dict(), type(self)().to_dict()
+        common, model = PreTrainedConfig().to_dict(), type(self)().to_dict()
         del common["tie_word_embeddings"]  # not all kinds have it
         return {
             name: value
@@ -275,7 +275,7 @@ class Config:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__repr__" not in cls.__dict__:  # else `dataclass` writes one
-            cls.__repr__ = Config.__repr__  # type: ignore[method-assign]
+            cls.__repr__ = PreTrainedConfig.__repr__  # type: ignore[method-assign]
 
     def _write(self, folder: Path) -> None:
         (folder / "config.json").write_text(self.to_json_string(use_diff=False), encoding="utf-8")
@@ -316,7 +316,7 @@ class _Dtype:
     Torch is imported when somebody asks, since tokenizers read configurations without it.
     """
 
-    def __get__(self, config: Config | None, owner: type) -> Any:
+    def __get__(self, config: PreTrainedConfig | None, owner: type) -> Any:
         name = None if config is None else config.__dict__.get("dtype")
         if name is None or name == "auto":
             return name
@@ -326,12 +326,12 @@ class _Dtype:
             raise ValueError(f"{owner.__name__}.dtype is {name!r}; it must be a torch dtype, such as 'bfloat16'.")
         return dtype
 
-    def __set__(self, config: Config, value: Any) -> None:
+    def __set__(self, config: PreTrainedConfig, value: Any) -> None:
         config.__dict__["dtype"] = None if value is None else str(value).removeprefix("torch.")
 
 
-Config.dtype = _Dtype()
-PretrainedConfig = PreTrainedConfig = Config  # the published names
+PreTrainedConfig.dtype = _Dtype()
+PretrainedConfig = PreTrainedConfig  # the older published name
 
 
 def pair(size: int | list[int]) -> tuple[int, int]:
@@ -344,7 +344,7 @@ def pair(size: int | list[int]) -> tuple[int, int]:
 
 
 @dataclass(init=False, eq=False)
-class BackboneConfig(Config):
+class BackboneConfig(PreTrainedConfig):
     """The configuration of a vision model of several stages, each of twice the channels, that can be asked for.
 
     `out_features` names the stages ("stem", "stage1", ...) and `out_indices` counts them, from the end where negative;

@@ -26,7 +26,7 @@ from minitrans.layers import Linear, QueryKeyValue, hooked, is_plain
 from minitrans.sequences import Sequences
 
 if TYPE_CHECKING:
-    from minitrans.pretrained import PretrainedModel
+    from minitrans.pretrained import PreTrainedModel
 
 # An input of indices -> the size of its table in the configuration, and what to call that table.
 TABLES = {"input_ids": ("vocab_size", "vocabulary"), "token_type_ids": ("type_vocab_size", "token-type table")}
@@ -37,7 +37,7 @@ Compute = Callable[[], Any]
 class Forward:
     """The `forward` of a frozen model, with the parameters of the model's own, for programs that look at them."""
 
-    def __init__(self, frozen: Frozen, model: PretrainedModel) -> None:
+    def __init__(self, frozen: Frozen, model: PreTrainedModel) -> None:
         self.compute, self.__signature__ = frozen.compute, inspect.signature(model.forward)
 
     @torch.no_grad()
@@ -53,7 +53,7 @@ class Frozen(nn.Module):
     the model again there. `state_dict`, `save_pretrained` and pickling give what the model had when it was frozen.
     """
 
-    def __init__(self, model: PretrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         _check_mode(model)
         self.model = model
@@ -64,7 +64,7 @@ class Frozen(nn.Module):
         """The model's output for its own arguments."""
         return self.model(*inputs, **options)
 
-    def thawed(self) -> PretrainedModel:
+    def thawed(self) -> PreTrainedModel:
         """The model, to change it."""
         return self.model
 
@@ -110,25 +110,25 @@ class Frozen(nn.Module):
         return self
 
     def options(self) -> dict[str, Any]:
-        """What `PretrainedModel.freeze` was given."""
+        """What `PreTrainedModel.freeze` was given."""
         return {}
 
     def __reduce__(self) -> tuple:
         return _frozen_again, (self.thawed(), self.options())
 
 
-def _frozen_again(model: PretrainedModel, options: dict[str, Any]) -> Frozen:
+def _frozen_again(model: PreTrainedModel, options: dict[str, Any]) -> Frozen:
     return model.freeze(**options)
 
 
 class PrepackedModel(Frozen):
-    """What `PretrainedModel.freeze` gives on a CPU: a copy of the model as it was then, with prepacked weights.
+    """What `PreTrainedModel.freeze` gives on a CPU: a copy of the model as it was then, with prepacked weights.
 
     The matrices of the backbone's linear layers are as `ops.prepacked` gives them; drop the model, and the copy takes
     no more memory than it did. Raises ValueError for a model that is not float32.
     """
 
-    def __init__(self, model: PretrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         _check_mode(model)
         prepacked = [(ops.prepacked(matrix), bias) for _, matrix, bias in _products(model.base_model)]
         matrices = [layer.weight for module, *_ in _products(model.base_model) for layer in _linear_layers(module)]
@@ -145,7 +145,7 @@ class PrepackedModel(Frozen):
                 module.weight = matrix
         self.packed = tuple(copies)
 
-    def thawed(self) -> PretrainedModel:
+    def thawed(self) -> PreTrainedModel:
         """A copy of the model with its weights in their ordinary order."""
         packed = {id(module): _packed_matrix(module) for module in self.packed}
         spared = {id(matrix): matrix for matrix in packed.values()}
@@ -181,7 +181,7 @@ def _unpack(module: nn.Module, matrix: Tensor) -> None:
 class Bucket:
     """The forward pass of up to `batch` texts of up to `length` tokens, on memory that never moves."""
 
-    def __init__(self, model: PretrainedModel, batch: int, length: int) -> None:
+    def __init__(self, model: PreTrainedModel, batch: int, length: int) -> None:
         self.model, self.shape = model, (batch, length)
         names = TABLES.keys() & inspect.signature(model.forward).parameters.keys()
         self.inputs = {name: torch.zeros(batch, length, dtype=torch.long, device=model.device) for name in names}
@@ -225,7 +225,7 @@ class Bucket:
 
 
 class FrozenModel(Frozen):
-    """What `PretrainedModel.freeze` gives on a GPU: call it as the model itself, without gradients.
+    """What `PreTrainedModel.freeze` gives on a GPU: call it as the model itself, without gradients.
 
     Texts that are padded on their right run in the smallest bucket that holds them. Anything else, and hidden
     states and attentions, goes to the model, which computes it or says what is wrong with it. Indices may lie on
@@ -236,7 +236,7 @@ class FrozenModel(Frozen):
     """
 
     def __init__(
-        self, model: PretrainedModel, shapes: Iterable[tuple[int, int]], record: Callable[[Compute], Compute]
+        self, model: PreTrainedModel, shapes: Iterable[tuple[int, int]], record: Callable[[Compute], Compute]
     ) -> None:
         super().__init__(model)
         self.shapes, self.weights = set(shapes), next(model.parameters()).data_ptr()
@@ -285,7 +285,7 @@ def _linear_layers(module: nn.Module) -> list[nn.Module]:
     return module.layers() if isinstance(module, QueryKeyValue) else [module]
 
 
-def _check_mode(model: PretrainedModel) -> None:
+def _check_mode(model: PreTrainedModel) -> None:
     if model.training:
         raise RuntimeError("The model is in training mode, and a frozen one only evaluates; call .eval() first.")
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import ops
-from minitrans.config import Config, pair
+from minitrans.config import PreTrainedConfig, pair
 from minitrans.layers import LayerNorm, Linear, channels_first, is_plain
 from minitrans.names import Module
 from minitrans.outputs import (
@@ -31,7 +31,7 @@ from minitrans.outputs import (
     QuestionAnsweringOutput,
     ReconstructionOutput,
 )
-from minitrans.pretrained import NO_EFFECT, PretrainedModel, with_first_rows
+from minitrans.pretrained import NO_EFFECT, PreTrainedModel, with_first_rows
 from minitrans.sequences import Sequences, traced
 
 IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
@@ -41,7 +41,7 @@ Count = int | Tensor | None
 LABELS_AFTER = {"input_ids": "inputs_embeds", "pixel_values": "pixel_values", "input_values": "attention_mask"}
 
 
-class Head(PretrainedModel):
+class Head(PreTrainedModel):
     """A backbone and what stands on it.
 
     A subclass makes its modules in `build` and computes its output in `answer`, from packed rows. The backbone is an
@@ -67,7 +67,7 @@ class Head(PretrainedModel):
         if backbone is not None:
             _publish_forward(cls)
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
         setattr(self, self.base_model_prefix, self.backbone_class(config, **self.backbone_options))
@@ -76,7 +76,7 @@ class Head(PretrainedModel):
         self.build(config)
         self.post_init()
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """Make the head's modules."""
         raise NotImplementedError
 
@@ -89,7 +89,7 @@ class Head(PretrainedModel):
         backbone = self.base_model
         if is_plain(backbone, self.backbone_class):
             return backbone.encode(**inputs)  # type: ignore[operator]
-        form = {"return_dict": True} if isinstance(backbone, PretrainedModel) else {}
+        form = {"return_dict": True} if isinstance(backbone, PreTrainedModel) else {}
         return self.backbone_class.encoded(self.config, backbone(**inputs, **form), **inputs)
 
     def forward(self, *inputs: Any, return_dict: bool | None = None, **options: Any) -> Any:
@@ -176,7 +176,7 @@ def _mean(terms: Tensor, count: Count) -> Tensor:
     return terms.mean() if count is None else terms.sum() / count
 
 
-def classification_loss(config: Config, logits: Tensor, labels: Tensor, count: Count = None) -> Tensor:
+def classification_loss(config: PreTrainedConfig, logits: Tensor, labels: Tensor, count: Count = None) -> Tensor:
     """Regression, single- or multi-label classification of scores (B, K), by `problem_type` or else by the labels.
 
     Without a `problem_type`, one class means regression (mean squared error), integer labels one class each (cross
@@ -207,11 +207,11 @@ class SequenceClassification(Head):
 
     accepts_loss_kwargs = True
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         self.classifier = Linear(config.hidden_size, self.scores(config))
 
-    def scores(self, config: Config) -> int:
+    def scores(self, config: PreTrainedConfig) -> int:
         """How many scores the classifier gives for one summary."""
         return config.num_labels
 
@@ -232,7 +232,7 @@ class SequenceClassification(Head):
 class MultipleChoice(SequenceClassification):
     """One score per choice (B, choices); inputs have the shape (B, choices, N)."""
 
-    def scores(self, config: Config) -> int:
+    def scores(self, config: PreTrainedConfig) -> int:
         """How many scores the classifier gives for one summary."""
         return 1
 
@@ -261,7 +261,7 @@ class NextSentencePrediction(Head):
 
     accepts_loss_kwargs = True
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         self.seq_relationship = Linear(config.hidden_size, 2)
 
@@ -279,7 +279,7 @@ class TokenClassification(Head):
 
     accepts_loss_kwargs = True
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
@@ -308,7 +308,7 @@ class QuestionAnswering(Head):
 
     targets = ("start_positions", "end_positions")
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         if config.num_labels != 2:
             raise ValueError(
@@ -350,7 +350,7 @@ class MaskedLM(Head):
 
     accepts_loss_kwargs = True
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         self.predictions = Predictions(config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps)
         if "predictions.decoder.bias" in self.ties:  # a second name of the decoder's bias, which is tied to it
@@ -394,7 +394,7 @@ class PreTraining(MaskedLM):
     targets = ("labels", "next_sentence_label")
     accepts_loss_kwargs = False  # its two means are of different numbers
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         super().build(config)
         self.seq_relationship = Linear(config.hidden_size, 2)
@@ -417,7 +417,7 @@ class ImageClassification(Head):
     accepts_loss_kwargs = True
     not_taken = ("bool_masked_pos",)
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
@@ -435,7 +435,7 @@ class MaskedImageModeling(Head):
 
     targets = ()
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         channels = config.encoder_stride**2 * config.num_channels
         self.decoder = nn.Sequential(

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from minitrans import ops
-from minitrans.config import Config
+from minitrans.config import PreTrainedConfig
 from minitrans.names import Module
 from minitrans.outputs import Encoded, States
 from minitrans.sequences import Sequences, traced, wants_grid
@@ -25,7 +25,7 @@ class Linear(nn.Linear):
     """`ops.linear` with the parameters of torch's module."""
 
     def reset_parameters(self) -> None:
-        """Nothing: `PretrainedModel.post_init` gives every tensor its start."""
+        """Nothing: `PreTrainedModel.post_init` gives every tensor its start."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C_in) -> (..., C_out)."""
@@ -41,7 +41,7 @@ class Embedding(nn.Embedding):
         super().__init__(num_embeddings, embedding_dim, padding_idx)
 
     def reset_parameters(self) -> None:
-        """Nothing: `PretrainedModel.post_init` gives every tensor its start."""
+        """Nothing: `PreTrainedModel.post_init` gives every tensor its start."""
 
 
 class LayerNorm(nn.LayerNorm):
@@ -158,7 +158,9 @@ def by_images(owner: nn.Module, function: Callable[[Tensor], Tensor], images: Te
 class Trace:
     """Hidden states and attentions of the layers, kept where the configuration or the caller asks for them."""
 
-    def __init__(self, config: Config, output_attentions: bool | None, output_hidden_states: bool | None) -> None:
+    def __init__(
+        self, config: PreTrainedConfig, output_attentions: bool | None, output_hidden_states: bool | None
+    ) -> None:
         states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = config.output_attentions if output_attentions is None else output_attentions
         self._hidden_states: list[Tensor] | None = [] if states else None
@@ -389,7 +391,7 @@ class TextRows:
 
 
 def pack_text(
-    config: Config,
+    config: PreTrainedConfig,
     device: torch.device,
     input_ids: Tensor | None,
     attention_mask: Tensor | Sequences | None,
@@ -435,7 +437,7 @@ def pack_text(
 
 
 def encoded_text(
-    config: Config, output: Any, attention_mask: Tensor | Sequences | None = None, **others: Any
+    config: PreTrainedConfig, output: Any, attention_mask: Tensor | Sequences | None = None, **others: Any
 ) -> Encoded:
     """What a text model that was called as a module, (B, N, C), hands to a head."""
     del config, others
@@ -527,7 +529,7 @@ class MapTrace:
     """Maps (B, H, W, C) and attentions of the stages, kept where the configuration or the caller asks for them."""
 
     def __init__(
-        self, config: Config, output_attentions: bool | None = None, output_hidden_states: bool | None = None
+        self, config: PreTrainedConfig, output_attentions: bool | None = None, output_hidden_states: bool | None = None
     ) -> None:
         maps = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = config.output_attentions if output_attentions is None else output_attentions

@@ -271,11 +271,11 @@ class Published(Module):
         tensors, ours, prefix = set(tensors), self._translation("inside"), self.base_model_prefix
         found: dict[str, str] = {}
         used: set[str] = set()
-        spelled = [(name, name) for name in names if not DERIVED.search(name)]
+        asked = [name for name in names if not DERIVED.search(name)]
         for change in (lambda name: name, canonical, lambda name: f"{prefix}.{canonical(name)}",
                        lambda name: canonical(name).removeprefix(f"{prefix}.")):  # fmt: skip
-            for name, spelling in spelled:
-                path = ours(change(spelling))
+            for name in asked:
+                path = ours(change(name))
                 if path in tensors and path not in found and name not in used:
                     found[path] = name
                     used.add(name)

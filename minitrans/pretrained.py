@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrans import hub, ops, weights
-from minitrans.config import Config
+from minitrans.config import PreTrainedConfig
 from minitrans.layers import has_hooks
 from minitrans.names import Published, Table, raw_tensors
 from minitrans.sequences import grid_layout, traced
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("minitrans")
 
-M = TypeVar("M", bound="PretrainedModel")
+M = TypeVar("M", bound="PreTrainedModel")
 
 # What transformers calls its attention implementations -> the engine that does the same here.
 ATTENTION_ENGINES = {
@@ -46,19 +46,19 @@ NO_EFFECT = ("use_cache", "special_tokens_mask", "num_items_in_batch", "return_l
 MUST_BE_NONE = NO_EFFECT[4:]
 
 
-class PretrainedModel(Published):
+class PreTrainedModel(Published):
     """A model with a configuration and a name table.
 
     `load_report` says what the last loading did, `engine` ("auto", "plain", "triton") who computes.
     """
 
-    config_class: ClassVar[type[Config]]
+    config_class: ClassVar[type[PreTrainedConfig]]
     head_weights: ClassVar[Table] = {}  # the names of the heads' modules on this backbone
     ties: ClassVar[dict[str, str]] = {}  # a head's parameter -> the one that it shares, unless the config unties them
     main_input_name: ClassVar[str] = "input_ids"
     supports_gradient_checkpointing: ClassVar[bool] = True
 
-    def __init__(self, config: Config, *_: Any, **__: Any) -> None:
+    def __init__(self, config: PreTrainedConfig, *_: Any, **__: Any) -> None:
         super().__init__()
         if not isinstance(config, self.config_class):
             raise TypeError(
@@ -147,7 +147,7 @@ class PretrainedModel(Published):
     # Loading and saving
 
     @classmethod
-    def from_config(cls: type[M], config: Config, *, dtype: torch.dtype | str | None = None) -> M:
+    def from_config(cls: type[M], config: PreTrainedConfig, *, dtype: torch.dtype | str | None = None) -> M:
         """A model with random weights."""
         model = cls(config)
         return model if dtype is None else model.to(_dtype(dtype))
@@ -157,7 +157,7 @@ class PretrainedModel(Published):
         cls: type[M],
         pretrained_model_name_or_path: str | Path | None,
         *model_args: Any,
-        config: Config | str | Path | None = None,
+        config: PreTrainedConfig | str | Path | None = None,
         **options: Any,
     ) -> Any:
         """Load the checkpoint in a folder or in a hub repository; the model comes in evaluation mode.
@@ -185,7 +185,7 @@ class PretrainedModel(Published):
     def load(
         cls: type[M],
         repository: hub.Repository,
-        config: Config | None = None,
+        config: PreTrainedConfig | None = None,
         *model_args: Any,
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
@@ -347,7 +347,7 @@ class PretrainedModel(Published):
     def start(self, tensors: Mapping[str, Tensor]) -> None:
         """Give those of these tensors, by our paths, that nobody has set their random start."""
         unset = [path for path, tensor in tensors.items() if not _is_set(tensor)]
-        if type(self)._init_weights is PretrainedModel._init_weights:
+        if type(self)._init_weights is PreTrainedModel._init_weights:
             for path in unset:
                 self.initialise(path)
         else:  # a subclass knows more
@@ -381,7 +381,7 @@ class PretrainedModel(Published):
     def get_input_embeddings(self) -> nn.Module:
         """The table of word vectors; NotImplementedError, as in transformers, for a model without one."""
         backbone = self.base_model
-        if backbone is not self and isinstance(backbone, PretrainedModel):
+        if backbone is not self and isinstance(backbone, PreTrainedModel):
             return backbone.get_input_embeddings()
         return self._text_embeddings().word  # type: ignore[return-value]
 
@@ -515,8 +515,8 @@ class PretrainedModel(Published):
         """The older name of `activation_checkpointing_disable`."""
         self.activation_checkpointing_disable()
 
-    def _checkpointed(self) -> Iterator[PretrainedModel]:
-        return (module for module in self.modules() if isinstance(module, PretrainedModel))
+    def _checkpointed(self) -> Iterator[PreTrainedModel]:
+        return (module for module in self.modules() if isinstance(module, PreTrainedModel))
 
 
 @torch.no_grad()
@@ -542,7 +542,7 @@ def _tensor(model: nn.Module, path: str) -> Tensor | None:
 
 
 @cache
-def _inputs(kind: type[PretrainedModel]) -> frozenset[str] | None:
+def _inputs(kind: type[PreTrainedModel]) -> frozenset[str] | None:
     """The names of what a class's `forward` takes; None where it takes any."""
     parameters = inspect.signature(kind.forward).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -550,7 +550,7 @@ def _inputs(kind: type[PretrainedModel]) -> frozenset[str] | None:
     return frozenset(parameter.name for parameter in parameters)
 
 
-def _constructor_options(kind: type[PretrainedModel]) -> list[str]:
+def _constructor_options(kind: type[PreTrainedModel]) -> list[str]:
     """What a class's constructor takes besides the configuration."""
     parameters = list(inspect.signature(kind.__init__).parameters.values())[2:]
     return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
@@ -593,7 +593,7 @@ _loading = _Loading()
 _STARTED = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.modules.conv._ConvNd)
 
 
-def _unfilled(kind: type[M], config: Config, arguments: tuple, options: dict[str, Any]) -> M:
+def _unfilled(kind: type[M], config: PreTrainedConfig, arguments: tuple, options: dict[str, Any]) -> M:
     """A model whose tensors a checkpoint is to fill, none of them initialised.
 
     A class of this package is built on the meta device, which costs nothing; one of the user's own may set tensors to
@@ -609,8 +609,11 @@ def _unfilled(kind: type[M], config: Config, arguments: tuple, options: dict[str
 
 
 def _config(
-    kind: type[Config], repository: hub.Repository, config: Config | None, overrides: dict[str, Any]
-) -> Config:
+    kind: type[PreTrainedConfig],
+    repository: hub.Repository,
+    config: PreTrainedConfig | None,
+    overrides: dict[str, Any],
+) -> PreTrainedConfig:
     if config is not None:
         return type(config).from_dict(config.to_dict(), **overrides)
     values = repository.json("config.json")
@@ -661,7 +664,7 @@ def _device(place: Any) -> torch.device:
 
 
 def _loading_dtype(
-    wanted: torch.dtype | str | None, config: Config, checkpoint: weights.Checkpoint, place: torch.device
+    wanted: torch.dtype | str | None, config: PreTrainedConfig, checkpoint: weights.Checkpoint, place: torch.device
 ) -> torch.dtype:
     if wanted is not None and wanted != "auto":
         return _dtype(wanted)
@@ -673,6 +676,3 @@ def _loading_dtype(
         )  # fmt: skip
         return torch.float32
     return dtype
-
-
-PreTrainedModel = PretrainedModel  # the published name

@@ -314,7 +314,7 @@ def load(model: Published, checkpoint: Checkpoint, report: LoadReport) -> None:
     model.start({path: tensor for path, tensor in tensors.items() if path not in report.sources})
     for path, tensor in tensors.items():
         name = report.sources.get(path)
-        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # see `PretrainedModel.start`
+        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # see `PreTrainedModel.start`
         if name is None:
             continue
         if checkpoint.dtypes[name] != tensor.dtype:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrans import heads, ops
-from minitrans.config import Config, Count, Positive, Rate, Size
+from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size
 from minitrans.layers import (
     Embedding,
     FeedForward,
@@ -34,12 +34,12 @@ from minitrans.layers import (
 )
 from minitrans.names import Module
 from minitrans.outputs import BaseModelOutputWithPooling, Encoded
-from minitrans.pretrained import PretrainedModel
+from minitrans.pretrained import PreTrainedModel
 from minitrans.sequences import Sequences
 
 
 @dataclass(init=False, eq=False)
-class BertConfig(Config):
+class BertConfig(PreTrainedConfig):
     """The fields of BERT's config.json and their published defaults (bert-base-uncased)."""
 
     model_type: ClassVar[str] = "bert"
@@ -149,7 +149,7 @@ class BertPooler(Module):
         return torch.tanh(self.dense(first))
 
 
-class BertPreTrainedModel(PretrainedModel):
+class BertPreTrainedModel(PreTrainedModel):
     """What every BERT model is, and what an own head on BERT starts from."""
 
     config: BertConfig

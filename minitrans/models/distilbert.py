@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import heads, ops
-from minitrans.config import Config, Count, Positive, Rate, Size
+from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size
 from minitrans.layers import (
     Embedding,
     FeedForward,
@@ -30,12 +30,12 @@ from minitrans.layers import (
 )
 from minitrans.names import Module
 from minitrans.outputs import BaseModelOutput, Encoded
-from minitrans.pretrained import PretrainedModel, with_first_rows
+from minitrans.pretrained import PreTrainedModel, with_first_rows
 from minitrans.sequences import Sequences
 
 
 @dataclass(init=False, eq=False)
-class DistilBertConfig(Config):
+class DistilBertConfig(PreTrainedConfig):
     """The fields of DistilBERT's config.json and their published defaults (distilbert-base-uncased)."""
 
     model_type: ClassVar[str] = "distilbert"
@@ -101,7 +101,7 @@ class DistilBertLayer(Module):
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
-class DistilBertPreTrainedModel(PretrainedModel):
+class DistilBertPreTrainedModel(PreTrainedModel):
     """What every DistilBERT model is, and what an own head on DistilBERT starts from."""
 
     config: DistilBertConfig
@@ -212,7 +212,7 @@ class DistilBertModel(DistilBertPreTrainedModel):
 class FirstToken(heads.SequenceClassification):
     """One score per class for the whole sequence (B, K), from the first token through a linear map and ReLU."""
 
-    def build(self, config: Config) -> None:
+    def build(self, config: PreTrainedConfig) -> None:
         """See `Head`."""
         self.pre_classifier = Linear(config.dim, config.dim)
         super().build(config)

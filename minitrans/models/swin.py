@@ -22,7 +22,7 @@ from minitrans.config import BackboneConfig, Positive, Rate, Size, pair
 from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, QueryKeyValue, channels_first, is_plain
 from minitrans.names import Module
 from minitrans.outputs import BackboneOutput, EncodedImages, Feature, ImageModelOutput
-from minitrans.pretrained import PretrainedModel
+from minitrans.pretrained import PreTrainedModel
 
 
 @dataclass(init=False, eq=False)
@@ -207,7 +207,7 @@ class SwinStage(Module):
         return x
 
 
-class SwinPreTrainedModel(PretrainedModel):
+class SwinPreTrainedModel(PreTrainedModel):
     """What every Swin model is, and what an own head on Swin starts from."""
 
     config: SwinConfig

@@ -29,7 +29,7 @@ from minitrans.audio_layers import (
     frames_of,
     span_mask,
 )
-from minitrans.config import Config, Count, Positive, Rate, Size
+from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size
 from minitrans.layers import (
     FeedForward,
     LayerNorm,
@@ -43,12 +43,12 @@ from minitrans.layers import (
 )
 from minitrans.names import Module
 from minitrans.outputs import AudioModelOutput, EncodedAudio
-from minitrans.pretrained import PretrainedModel
+from minitrans.pretrained import PreTrainedModel
 from minitrans.sequences import Sequences, traced, wants_grid
 
 
 @dataclass(init=False, eq=False)
-class Wav2Vec2Config(Config):
+class Wav2Vec2Config(PreTrainedConfig):
     """The fields of wav2vec 2.0's config.json and their published defaults (wav2vec2-base-960h)."""
 
     model_type: ClassVar[str] = "wav2vec2"
@@ -217,7 +217,7 @@ class AttentionAdapter(FeedForward):
         return super().forward(self.norm(rows))
 
 
-class Wav2Vec2PreTrainedModel(PretrainedModel):
+class Wav2Vec2PreTrainedModel(PreTrainedModel):
     """What every wav2vec 2.0 model is, and what an own head on it starts from."""
 
     config: Wav2Vec2Config
