@@ -239,7 +239,8 @@ class Transcriber(AudioTask):
     A clip longer than `chunk_seconds` is heard in chunks of that length. Each shares `stride_seconds` with what it
     answers for of the one before and the one after: a number, or two (left, right), by default a sixth of a chunk. The
     frames of all are decoded as one. `float("inf")` hears clips whole. With `characters` the answer has "characters"
-    too, [{"character", "start", "end"}], spaces among them. A clip too short for a frame is an empty text.
+    too, [{"character", "start", "end"}], spaces among them. A clip too short for a frame is an empty text. Where the
+    processor has an n-gram model, it decodes; times are those of the likeliest way to spread its text over the frames.
     """
 
     auto = AutoModelForCTC
@@ -324,14 +325,10 @@ class Transcriber(AudioTask):
     def answer(self, source: Any, results: list[torch.Tensor]) -> dict[str, Any]:
         """See `Task`."""
         frames = torch.cat(results)
-        words: list[dict[str, Any]] = []
-        characters: list[dict[str, Any]] = []  # of an n-gram model there are none: it weighs words
-        text = ""
-        if len(frames) and self._decoder():
-            decoded = self.processor.decode(frames.numpy(), output_word_offsets=True)
-            text, words = decoded.text, self._timed("word", decoded.word_offsets, "word")
-        elif len(frames):
-            decoded = self.tokenizer.decode(frames, output_word_offsets=True, output_char_offsets=True)
+        text, words, characters = "", [], []
+        if len(frames):
+            decoder = self.processor if self._decoder() else self.tokenizer
+            decoded = decoder.decode(frames, output_word_offsets=True, output_char_offsets=True)
             text, words = decoded.text, self._timed("word", decoded.word_offsets, "word")
             characters = self._timed("character", decoded.char_offsets, "char")
         return {"text": text, "words": words, **({"characters": characters} if self.characters else {})}
