@@ -203,8 +203,8 @@ def test_a_long_recording(arpa, seed):
 @pytest.mark.parametrize("kept", [3, 4])
 def test_what_is_settled_changes_nothing_to_come(arpa, monkeypatch, kept):
     for seed in range(5):
-        logp = frames(seed, 60, 1.5)
-        model = LanguageModel(ArpaModel(arpa))
+        logp = frames(seed, 80, 3.0)
+        model = LanguageModel(ArpaModel(arpa), alpha=0.05)
         monkeypatch.setattr(beam, "KEPT", 10**6)
         whole = search(logp, SYMBOLS, model, 1000)[0]
         monkeypatch.setattr(beam, "KEPT", kept)

@@ -297,7 +297,7 @@ class TestTexts:
             (["a text", None], "not a NoneType: None"),
             (["a text", float("nan")], "not a float: nan"),
             (np.zeros(3), "not a float64"),
-            (7, "a int is not several"),
+            (7, "7 of type int is not several"),
             ([["a", "b"]], r"not a list: \['a', 'b'\]"),
             ([("a", "b", "c")], r"not a tuple: \('a', 'b', 'c'\)"),
         ],
@@ -349,7 +349,7 @@ class TestSounds:
             ({"array": np.zeros(9000), "sampling_rate": RATE, "stride": (1, 1)}, "no stride"),
             (SimpleNamespace(columns=["file"], shape=(2, 1)), r"is a table.*'file'"),
             ((RATE, np.zeros(9000)), "not a int: 16000"),
-            (None, "a NoneType is not several"),
+            (None, "None of type NoneType is not several"),
         ],
     )
     def test_refused(self, folders: dict[str, Path], task: str, inputs: Any, message: str) -> None:

@@ -209,10 +209,11 @@ class Task:
     def _several(self, inputs: Any) -> Iterable[Any]:
         """`inputs`, where one can go over them and find inputs."""
         self._refuse_table(inputs)
-        if self.is_one(inputs) or not (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")):
+        is_several = isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
+        if self.is_one(inputs) or not is_several or getattr(inputs, "ndim", 1) == 0:
             raise TypeError(
-                f"{type(self).__name__} goes over several inputs here, each {self.takes}; a {type(inputs).__name__} "
-                "is not several."
+                f"{type(self).__name__} goes over several inputs here, each {self.takes}; {inputs!r:.80} of type "
+                f"{type(inputs).__name__} is not several."
             )
         return inputs
 
