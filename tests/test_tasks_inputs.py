@@ -328,7 +328,7 @@ class TestSounds:
             {"array": torch.from_numpy(clip), "sampling_rate": RATE}, {"array": clip.tolist(), "sampling_rate": RATE},
             {"bytes": content, "path": "nowhere.wav"}, {"bytes": None, "path": str(tmp_path / "clip.wav")},
             content, bytearray(content), tmp_path / "clip.wav", str(tmp_path / "clip.wav"), audio_decoder(clip),
-            {"audio": audio_decoder(clip)}, (clip, float(RATE)),
+            {"audio": audio_decoder(clip)}, (clip, float(RATE)), io.BytesIO(content), memoryview(content),
         ):  # fmt: skip
             same(run(one), expected)
             same(run([one]), [expected])
@@ -378,6 +378,7 @@ class TestImages:
             pixels, torch.from_numpy(pixels), stream.getvalue(), bytearray(stream.getvalue()), tmp_path / "i.png",
             {"image": image, "label": 3}, {"bytes": stream.getvalue(), "path": None},
             {"path": str(tmp_path / "i.png")}, {"image": {"bytes": stream.getvalue(), "path": None}},
+            io.BytesIO(stream.getvalue()), memoryview(stream.getvalue()),
         ):  # fmt: skip
             same(run(one), expected)
             same(run([one, one]), [expected] * 2)

@@ -27,7 +27,7 @@ from minitrans.auto import (
     AutoProcessor,
 )
 from minitrans.processing.audio import import_soxr, open_audio
-from minitrans.tasks.base import Classifier, Piece, Task, check_labels, label_of
+from minitrans.tasks.base import Classifier, Piece, Task, as_bytes, check_labels, label_of
 
 logger = logging.getLogger("minitrans")
 
@@ -38,8 +38,9 @@ BLOCK = 2**17  # samples read from a file at a time
 class AudioTask(Task):
     """A task on sounds; the budget is in samples.
 
-    A sound is the path of a file, its bytes, a tuple (samples, sampling rate in Hz), or a mapping with "array" or
-    "raw" and "sampling_rate", with "bytes" or "path", or with one of these under "audio", as a dataset's rows are.
+    A sound is the path of a file, its bytes, an open file, a tuple (samples, sampling rate in Hz), or a mapping with
+    "array" or "raw" and "sampling_rate", with "bytes" or "path", or with one of these under "audio", as a dataset's
+    rows are.
 
     Any rate is converted and several channels are averaged. Where the checkpoint normalises, a clip's mean and
     variance are those of the whole clip, as in the feature extractor, however it is cut afterwards: a file is read
@@ -48,7 +49,7 @@ class AudioTask(Task):
 
     unit = "s"
     takes = (
-        "a sound (the path of a file, its bytes, a tuple (samples, sampling rate), or a mapping with "
+        "a sound (the path of a file, its bytes, an open file, a tuple (samples, sampling rate), or a mapping with "
         '"array" and "sampling_rate")'
     )
     budget = 60 * 16000
@@ -73,7 +74,8 @@ class AudioTask(Task):
 
     def read(self, source: Any) -> Sound:
         """A sound as a path, bytes or (samples, rate); TypeError for what is none."""
-        if isinstance(source, (str, os.PathLike, bytes, bytearray)):
+        source = as_bytes(source)
+        if isinstance(source, (str, os.PathLike, bytes)):
             return source  # type: ignore[return-value]
         if _is_samples(source):
             return source

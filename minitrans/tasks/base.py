@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -247,7 +248,7 @@ class Task:
 
     def is_one(self, inputs: Any) -> bool:
         """Whether this is one input rather than several."""
-        return isinstance(inputs, (str, bytes, bytearray, Mapping))
+        return isinstance(inputs, (str, bytes, bytearray, memoryview, Mapping)) or is_stream(inputs)
 
     def total(self, inputs: Iterable[Any]) -> int | None:
         """What the progress bar will have counted at the end, None where that is not known."""
@@ -386,6 +387,23 @@ def check_labels(config: Any) -> None:
             ", ".join(map(str, sorted(config.id2label))),
             ", ".join(map(str, unnamed)),
         )
+
+
+def as_bytes(source: Any) -> Any:
+    """The bytes that an open binary file or a buffer holds, from where it stands; what is neither, as it is."""
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if not is_stream(source):
+        return source
+    place = source.tell()
+    content = source.read()
+    source.seek(place)  # it may be read again, as a recording is for its mean
+    return content
+
+
+def is_stream(source: Any) -> bool:
+    """Whether this is an open binary file."""
+    return hasattr(source, "read") and hasattr(source, "seek") and not isinstance(source, io.TextIOBase)
 
 
 def label_of(names: Mapping[int, str], index: int) -> str:
