@@ -14,7 +14,7 @@ import torch
 from standin_hub import StandInHub
 
 import minitrans
-from minitrans.processing import features
+from minitrans.processing import beam, features
 from minitrans.processing.beam import ArpaModel, LanguageModel, aligned, search
 from minitrans.processing.speech import Wav2Vec2ProcessorWithLM
 
@@ -173,6 +173,45 @@ def test_the_likeliest_alignment():
     assert aligned(logp, (), 0) == []
     with pytest.raises(ValueError, match="2 frames are too few"):
         aligned(frames(0, 2, 1.0), (2, 2), 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_long_recording(arpa, seed):
+    """A text of 400 words comes back, each token in its own frames, doubled letters among them."""
+    generator = np.random.default_rng(seed)
+    words = generator.choice(["A", "B", "AB", "AAB", "BBA"], 400)
+    letters = {"A": 2, "B": 3, "|": 1}
+    tokens = [letters[letter] for letter in "|".join(words)]
+    path, spans = [], []
+    for token, last in zip(tokens, [0, *tokens], strict=False):
+        path += [0] * int(generator.integers(token == last, 4))
+        length = int(generator.integers(1, 4))
+        spans.append((len(path), len(path) + length))
+        path += [token] * length
+    scores = generator.normal(size=(len(path), 4))
+    scores[np.arange(len(path)), path] += 12.0
+    logp = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+    for model in (None, LanguageModel(ArpaModel(arpa), alpha=0.02)):
+        found = search(logp, SYMBOLS, model)
+        assert found[0].text.split() == words.tolist()
+        assert list(found[0].tokens) == tokens
+        assert found[0].logit_score == pytest.approx(logp[np.arange(len(path)), path].sum(), abs=0.1)
+        assert len({item.text for item in found}) == len(found)
+    assert aligned(logp, tokens, 0) == spans
+
+
+@pytest.mark.parametrize("kept", [3, 4])
+def test_what_is_settled_changes_nothing_to_come(arpa, monkeypatch, kept):
+    for seed in range(5):
+        logp = frames(seed, 80, 3.0)
+        model = LanguageModel(ArpaModel(arpa), alpha=0.05)
+        monkeypatch.setattr(beam, "KEPT", 10**6)
+        whole = search(logp, SYMBOLS, model, 1000)[0]
+        monkeypatch.setattr(beam, "KEPT", kept)
+        best = search(logp, SYMBOLS, model, 1000)[0]
+        assert whole.text.count(" ") >= 2 * kept
+        assert (best.text, best.tokens) == (whole.text, whole.tokens)
+        assert best.lm_score >= whole.lm_score - 0.01  # fewer ways to spell it are lost among other texts
 
 
 # -- processors

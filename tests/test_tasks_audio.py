@@ -7,7 +7,6 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ import transformers
 from sounds import babble
 from transformers import pipeline
 
-from minitrans import AudioClassifier, Transcriber
+from minitrans import AudioClassifier, AutoProcessor, Transcriber
+from minitrans.processing.speech import Wav2Vec2Processor
 from minitrans.tasks import subtitles
 from minitrans.tasks.audio import read_blocks
 
@@ -397,23 +397,61 @@ def test_cues_are_short_and_lose_no_word() -> None:
     assert len(made) < 100
 
 
-def test_an_n_gram_model_decodes_where_the_processor_has_one(clip: np.ndarray, folder: Path) -> None:
-    """The scores of every clip's own frames go to the processor, and its words get their times."""
-    transcribe = Transcriber.from_pretrained(folder)
-    greedy = transcribe.processor
-    sounds = [(clip[:length], RATE) for length in (9000, 399, 150000)]
-    expected = [Transcriber(transcribe.model, greedy)(sound) for sound in sounds]
-    seen = []
+NGRAM = r"""\data\
+ngram 1={count}
+ngram 2=2
 
-    def decode(logits: np.ndarray, output_word_offsets: bool) -> Any:
-        seen.append(logits.shape)
-        return greedy.tokenizer.decode(logits.argmax(-1), output_word_offsets=output_word_offsets)
+\1-grams:
+{rows}
 
-    parts = {"feature_extractor": greedy.feature_extractor, "tokenizer": greedy.tokenizer}
-    weighed = Transcriber(transcribe.model, SimpleNamespace(**parts, decoder=object(), decode=decode))
-    assert weighed(sounds) == expected
-    assert seen == [(27, 32), (468, 32)]
-    assert weighed(sounds[0], characters=True) == {**expected[0], "characters": []}
+\2-grams:
+-0.1 <s> {first}
+-0.2 {first} {second}
+
+\end\
+"""
+
+
+@pytest.fixture(scope="module", params=["read", "unreadable"])
+def weighed(request: Any, tmp_path_factory: Any) -> Path:
+    """A checkpoint with the n-gram of some words, which all its other words are not in; or with one that is none."""
+    path = checkpoint(tmp_path_factory.mktemp("weighed"), local=True, **LAYER_NORM, return_attention_mask=True)
+    words = ["E", "TO", "A", "IN", "<s>", "</s>", "<unk>"]
+    text = NGRAM.format(
+        count=len(words), rows="\n".join(f"-{1 + n / 4} {word} -0.3" for n, word in enumerate(words)),
+        first=words[0], second=words[1],
+    )  # fmt: skip
+    (path / "language_model").mkdir()
+    (path / "language_model" / "2gram.arpa").write_text(text if request.param == "read" else "nothing")
+    (path / "language_model" / "unigrams.txt").write_text("\n".join(words[:4]))
+    (path / "language_model" / "attrs.json").write_text(json.dumps({"alpha": 1.5, "beta": 2.5}))
+    (path / "alphabet.json").write_text(json.dumps({"labels": [], "is_bpe": False}))
+    config = json.loads((path / "processor_config.json").read_text())
+    (path / "processor_config.json").write_text(json.dumps({**config, "processor_class": "Wav2Vec2ProcessorWithLM"}))
+    return path
+
+
+@pytest.mark.parametrize("chunk", [float("inf"), 2.0])
+def test_an_n_gram_model_decodes_where_the_folder_has_one(clip: np.ndarray, weighed: Path, chunk: float) -> None:
+    """Its words are those of `processor.decode` of the logits of transformers' model, also where it hears chunks."""
+    transcribe = Transcriber.from_pretrained(weighed)
+    processor = AutoProcessor.from_pretrained(weighed)
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(weighed).eval()
+    step = model.config.inputs_to_logits_ratio / RATE
+    sounds = [clip[:9000], clip[:399], clip[20000:120000]]
+    answers = transcribe([(sound, RATE) for sound in sounds], chunk_seconds=chunk, characters=True)
+    assert answers[1] == {"text": "", "words": [], "characters": []}
+    greedy = Transcriber(transcribe.model, Wav2Vec2Processor(processor.feature_extractor, processor.tokenizer))
+    for sound, answer in zip(sounds[::2], answers[::2], strict=True):
+        values = torch.from_numpy(processor(sound, sampling_rate=RATE)["input_values"][0])[None]
+        with torch.inference_mode():
+            decoded = processor.decode(model(values).logits[0], output_word_offsets=True)
+        offsets = [(item["word"], item["start_offset"], item["end_offset"]) for item in decoded.word_offsets]
+        same_words(answer, [(word, start * step, end * step) for word, start, end in offsets])
+        assert answer["text"] == decoded.text
+        assert "".join(item["character"] for item in answer["characters"]).split() == answer["text"].split()
+        other = greedy((sound, RATE), chunk_seconds=chunk)["text"]
+        assert (answer["text"] != other) is (processor.decoder is not None)
 
 
 LONG = [("字" * 300, 61.0, 5), ("あ" * 70, 7.5, 2), ("x" * 81, 5.0, 2), ("ก" * 240, 20.0, 3), ("w" * 200, 0.0, 3)]

@@ -297,7 +297,7 @@ class TestTexts:
             (["a text", None], "not a NoneType: None"),
             (["a text", float("nan")], "not a float: nan"),
             (np.zeros(3), "not a float64"),
-            (7, "a int is not several"),
+            (7, "7 of type int is not several"),
             ([["a", "b"]], r"not a list: \['a', 'b'\]"),
             ([("a", "b", "c")], r"not a tuple: \('a', 'b', 'c'\)"),
         ],
@@ -328,7 +328,7 @@ class TestSounds:
             {"array": torch.from_numpy(clip), "sampling_rate": RATE}, {"array": clip.tolist(), "sampling_rate": RATE},
             {"bytes": content, "path": "nowhere.wav"}, {"bytes": None, "path": str(tmp_path / "clip.wav")},
             content, bytearray(content), tmp_path / "clip.wav", str(tmp_path / "clip.wav"), audio_decoder(clip),
-            {"audio": audio_decoder(clip)}, (clip, float(RATE)),
+            {"audio": audio_decoder(clip)}, (clip, float(RATE)), io.BytesIO(content), memoryview(content),
         ):  # fmt: skip
             same(run(one), expected)
             same(run([one]), [expected])
@@ -349,7 +349,7 @@ class TestSounds:
             ({"array": np.zeros(9000), "sampling_rate": RATE, "stride": (1, 1)}, "no stride"),
             (SimpleNamespace(columns=["file"], shape=(2, 1)), r"is a table.*'file'"),
             ((RATE, np.zeros(9000)), "not a int: 16000"),
-            (None, "a NoneType is not several"),
+            (None, "None of type NoneType is not several"),
         ],
     )
     def test_refused(self, folders: dict[str, Path], task: str, inputs: Any, message: str) -> None:
@@ -378,6 +378,7 @@ class TestImages:
             pixels, torch.from_numpy(pixels), stream.getvalue(), bytearray(stream.getvalue()), tmp_path / "i.png",
             {"image": image, "label": 3}, {"bytes": stream.getvalue(), "path": None},
             {"path": str(tmp_path / "i.png")}, {"image": {"bytes": stream.getvalue(), "path": None}},
+            io.BytesIO(stream.getvalue()), memoryview(stream.getvalue()),
         ):  # fmt: skip
             same(run(one), expected)
             same(run([one, one]), [expected] * 2)

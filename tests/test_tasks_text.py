@@ -197,7 +197,7 @@ class TestEmbedder:
         folder = changed(minilm, tmp_path / "last", "1_Pooling/config.json", pooling_mode="middle")
         with pytest.raises(ValueError, match=r"pooling is \['middle'\]; known are cls, max, mean"):
             Embedder.from_pretrained(folder)
-        for texts, message in ((["a text", 5], "not a int: 5"), (5, "a int is not several")):
+        for texts, message in ((["a text", 5], "not a int: 5"), (5, "5 of type int is not several")):
             with pytest.raises(TypeError, match=message):
                 embedder.encode(texts)
         for options, message in (

@@ -12,7 +12,7 @@ import gzip
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ LN10 = math.log(10)
 NEVER = -math.inf
 MISSING = -100.0  # log10 of what a model without "<unk>" gives to unknown words, as in kenlm
 WIDTH = 100
+KEPT = 32  # words that the search can still change; more than an n-gram looks back
+BAND = 1024  # places that an alignment looks at in a frame, half a minute of fast speech
 
 
 class NGram(Protocol):
@@ -193,11 +195,13 @@ def search(
     logp (T, V) are log probabilities; `symbols` says what each of the V tokens writes: None the blank, " " the space
     between words. `width` texts are kept from frame to frame, so that the search is exact where there are no more;
     texts that are worse than the best by `beam_prune_logp`, and tokens (but the best) below `token_min_logp`, are left
-    out where these are given.
+    out where these are given. In a long recording, words that lie more than `KEPT` back are settled as the best text
+    has them.
     """
     first = Prefix("", state=model.start() if model else None)
     prefixes = {"": first}
     beams: dict[str, dict[int, float]] = {"": {-1: 0.0}}  # text -> the last token -> ln p; -1 is the blank
+    settled = Prefix("")
     blank, bonus = symbols.index(None), max(0.0, model.beta) if model else 0.0
     for frame in logp:
         row = frame.tolist()
@@ -234,7 +238,37 @@ def search(
         least = scores[ranked[0]] + beam_prune_logp
         beams = {text: grown[text] for text in ranked if scores[text] >= least}
         prefixes = {text: prefixes[text] for text in beams}
-    return _finished(beams, prefixes, model)
+        if ranked[0].count(" ") >= 2 * KEPT:
+            head = " ".join(ranked[0].split(" ")[:KEPT]) + " "
+            settled = Prefix(settled.text + head, settled.tokens + _spelling(prefixes[ranked[0]], head, symbols))
+            beams, prefixes = _settle(beams, prefixes, head, symbols)
+    return _finished(beams, prefixes, model, settled)
+
+
+def _spelling(prefix: Prefix, head: str, symbols: Sequence[str | None]) -> tuple[int, ...]:
+    """Return the tokens of a prefix that spell its first characters."""
+    count = length = 0
+    while length < len(head):
+        length += len(symbols[prefix.tokens[count]] or "")
+        count += 1
+    return prefix.tokens[:count]
+
+
+def _settle(
+    beams: dict[str, dict[int, float]], prefixes: dict[str, Prefix], head: str, symbols: Sequence[str | None]
+) -> tuple[dict[str, dict[int, float]], dict[str, Prefix]]:
+    """Return the texts that begin so, without that beginning.
+
+    What differs so far back weighs the same for all that is to come, so that it would only take the places of texts
+    that differ where something can still change; and each frame would copy the whole text.
+    """
+    kept, shorter = {}, {}
+    for text, states in beams.items():
+        if text.startswith(head):
+            prefix, rest = prefixes[text], text[len(head) :]
+            tokens = prefix.tokens[len(_spelling(prefix, head, symbols)) :]
+            kept[rest], shorter[rest] = states, replace(prefix, text=rest, tokens=tokens)
+    return kept, shorter
 
 
 def _total(states: dict[int, float]) -> float:
@@ -276,52 +310,64 @@ def _extended(
 
 
 def _finished(
-    beams: dict[str, dict[int, float]], prefixes: dict[str, Prefix], model: LanguageModel | None
+    beams: dict[str, dict[int, float]], prefixes: dict[str, Prefix], model: LanguageModel | None, settled: Prefix
 ) -> list[Found]:
-    """Return the texts that the prefixes are, best first: a space at the end makes no other text."""
+    """Return the texts that the prefixes are behind what is settled, best first.
+
+    A space at the end makes no other text.
+    """
     found: dict[str, Found] = {}
     for text, states in beams.items():
         prefix, added = prefixes[text], 0.0
         if model:
             word, state = model.word(prefix.state, prefix.part) if prefix.part else (0.0, prefix.state)
             added = prefix.added + word + model.end(state)
-        whole, score = text.strip(), _total(states)
-        tokens = prefix.tokens if prefix.part or not prefix.tokens else prefix.tokens[:-1]
+        whole, score = (settled.text + text).strip(), _total(states)
+        tokens = settled.tokens + prefix.tokens
+        tokens = tokens if prefix.part or not tokens else tokens[:-1]
         if whole in found:
             score = _total({0: found[whole].logit_score, 1: score})
         found[whole] = Found(whole, score, score + added, tokens)
     return sorted(found.values(), key=lambda item: item.lm_score, reverse=True)
 
 
-def aligned(logp: np.ndarray, tokens: Sequence[int], blank: int) -> list[tuple[int, int]]:
+def aligned(logp: np.ndarray, tokens: Sequence[int], blank: int, band: int = BAND) -> list[tuple[int, int]]:
     """Return the frames from and to (exclusive) of each token, in the likeliest way to spread them over (T, V).
 
+    Of a long recording only `band` places around the best are looked at in each frame, a token and a blank being two.
     Raises ValueError where there are too few frames for the tokens.
     """
     if not tokens:
         return []
-    places = [blank]
-    for token in tokens:
-        places += [token, blank]
-    scores = np.full(len(places), NEVER)
+    places = np.full(2 * len(tokens) + 1, blank)
+    places[1::2] = tokens
+    width = min(len(places), band)
+    can_skip = np.zeros(len(places), dtype=bool)
+    can_skip[3::2] = places[3::2] != places[1:-2:2]
+    low, lows = 0, np.zeros(len(logp), np.int64)  # the first place that is looked at
+    scores = np.full(width, NEVER)
     scores[:2] = logp[0, places[:2]]
-    skips = np.array([i > 1 and places[i] != blank and places[i] != places[i - 2] for i in range(len(places))])
-    steps = np.zeros((len(logp), len(places)), np.int8)
+    steps = np.zeros((len(logp), width), np.int8)
     for time in range(1, len(logp)):
-        from_last = np.concatenate([[NEVER], scores[:-1]])
-        from_skip = np.where(skips, np.concatenate([[NEVER, NEVER], scores[:-2]]), NEVER)
-        choices = np.stack([scores, from_last, from_skip])
-        steps[time] = choices.argmax(0)
-        scores = choices.max(0) + logp[time, places]
+        new = max(low, min(low + int(scores.argmax()) - width // 2, len(places) - width))
+        shift, low = new - low, new
+        before = np.concatenate([[NEVER, NEVER], scores, np.full(shift, NEVER)])[shift:]
+        here = slice(low, low + width)
+        skipped = np.where(can_skip[here], before[:width], NEVER)
+        choices = np.stack([before[2:], before[1 : width + 1], skipped])
+        steps[time], lows[time] = choices.argmax(0), low
+        scores = choices.max(0) + logp[time, places[here]]
     place = len(places) - 1 - int(scores[-2] > scores[-1])
-    if scores[place] == NEVER:
+    if low + width < len(places) or scores[place - low] == NEVER:
+        if width < len(places):
+            return aligned(logp, tokens, blank, 4 * band)
         raise ValueError(f"{len(logp)} frames are too few for {len(tokens)} tokens.")
     spans = [(len(logp), 0)] * len(tokens)
     for time in range(len(logp) - 1, -1, -1):
         if place % 2:
             start, end = spans[place // 2]
             spans[place // 2] = min(start, time), max(end, time + 1)
-        place -= int(steps[time, place])
+        place -= int(steps[time, place - lows[time]])
     return spans
 
 

@@ -150,11 +150,12 @@ class Wav2Vec2Processor(Saved):
 class Wav2Vec2DecoderWithLMOutput(BatchFeature):
     """The `text` of frames, its `logit_score` (ln p of the frames) and `lm_score` (with the language model's part).
 
-    `word_offsets` are there where they were asked for. A batch, or `n_best` above 1, has lists of all these.
+    `word_offsets` and `char_offsets` are there where they were asked for. A batch, or `n_best` above 1, has lists of
+    all these.
     """
 
     def __missing__(self, key: str) -> None:
-        if key != "word_offsets":
+        if key not in ("word_offsets", "char_offsets"):
             raise KeyError(key)
 
 
@@ -207,6 +208,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
         token_min_logp: float | None = None, hotwords: Any = None, hotword_weight: float | None = None,
         alpha: float | None = None, beta: float | None = None, unk_score_offset: float | None = None,
         lm_score_boundary: bool | None = None, output_word_offsets: bool = False, n_best: int = 1,
+        output_char_offsets: bool = False,
     ) -> Wav2Vec2DecoderWithLMOutput:  # fmt: skip
         """Return the best text of a clip's logits (T, V), or lists of the `n_best` best.
 
@@ -235,11 +237,15 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
         rows = []
         for item in found:
             text = item.text.lower() if self.tokenizer.do_lower_case else item.text
-            row = {"text": text, "logit_score": item.logit_score, "lm_score": item.lm_score}
-            offsets = (
-                {"word_offsets": self._word_offsets(logp, item.tokens, symbols, blank)} if output_word_offsets else {}
-            )
-            rows.append({**row, **offsets})
+            row: dict[str, Any] = {"text": text, "logit_score": item.logit_score, "lm_score": item.lm_score}
+            if output_word_offsets or output_char_offsets:
+                spans = zip(item.tokens, aligned(logp, item.tokens, blank), strict=True)
+                characters = [
+                    {"char": symbols[token], "start_offset": start, "end_offset": end} for token, (start, end) in spans
+                ]
+                row |= {"char_offsets": characters} if output_char_offsets else {}
+                row |= {"word_offsets": _words(characters)} if output_word_offsets else {}
+            rows.append(row)
         if n_best == 1:
             return Wav2Vec2DecoderWithLMOutput(rows[0])
         return Wav2Vec2DecoderWithLMOutput({name: [row[name] for row in rows] for name in rows[0]})
@@ -281,17 +287,16 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
         text, score = self.tokenizer.decode(best), float(logp.max(axis=1).sum())
         return Found(text, score, score, tokens)
 
-    def _word_offsets(
-        self, logp: np.ndarray, tokens: tuple[int, ...], symbols: list[str | None], blank: int
-    ) -> list[dict[str, Any]]:
-        words: list[dict[str, Any]] = []
-        pairs = zip(tokens, aligned(logp, tokens, blank), strict=True)
-        for is_space, group in groupby(pairs, lambda pair: symbols[pair[0]] == " "):
-            spans = list(group)
-            if not is_space:
-                word = "".join(str(symbols[token]) for token, _ in spans)
-                words.append({"word": word, "start_offset": spans[0][1][0], "end_offset": spans[-1][1][1]})
-        return words
+
+def _words(characters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The words that characters with their frames make."""
+    words: list[dict[str, Any]] = []
+    for is_space, group in groupby(characters, lambda item: item["char"] == " "):
+        own = list(group)
+        if not is_space:
+            word = "".join(item["char"] for item in own)
+            words.append({"word": word, "start_offset": own[0]["start_offset"], "end_offset": own[-1]["end_offset"]})
+    return words
 
 
 def _numpy(value: Any) -> Any:

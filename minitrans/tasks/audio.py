@@ -27,7 +27,7 @@ from minitrans.auto import (
     AutoProcessor,
 )
 from minitrans.processing.audio import import_soxr, open_audio
-from minitrans.tasks.base import Classifier, Piece, Task, check_labels, label_of
+from minitrans.tasks.base import Classifier, Piece, Task, as_bytes, check_labels, label_of
 
 logger = logging.getLogger("minitrans")
 
@@ -38,8 +38,9 @@ BLOCK = 2**17  # samples read from a file at a time
 class AudioTask(Task):
     """A task on sounds; the budget is in samples.
 
-    A sound is the path of a file, its bytes, a tuple (samples, sampling rate in Hz), or a mapping with "array" or
-    "raw" and "sampling_rate", with "bytes" or "path", or with one of these under "audio", as a dataset's rows are.
+    A sound is the path of a file, its bytes, an open file, a tuple (samples, sampling rate in Hz), or a mapping with
+    "array" or "raw" and "sampling_rate", with "bytes" or "path", or with one of these under "audio", as a dataset's
+    rows are.
 
     Any rate is converted and several channels are averaged. Where the checkpoint normalises, a clip's mean and
     variance are those of the whole clip, as in the feature extractor, however it is cut afterwards: a file is read
@@ -48,7 +49,7 @@ class AudioTask(Task):
 
     unit = "s"
     takes = (
-        "a sound (the path of a file, its bytes, a tuple (samples, sampling rate), or a mapping with "
+        "a sound (the path of a file, its bytes, an open file, a tuple (samples, sampling rate), or a mapping with "
         '"array" and "sampling_rate")'
     )
     budget = 60 * 16000
@@ -73,7 +74,8 @@ class AudioTask(Task):
 
     def read(self, source: Any) -> Sound:
         """A sound as a path, bytes or (samples, rate); TypeError for what is none."""
-        if isinstance(source, (str, os.PathLike, bytes, bytearray)):
+        source = as_bytes(source)
+        if isinstance(source, (str, os.PathLike, bytes)):
             return source  # type: ignore[return-value]
         if _is_samples(source):
             return source
@@ -239,7 +241,8 @@ class Transcriber(AudioTask):
     A clip longer than `chunk_seconds` is heard in chunks of that length. Each shares `stride_seconds` with what it
     answers for of the one before and the one after: a number, or two (left, right), by default a sixth of a chunk. The
     frames of all are decoded as one. `float("inf")` hears clips whole. With `characters` the answer has "characters"
-    too, [{"character", "start", "end"}], spaces among them. A clip too short for a frame is an empty text.
+    too, [{"character", "start", "end"}], spaces among them. A clip too short for a frame is an empty text. Where the
+    processor has an n-gram model, it decodes; times are those of the likeliest way to spread its text over the frames.
     """
 
     auto = AutoModelForCTC
@@ -324,14 +327,10 @@ class Transcriber(AudioTask):
     def answer(self, source: Any, results: list[torch.Tensor]) -> dict[str, Any]:
         """See `Task`."""
         frames = torch.cat(results)
-        words: list[dict[str, Any]] = []
-        characters: list[dict[str, Any]] = []  # of an n-gram model there are none: it weighs words
-        text = ""
-        if len(frames) and self._decoder():
-            decoded = self.processor.decode(frames.numpy(), output_word_offsets=True)
-            text, words = decoded.text, self._timed("word", decoded.word_offsets, "word")
-        elif len(frames):
-            decoded = self.tokenizer.decode(frames, output_word_offsets=True, output_char_offsets=True)
+        text, words, characters = "", [], []
+        if len(frames):
+            decoder = self.processor if self._decoder() else self.tokenizer
+            decoded = decoder.decode(frames, output_word_offsets=True, output_char_offsets=True)
             text, words = decoded.text, self._timed("word", decoded.word_offsets, "word")
             characters = self._timed("character", decoded.char_offsets, "char")
         return {"text": text, "words": words, **({"characters": characters} if self.characters else {})}

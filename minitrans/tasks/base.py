@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -209,10 +210,11 @@ class Task:
     def _several(self, inputs: Any) -> Iterable[Any]:
         """`inputs`, where one can go over them and find inputs."""
         self._refuse_table(inputs)
-        if self.is_one(inputs) or not (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")):
+        is_several = isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
+        if self.is_one(inputs) or not is_several or getattr(inputs, "ndim", 1) == 0:
             raise TypeError(
-                f"{type(self).__name__} goes over several inputs here, each {self.takes}; a {type(inputs).__name__} "
-                "is not several."
+                f"{type(self).__name__} goes over several inputs here, each {self.takes}; {inputs!r:.80} of type "
+                f"{type(inputs).__name__} is not several."
             )
         return inputs
 
@@ -246,7 +248,7 @@ class Task:
 
     def is_one(self, inputs: Any) -> bool:
         """Whether this is one input rather than several."""
-        return isinstance(inputs, (str, bytes, bytearray, Mapping))
+        return isinstance(inputs, (str, bytes, bytearray, memoryview, Mapping)) or is_stream(inputs)
 
     def total(self, inputs: Iterable[Any]) -> int | None:
         """What the progress bar will have counted at the end, None where that is not known."""
@@ -385,6 +387,23 @@ def check_labels(config: Any) -> None:
             ", ".join(map(str, sorted(config.id2label))),
             ", ".join(map(str, unnamed)),
         )
+
+
+def as_bytes(source: Any) -> Any:
+    """The bytes that an open binary file or a buffer holds, from where it stands; what is neither, as it is."""
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if not is_stream(source):
+        return source
+    place = source.tell()
+    content = source.read()
+    source.seek(place)  # it may be read again, as a recording is for its mean
+    return content
+
+
+def is_stream(source: Any) -> bool:
+    """Whether this is an open binary file."""
+    return hasattr(source, "read") and hasattr(source, "seek") and not isinstance(source, io.TextIOBase)
 
 
 def label_of(names: Mapping[int, str], index: int) -> str:

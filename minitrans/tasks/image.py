@@ -14,21 +14,21 @@ import numpy as np
 import torch
 
 from minitrans.auto import AutoBackbone, AutoImageProcessor, AutoModel, AutoModelForImageClassification
-from minitrans.tasks.base import Classifier, Piece, Task
+from minitrans.tasks.base import Classifier, Piece, Task, as_bytes
 
 
 class ImageTask(Task):
     """A task on images; the budget is in images.
 
-    An image is a path, the bytes of a file, a PIL image, an array as `AutoImageProcessor` takes it, or a mapping with
-    one of these under "image", or with "bytes" or "path", as a dataset's rows are.
+    An image is a path, the bytes of a file, an open file, a PIL image, an array as `AutoImageProcessor` takes it, or a
+    mapping with one of these under "image", or with "bytes" or "path", as a dataset's rows are.
     """
 
     processing = AutoImageProcessor
     unit = "image"
     takes = (
-        "an image (a path, the bytes of a file, a PIL image, an array of two or three dimensions, or a mapping with "
-        '"image", "bytes" or "path")'
+        "an image (a path, the bytes of a file, an open file, a PIL image, an array of two or three dimensions, or "
+        'a mapping with "image", "bytes" or "path")'
     )
     budget = 8
     window = 32
@@ -54,13 +54,14 @@ class ImageTask(Task):
     @contextmanager
     def _opened(self, source: Any) -> Iterator[Any]:
         """An image as the processor takes it."""
+        source = as_bytes(source)
         if isinstance(source, Mapping):
             found = next((source[key] for key in ("image", "bytes", "path") if source.get(key) is not None), None)
             if found is None:
                 raise self.refusal(source, f"not a mapping with {', '.join(map(repr, source)) or 'nothing in it'}")
             with self._opened(found) as image:
                 yield image
-        elif isinstance(source, (bytes, bytearray)):
+        elif isinstance(source, bytes):
             # As a file: whatever holds for an image's file holds for its bytes.
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "image")
@@ -68,7 +69,7 @@ class ImageTask(Task):
                 try:
                     yield path
                 except OSError:
-                    raise OSError(f"{len(source)} bytes cannot be read as an image: {bytes(source[:16])!r}.") from None
+                    raise OSError(f"{len(source)} bytes cannot be read as an image: {source[:16]!r}.") from None
         elif isinstance(source, (str, os.PathLike)):
             yield os.fspath(source)
         elif isinstance(source, (list, tuple, int, float)) or getattr(source, "ndim", 2) not in (2, 3):
