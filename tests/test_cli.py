@@ -485,6 +485,7 @@ class TestEndToEnd:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    @pytest.mark.needs("espeak-ng")
     def test_speech(self, checkpoints: dict[str, Path], tmp_path: Path) -> None:
         for name in ("one", "two"):
             subprocess.run(["espeak-ng", "-w", tmp_path / f"{name}.wav", f"This is sentence {name}."], check=True)

@@ -246,6 +246,7 @@ def test_own_words(folder, reference):
     assert processor.batch_decode([ids, ids[:3]]) == reference.batch_decode([ids, ids[:3]])
 
 
+@pytest.mark.needs("tesseract")
 @pytest.mark.parametrize(
     "options", [{"padding": True}, {"padding": "max_length", "max_length": 30, "truncation": True}]
 )
