@@ -40,10 +40,11 @@ ATTENTION_ENGINES = {
 SLOW_ON = {"cpu": (torch.float16, torch.bfloat16)}  # dtypes that a device computes much slower than float32
 
 
-# Arguments of published models that change nothing here; those of a decoder must be None.
-NO_EFFECT = ("use_cache", "special_tokens_mask", "num_items_in_batch", "return_loss", "head_mask", "past_key_values",
-             "encoder_hidden_states", "encoder_attention_mask", "cross_attn_head_mask")  # fmt: skip
-MUST_BE_NONE = NO_EFFECT[4:]
+# What belongs to a decoder, or is not done here: None changes nothing.
+MUST_BE_NONE = ("head_mask", "past_key_values", "encoder_hidden_states", "encoder_attention_mask",
+                "cross_attn_head_mask")  # fmt: skip
+# Arguments of published models that change nothing here.
+NO_EFFECT = ("use_cache", "special_tokens_mask", "num_items_in_batch", "return_loss", *MUST_BE_NONE)
 
 
 class PreTrainedModel(Published):
@@ -174,7 +175,8 @@ class PreTrainedModel(Published):
         Raises FileNotFoundError, OSError or ValueError with one sentence for what cannot be found or read, and for a
         checkpoint that holds nothing of the backbone.
         """
-        repository, options = hub.open_with(pretrained_model_name_or_path or ".", options)
+        name = "." if pretrained_model_name_or_path is None else pretrained_model_name_or_path
+        repository, options = hub.open_with(name, options)
         if isinstance(config, (str, Path)):
             config = cls.config_class.from_pretrained(config)
         if pretrained_model_name_or_path is None and (config is None or options.get("state_dict") is None):
@@ -226,8 +228,7 @@ class PreTrainedModel(Published):
         if report.needs_attention:
             logger.warning("%s", report)
         if attn_implementation is not None:
-            model.engine = _engine(attn_implementation)
-            config._attn_implementation = attn_implementation  # type: ignore[misc]
+            model.set_attn_implementation(attn_implementation)
         model.name_or_path = repository.name
         model.eval()
         return (model, report) if output_loading_info else model
@@ -499,6 +500,7 @@ class PreTrainedModel(Published):
     def set_attn_implementation(self, attn_implementation: str) -> None:
         """Choose who computes, by the names of `from_pretrained(attn_implementation=)`."""
         self.engine = _engine(attn_implementation)
+        self.config._attn_implementation = attn_implementation  # type: ignore[misc]
 
     def get_parameter_or_buffer(self, target: str) -> Tensor:
         """The parameter or buffer of that name; AttributeError where there is none."""

@@ -313,10 +313,10 @@ def load(model: Published, checkpoint: Checkpoint, report: LoadReport) -> None:
     tensors = tensors_of(model)
     model.start({path: tensor for path, tensor in tensors.items() if path not in report.sources})
     for path, tensor in tensors.items():
-        name = report.sources.get(path)
-        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # see `PreTrainedModel.start`
-        if name is None:
+        if path not in report.sources:
             continue
+        name = report.sources[path]
+        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # see `PreTrainedModel.start`
         if checkpoint.dtypes[name] != tensor.dtype:
             report.cast[name] = checkpoint.dtypes[name], tensor.dtype
         checkpoint.read_into(name, tensor)
