@@ -16,12 +16,13 @@ from .worker import Worker, use_checkout
 RESERVE = 15.0  # seconds kept back for ending and writing
 
 
-def run(dry: bool, minutes: float, output: Path) -> dict[str, Any]:
-    """All cases within so many minutes; a case that there was no time for says so."""
-    from .cases import sections
+def run(dry: bool, minutes: float, output: Path, only: list[str] | None = None) -> dict[str, Any]:
+    """All cases of these sections within so many minutes; a case that there was no time for says so."""
+    from .cases import chosen, ends, sections
     from .report import write
 
-    begin, parts = time.monotonic(), sections(dry)
+    begin, parts = time.monotonic(), chosen(sections(dry), only)
+    until = ends(parts)
 
     def left() -> float:
         return minutes * 60 - RESERVE - (time.monotonic() - begin)
@@ -33,7 +34,7 @@ def run(dry: bool, minutes: float, output: Path) -> dict[str, Any]:
         while todo:
             section, name = todo[0]
             part = parts[section]
-            if left() <= minutes * 60 * (1 - part.until):
+            if left() <= minutes * 60 * (1 - until[section]):
                 result = {"error": "not run: there was no time left for this part", "skipped": True}
                 if worker:
                     worker.end()
@@ -61,6 +62,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Check, tune and time the kernels and models on this GPU.")
     parser.add_argument("--output", type=Path, required=True, help="folder for results.json and results.md")
     parser.add_argument("--minutes", type=float, default=9.0, help="end by then (default 9)")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), help="sections, as checks,operations (see cases.py)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, tiny, in Triton's interpreter")
     options = parser.parse_args()
     if options.dry_run:
@@ -68,9 +72,15 @@ def main() -> int:
     use_checkout()
     import torch
 
+    from .cases import sections
+
+    unknown = set(options.only or ()) - sections(options.dry_run).keys()
+    if unknown:
+        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(sections(options.dry_run))}")
+
     if not options.dry_run and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; --dry-run runs the script on the CPU")
-    results = run(options.dry_run, options.minutes, options.output)
+    results = run(options.dry_run, options.minutes, options.output, options.only)
     wrong = [
         f"{section}: {name}"
         for section, cases in results["sections"].items()

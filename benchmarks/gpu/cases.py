@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from .measure import Setup, describe
@@ -10,10 +11,10 @@ from .measure import Setup, describe
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the run: until which share of the time it may start cases, and the seconds that one case may take."""
+    """A part of the run: its share of the time beside the other parts, and the seconds that one case may take."""
 
     title: str
-    until: float
+    share: float
     seconds: float
     cases: dict[str, Callable[[Setup], dict[str, Any]]]
 
@@ -27,11 +28,23 @@ def sections(dry: bool) -> dict[str, Section]:
 
     compiled = list(models.WORKS)[: 1 if dry else None]  # a dry run traces one: the others take no other line
     return {
-        "device": Section("Device", 1.0, 60, {"device": describe}),
-        "checks": Section("Kernels against float64", 0.30, 40, each(operations.check, operations.CHECKS)),
-        "models": Section("Models against transformers", 0.40, 60, each(models.check, models.FAMILIES)),
-        "tuning": Section("Tuning", 0.60, 45, each(operations.tune, operations.TUNING)),
-        "operations": Section("Operations", 0.70, 40, each(operations.time_operation, operations.TIMED)),
-        "timed": Section("Models", 0.80, 60, each(models.time_model, models.WORKS)),
-        "compiled": Section("Models under torch.compile", 1.0, 150, each(models.time_compiled, compiled)),
+        "device": Section("Device", 5, 60, {"device": describe}),
+        "checks": Section("Kernels against float64", 25, 40, each(operations.check, operations.CHECKS)),
+        "models": Section("Models against transformers", 10, 60, each(models.check, models.FAMILIES)),
+        "operations": Section("Operations", 20, 60, each(operations.time_operation, operations.TIMED)),
+        "timed": Section("Models", 10, 60, each(models.time_model, models.WORKS)),
+        "profile": Section("Where a model's time goes", 5, 40, each(models.profile, models.WORKS)),
+        "tuning": Section("Tuning", 25, 60, each(operations.tune, operations.TUNING)),
+        "compiled": Section("Models under torch.compile", 30, 150, each(models.time_compiled, compiled)),
     }
+
+
+def chosen(parts: dict[str, Section], only: list[str] | None) -> dict[str, Section]:
+    """The parts that a run was asked for; the device is always described."""
+    return {name: part for name, part in parts.items() if not only or name in (*only, "device")}
+
+
+def ends(parts: dict[str, Section]) -> dict[str, float]:
+    """Up to which part of the run's time each part may start cases: shares, one after the other."""
+    shares = [part.share for part in parts.values()]
+    return {name: end / sum(shares) for name, end in zip(parts, accumulate(shares), strict=True)}

@@ -122,8 +122,9 @@ def in_turns(
 ) -> dict[str, dict[str, Any]]:
     """Time callables A B C A B C …: the median and the 10th and 90th percentile in ms, or the error of each.
 
-    With `flush` the L2 is overwritten before each run and the host gets a lead, so that what is timed is the GPU's
-    work. Without, each run starts on an idle GPU: its time is what a caller waits.
+    With `flush` the L2 is filled with other data before each run, by reading it, so that no dirty line is left to be
+    written back into the time; and the host gets a lead, so that what is timed is the GPU's work. Without, each run
+    starts on an idle GPU: its time is what a caller waits.
     """
     results: dict[str, dict[str, Any]] = {}
     running, once = {}, 0.0
@@ -137,7 +138,7 @@ def in_turns(
             results[name] = {"error": sentence(error)}
             check_device(setup)
     rounds = 1 if setup.dry else int(min(max(seconds * 1e3 / max(once, 1e-3), ROUNDS[0]), ROUNDS[1]))
-    cache = torch.empty(FLUSHED, dtype=torch.int8, device=setup.device) if flush and not setup.dry else None
+    cache = torch.zeros(FLUSHED // 4, device=setup.device) if flush and not setup.dry else None
     times: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(rounds):
         for name, arm in running.items():
@@ -156,7 +157,7 @@ def _run(arm: Callable[[], Any], setup: Setup, cache: Tensor | None) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     if cache is not None:
-        cache.zero_()
+        cache.sum()
         torch.cuda._sleep(LEAD)
     start.record()
     arm()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity
 
 import minitrans
 
@@ -264,3 +265,34 @@ def _frozen(label: str, setup: Setup, inputs: Inputs) -> dict[str, Callable[[], 
         return kept[0](**inputs)
 
     return {"ours, frozen": run}
+
+
+def profile(label: str, setup: Setup) -> dict[str, Any]:
+    """The kernels of one forward pass of ours by their time, from torch's profiler: milliseconds and launches."""
+    work = WORKS[label]
+    torch.manual_seed(0)
+    inputs = work.inputs(setup)
+    model = ours(work.model, setup, setup.timed_dtype)
+    repeats = 1 if setup.dry else 5
+    for _ in range(2):
+        model(**inputs)
+    activity = ProfilerActivity.CPU if setup.dry else ProfilerActivity.CUDA
+    with torch.profiler.profile(activities=[activity]) as recorded:
+        for _ in range(repeats):
+            model(**inputs)
+        if not setup.dry:
+            torch.cuda.synchronize()
+    rows = [
+        {
+            "name": event.key[:120],
+            "ms": (event.cpu_time_total if setup.dry else event.self_device_time_total) / 1e3 / repeats,
+            "launches": event.count / repeats,
+        }
+        for event in recorded.key_averages()
+    ]
+    rows.sort(key=lambda row: row["ms"], reverse=True)
+    return {
+        "ms": sum(row["ms"] for row in rows),
+        "launches": sum(row["launches"] for row in rows),
+        "kernels": rows[:25],
+    }

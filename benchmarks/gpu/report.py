@@ -69,6 +69,14 @@ def timings(cases: Cases) -> Iterator[str]:
         yield row(name, f"{floor:.3g}" if floor else "", goal, ours, share, others)
 
 
+def profiles(cases: Cases) -> Iterator[str]:
+    """The longest kernels of a forward pass; the rest of them are in results.json."""
+    yield from header("work", "kernels, ms", "launches", "the longest: ms × launches")
+    for name, case in cases.items():
+        longest = (f"{one['name'][:60]}: {one['ms']:.3f} × {one['launches']:.0f}" for one in case["kernels"][:12])
+        yield row(name, f"{case['ms']:.3f}", f"{case['launches']:.0f}", "<br>".join(longest))
+
+
 def spell(time: dict[str, Any]) -> str:
     if "ms" in time:
         return f"{time['ms']:.4g} ({time['low']:.4g} to {time['high']:.4g})"
@@ -90,5 +98,6 @@ TABLES: dict[str, tuple[str, Callable[[Cases], Iterator[str]]]] = {
     "tuning": ("Tuning", tuning),
     "operations": ("Operations", timings),
     "timed": ("Models", timings),
+    "profile": ("Where a model's time goes", profiles),
     "compiled": ("Models beside torch.compile", timings),
 }
