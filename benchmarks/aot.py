@@ -123,7 +123,7 @@ def call_attention(dtype: torch.dtype, tf32: bool, head_dim: int, longest: int, 
     if not backward:
         return attention(q, k, v, starts, lengths, longest, causal=full, bias=bias)
     lse, scale = torch.zeros(2 * longest, 12), head_dim**-0.5
-    arguments = (q, q, k, v, q, lse, starts, lengths, longest, scale, full, bias)
+    arguments = (q, q, k, v, q, lse, starts, lengths, longest, 0, scale, full, bias)
     return torch.ops.minitrans.attention_backward(*arguments)
 
 

@@ -299,7 +299,7 @@ def attention(
     objection = _DROPOUT if dropout else _GRID if sequences.is_grid else None
     kernel = _kernel("attention", *rows, bias=bias, objection=objection)
     if kernel is not None:
-        return kernel.attention(*rows, bias=bias)
+        return kernel.attention(*rows, width=sequences.width, bias=bias)
     return plain.attention(q, k, v, sequences, bias, dropout)
 
 

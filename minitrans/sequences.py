@@ -161,6 +161,11 @@ class Sequences:
         order = torch.argsort(torch.where(kept, columns, 2**31 - columns), dim=1)  # ONNX has no stable sort
         return replace(padded, cells=(order + padded.starts[:, None]).flatten())
 
+    @property
+    def width(self) -> int:
+        """How many rows each sequence has for its own, tokens or not; 0 where the host knows that they differ."""
+        return 0 if self.is_grid or (self.spans is not None and self.ragged) else self.shape[1]
+
     def row_positions(self) -> Tensor:
         """Each row's column in the batch, (T,) int64."""
         return self.pack(torch.arange(self.shape[1], device=self.starts.device).expand(self.shape))

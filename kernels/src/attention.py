@@ -31,7 +31,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import FURTHEST, Tiles, dot_precision, launch, why_not_here, why_not_indices
+from .launch import FURTHEST, Tiles, dot_precision, launch, power_of_2, why_not_here, why_not_indices
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -66,14 +66,19 @@ SHORT_ROWS = 64
 
 
 @triton.jit
-def _find_tile(tile, starts, sequences, rows, BLOCK: tl.constexpr):
+def _find_tile(tile, starts, sequences, rows, tiles_each, BLOCK: tl.constexpr):
     """The sequence that tile number `tile` belongs to, and which of its blocks it is.
 
     A sequence owns the rows up to the next one's start, so that padding rows have a tile which writes their zeros.
+    Where each owns as many, `tiles_each` is their number of tiles, and there is nothing to search for; else it is 0.
     """
     sequence = 0
     first = 0
     total = 0
+    if tiles_each > 0:
+        sequence = tile // tiles_each
+        first = sequence * tiles_each
+        sequences = 0
     for base in range(0, sequences, CHUNK):
         index = base + tl.arange(0, CHUNK)
         start = tl.load(starts + index, mask=index < sequences, other=rows)
@@ -144,16 +149,16 @@ def _attend(
     return acc, m, z
 
 
-@triton.jit(do_not_specialize=["sequences", "rows"])
-def _forward(
-    q, k, v, out, lse, starts, lengths, bias, sequences, rows, heads, scale,
+@triton.jit(do_not_specialize=["sequences", "rows", "tiles_each"])
+def _attention_forward(
+    q, k, v, out, lse, starts, lengths, bias, sequences, rows, tiles_each, heads, scale,
     q_row, q_head, k_row, k_head, v_row, v_head, bias_sequence, bias_head, bias_row,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     # Heads vary fastest: neighbours in time read neighbouring columns of the same rows.
     head = tl.program_id(0) % heads
-    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, BLOCK_M)
+    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, tiles_each, BLOCK_M)
     if sequence >= sequences:
         return
     start, length, owned = _extent(sequence, starts, lengths, sequences, rows)
@@ -194,16 +199,76 @@ def _forward(
     tl.store(lse + row * heads + head, tl.where(empty, float("inf"), m + tl.log2(z)), mask=queries < owned)
 
 
-@triton.jit(do_not_specialize=["sequences", "rows"])
-def _backward_query(
-    q, k, v, out, grad, dq, delta, lse, starts, lengths, bias, sequences, rows, heads, scale,
+@triton.jit
+def _query_gradient(
+    acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, queries, first, last, length,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add what the keys [first, last) say about dQ; only MASKED looks at the length and the causal edge."""
+    channels = tl.arange(0, BLOCK_D)
+    for n in range(first, last, BLOCK_N):
+        keys = n + tl.arange(0, BLOCK_N)
+        inside = (channels < HEAD_DIM)[None, :]
+        if MASKED:
+            inside = inside & (keys < length)[:, None]
+        key = tl.load(k + keys[:, None] * k_row + channels[None, :], mask=inside, other=0.0)
+        value = tl.load(v + keys[:, None] * v_row + channels[None, :], mask=inside, other=0.0)
+        s = _scores(
+            query, key, bias, bias_row, scale, queries[:, None], keys[None, :], length, CAUSAL, MASKED, PRECISION
+        )
+        p = tl.exp2(s * scale - level[:, None])
+        dp = tl.dot(upstream, tl.trans(value), input_precision=PRECISION)
+        ds = p * (dp - d[:, None])
+        acc = tl.dot(ds.to(key.dtype), key, acc, input_precision=PRECISION)
+    return acc
+
+
+@triton.jit
+def _key_gradients(
+    dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, keys, first, last, length, heads,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add what the queries [first, last) say about dK and dV; only MASKED looks at the length.
+
+    Keys after the end need no mask: they have rows of their own, which nobody writes.
+    """
+    channels = tl.arange(0, BLOCK_D)
+    for n in range(first, last, BLOCK_N):
+        queries = n + tl.arange(0, BLOCK_N)
+        real = queries < (length if MASKED else last)
+        inside = (channels < HEAD_DIM)[None, :]
+        if MASKED:
+            inside = inside & real[:, None]
+        query = tl.load(q + queries[:, None] * q_row + channels[None, :], mask=inside, other=0.0)
+        place = queries[:, None] * (heads * HEAD_DIM) + channels[None, :]
+        upstream = tl.load(grad + place, mask=inside, other=0.0)
+        # Queries after the end have dO = δ = 0, and so add nothing whatever their P.
+        level = tl.load(lse + queries * heads, mask=real, other=float("inf"))
+        d = tl.load(delta + queries * heads, mask=real, other=0.0)
+        # Transposed, keys × queries, so that P and dS enter their products as they lie in the registers.
+        s = _scores(
+            key, query, bias, bias_row, scale, queries[None, :], keys[:, None], length, CAUSAL, CAUSAL, PRECISION
+        )
+        p = tl.exp2(s * scale - level[None, :])
+        dv_sum = tl.dot(p.to(value.dtype), upstream, dv_sum, input_precision=PRECISION)
+        dp = tl.dot(value, tl.trans(upstream), input_precision=PRECISION)
+        ds = p * (dp - d[None, :])
+        dk_sum = tl.dot(ds.to(key.dtype), query, dk_sum, input_precision=PRECISION)
+    return dk_sum, dv_sum
+
+
+@triton.jit(do_not_specialize=["sequences", "rows", "tiles_each"])
+def _attention_backward_query(
+    q, k, v, out, grad, dq, delta, lse, starts, lengths, bias, sequences, rows, tiles_each, heads, scale,
     q_row, q_head, k_row, k_head, v_row, v_head, bias_sequence, bias_head, bias_row,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dQ of one tile of queries, and δ for `_backward_key`."""
+    """dQ of one tile of queries, and δ for `_attention_backward_key`."""
     head = tl.program_id(0) % heads
-    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, BLOCK_M)
+    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, tiles_each, BLOCK_M)
     if sequence >= sequences:
         return
     start, length, owned = _extent(sequence, starts, lengths, sequences, rows)
@@ -226,35 +291,33 @@ def _backward_query(
         if bias is not None:
             bias += sequence.to(tl.int64) * bias_sequence + head * bias_head
         last = length
+        unmasked = length
         if CAUSAL:
             last = tl.minimum(length, (block + 1) * BLOCK_M)
-        for n in range(0, last, BLOCK_N):
-            keys = n + tl.arange(0, BLOCK_N)
-            inside = (keys < length)[:, None] & (channels < HEAD_DIM)[None, :]
-            key = tl.load(k + keys[:, None] * k_row + channels[None, :], mask=inside, other=0.0)
-            value = tl.load(v + keys[:, None] * v_row + channels[None, :], mask=inside, other=0.0)
-            s = _scores(
-                query, key, bias, bias_row, scale, queries[:, None], keys[None, :], length,
-                CAUSAL, True, PRECISION,
-            )  # fmt: skip
-            p = tl.exp2(s * scale - level[:, None])
-            dp = tl.dot(upstream, tl.trans(value), input_precision=PRECISION)
-            ds = p * (dp - d[:, None])
-            acc = tl.dot(ds.to(key.dtype), key, acc, input_precision=PRECISION)
+            unmasked = tl.minimum(length, block * BLOCK_M + 1)
+        unmasked = unmasked // BLOCK_N * BLOCK_N
+        acc = _query_gradient(
+            acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, queries, 0, unmasked, length,
+            HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION,
+        )  # fmt: skip
+        acc = _query_gradient(
+            acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, queries, unmasked, last, length,
+            HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
+        )  # fmt: skip
     written = (queries < owned)[:, None] & (channels < HEAD_DIM)[None, :]
     tl.store(dq + place, tl.where(real, acc * (scale / LOG2E), 0.0), mask=written)
 
 
-@triton.jit(do_not_specialize=["sequences", "rows"])
-def _backward_key(
-    q, k, v, grad, dk, dv, delta, lse, starts, lengths, bias, sequences, rows, heads, scale,
+@triton.jit(do_not_specialize=["sequences", "rows", "tiles_each"])
+def _attention_backward_key(
+    q, k, v, grad, dk, dv, delta, lse, starts, lengths, bias, sequences, rows, tiles_each, heads, scale,
     q_row, q_head, k_row, k_head, v_row, v_head, bias_sequence, bias_head, bias_row,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dK and dV of one tile of BLOCK_M keys over blocks of BLOCK_N queries; no atomics: the same bits every time."""
     head = tl.program_id(0) % heads
-    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, BLOCK_M)
+    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, tiles_each, BLOCK_M)
     if sequence >= sequences:
         return
     start, length, owned = _extent(sequence, starts, lengths, sequences, rows)
@@ -277,25 +340,15 @@ def _backward_key(
         first = 0
         if CAUSAL:
             first = block * BLOCK_M // BLOCK_N * BLOCK_N
-        for n in range(first, length, BLOCK_N):
-            queries = n + tl.arange(0, BLOCK_N)
-            inside = (queries < length)[:, None] & (channels < HEAD_DIM)[None, :]
-            query = tl.load(q + queries[:, None] * q_row + channels[None, :], mask=inside, other=0.0)
-            place = queries[:, None] * (heads * HEAD_DIM) + channels[None, :]
-            upstream = tl.load(grad + place, mask=inside, other=0.0)
-            # Queries behind the end have dO = δ = 0, and so add nothing whatever their P.
-            level = tl.load(lse + queries * heads, mask=queries < length, other=float("inf"))
-            d = tl.load(delta + queries * heads, mask=queries < length, other=0.0)
-            # Transposed, keys × queries, so that P and dS enter their products as they lie in the registers.
-            s = _scores(
-                key, query, bias, bias_row, scale, queries[None, :], keys[:, None], length,
-                CAUSAL, True, PRECISION,
-            )  # fmt: skip
-            p = tl.exp2(s * scale - level[None, :])
-            dv_sum = tl.dot(p.to(value.dtype), upstream, dv_sum, input_precision=PRECISION)
-            dp = tl.dot(value, tl.trans(upstream), input_precision=PRECISION)
-            ds = p * (dp - d[None, :])
-            dk_sum = tl.dot(ds.to(key.dtype), query, dk_sum, input_precision=PRECISION)
+        whole = length // BLOCK_N * BLOCK_N
+        dk_sum, dv_sum = _key_gradients(
+            dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, keys, first, whole, length,
+            heads, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION,
+        )  # fmt: skip
+        dk_sum, dv_sum = _key_gradients(
+            dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, keys,
+            tl.maximum(first, whole), length, length, heads, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
+        )  # fmt: skip
     place = (row[:, None] * heads + head) * HEAD_DIM + channels[None, :]
     written = (keys < owned)[:, None] & (channels < HEAD_DIM)[None, :]
     tl.store(dk + place, tl.where(real, dk_sum * (scale / LOG2E), 0.0), mask=written)
@@ -315,6 +368,7 @@ def _launch(
     qkv: tuple[Tensor, Tensor, Tensor],
     starts: Tensor,
     lengths: Tensor,
+    width: int,
     tiles: Tiles,
     scale: float,
     causal: bool,
@@ -325,8 +379,8 @@ def _launch(
     # Σ ceil(rows of a sequence / tile) is at most this, whatever the lengths.
     grid = ((rows + len(starts) * (tiles.rows - 1)) // tiles.rows * heads,)
     launch(
-        kernel, grid, *pointers, starts.contiguous(), lengths.contiguous(), bias, len(starts), rows, heads,
-        scale * LOG2E.value,
+        kernel, grid, *pointers, starts.contiguous(), lengths.contiguous(), bias,
+        len(starts), rows, -(-width // tiles.rows), heads, scale * LOG2E.value,
         *(stride for tensor in qkv for stride in tensor.stride()[:2]), *_bias_strides(bias),
         HEAD_DIM=head_dim, BLOCK_D=_block_d(head_dim), BLOCK_M=tiles.rows, BLOCK_N=tiles.columns,
         CAUSAL=causal, PRECISION=dot_precision(qkv[0].dtype),
@@ -335,7 +389,7 @@ def _launch(
 
 
 def _block_d(head_dim: int) -> int:
-    return max(16, triton.next_power_of_2(head_dim))
+    return max(16, power_of_2(head_dim))
 
 
 def _tiles(table: dict[tuple[int, int], Tiles], q: Tensor, longest: int) -> Tiles:
@@ -352,6 +406,7 @@ def _attention(
     starts: Tensor,
     lengths: Tensor,
     longest: int,
+    width: int,
     scale: float,
     causal: bool,
     bias: Tensor | None,
@@ -359,9 +414,9 @@ def _attention(
     """The output, and L = log₂ Σ 2^S of every row and head, which backward needs."""
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
-    _launch(
-        _forward, (q, k, v, out, lse), (q, k, v), starts, lengths, _tiles(FORWARD, q, longest), scale, causal, bias
-    )
+    tiles = _tiles(FORWARD, q, longest)
+    shared = ((q, k, v), starts, lengths, width, tiles, scale, causal, bias)
+    _launch(_attention_forward, (q, k, v, out, lse), *shared)
     return out, lse
 
 
@@ -384,6 +439,7 @@ def _gradients(
     starts: Tensor,
     lengths: Tensor,
     longest: int,
+    width: int,
     scale: float,
     causal: bool,
     bias: Tensor | None,
@@ -392,9 +448,9 @@ def _gradients(
     dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
     delta = torch.empty_like(lse)
     tiles = _tiles(BACKWARD if bias is None else BIASED_BACKWARD, q, longest)
-    shared = ((q, k, v), starts, lengths, tiles, scale, causal, bias)
-    _launch(_backward_query, (q, k, v, out, grad, dq, delta, lse), *shared)
-    _launch(_backward_key, (q, k, v, grad, dk, dv, delta, lse), *shared)
+    shared = ((q, k, v), starts, lengths, width, tiles, scale, causal, bias)
+    _launch(_attention_backward_query, (q, k, v, out, grad, dq, delta, lse), *shared)
+    _launch(_attention_backward_key, (q, k, v, grad, dk, dv, delta, lse), *shared)
     return dq, dk, dv
 
 
@@ -404,13 +460,13 @@ def _(grad: Tensor, q: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _remember(ctx: Any, inputs: tuple, output: tuple) -> None:
-    q, k, v, starts, lengths, ctx.longest, ctx.scale, ctx.causal, bias = inputs
+    q, k, v, starts, lengths, ctx.longest, ctx.width, ctx.scale, ctx.causal, bias = inputs
     ctx.save_for_backward(q, k, v, *output, starts, lengths, bias)
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     *saved, bias = ctx.saved_tensors
-    return (*_gradients(grad, *saved, ctx.longest, ctx.scale, ctx.causal, bias), *[None] * 6)
+    return (*_gradients(grad, *saved, ctx.longest, ctx.width, ctx.scale, ctx.causal, bias), *[None] * 7)
 
 
 _node.register_autograd(_backward, setup_context=_remember)
@@ -424,6 +480,7 @@ def attention(
     lengths: Tensor,
     longest: int,
     *,
+    width: int = 0,
     scale: float | None = None,
     causal: bool = False,
     bias: Tensor | None = None,
@@ -432,10 +489,11 @@ def attention(
 
     Sequence b has the rows `starts[b]` to `starts[b] + lengths[b]` (exclusive); `starts` ascends from 0, so that the
     rows up to the next start belong to nobody: they come out as zeros. `longest` bounds the lengths and only chooses
-    the tile. `bias` is additive, (heads, longest, longest) or (B, heads, longest, longest). `scale` is positive and
-    D**-0.5 by default.
+    the tile. `width` is how many rows each sequence owns, where all own as many, else 0. `bias` is additive, (heads,
+    longest, longest) or (B, heads, longest, longest). `scale` is positive and D**-0.5 by default.
     """
-    arguments = (q, k, v, starts, lengths, longest, q.shape[2] ** -0.5 if scale is None else scale, causal, bias)
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    arguments = (q, k, v, starts, lengths, longest, width, scale, causal, bias)
     wanted = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     # Where neither autograd nor the compiler needs a node, the dispatcher would only add some 13 µs to the launch.
     return (_node if wanted or torch.compiler.is_compiling() else _attention)(*arguments)[0]
@@ -449,6 +507,7 @@ def why_not(
     lengths: Tensor,
     longest: int,
     *,
+    width: int = 0,
     scale: float | None = None,
     causal: bool = False,
     bias: Tensor | None = None,

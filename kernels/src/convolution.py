@@ -31,7 +31,7 @@ TAPS = 16
 
 
 @triton.jit(do_not_specialize=["frames"])
-def _forward(
+def _convolution_forward(
     x, weight, bias, out, frames, channels, STRIDE: tl.constexpr, KERNEL: tl.constexpr,
     FRAMES: tl.constexpr, CHANNELS: tl.constexpr, TAPS: tl.constexpr, GELU: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -46,7 +46,7 @@ def _forward(
     if bias is not None:
         y += tl.load(bias + channel, mask=present, other=0.0).to(tl.float32)[None, :]
     if GELU:
-        y = gelu(y)
+        y = gelu(y, out)
     tl.store(out + frame[:, None] * channels + channel[None, :], y, mask=real[:, None] & present[None, :])
 
 
@@ -65,9 +65,10 @@ def convolution(
     """Samples (N, 1), weight (C, K, 1), bias (C,) -> frames (⌊(N − K) / stride⌋ + 1, C), undilated."""
     frames, channels = _frames(rows, weight, stride), weight.shape[0]
     out = torch.empty((frames, channels), dtype=rows.dtype, device=rows.device)
-    grid = (triton.cdiv(frames, FRAMES) * triton.cdiv(channels, CHANNELS),)
+    grid = (-(-frames // FRAMES) * -(-channels // CHANNELS),)
+    bias = None if bias is None else bias.contiguous()
     launch(
-        _forward, grid, rows.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous(), out,
+        _convolution_forward, grid, rows.contiguous(), weight.contiguous(), bias, out,
         frames, channels, STRIDE=stride, KERNEL=weight.shape[1], FRAMES=FRAMES, CHANNELS=CHANNELS, TAPS=TAPS,
         GELU=activation == "gelu", PRECISION=dot_precision(rows.dtype), num_warps=4,
     )  # fmt: skip

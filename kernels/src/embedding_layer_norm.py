@@ -15,33 +15,35 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import launch, operator, row_tile, too_wide, why_not_here, why_not_indices
-from .layer_norm import normalize
+from .layer_norm import normalize, scale_and_shift
 
 
 @triton.jit
 def _gather(table, indices, size, row, rows, channels, width):
-    """Rows of a table as float32; NaN for an index that the table does not have."""
+    """Rows of a table as float32, and which of their indices the table has."""
     index = tl.load(indices + row, mask=row < rows, other=0).to(tl.int64)
-    inside = (row < rows)[:, None] & (channels < width)[None, :]
     found = (index >= 0) & (index < size)
-    tile = tl.load(table + index[:, None] * width + channels[None, :], mask=inside & found[:, None], other=0.0)
-    return tl.where(found[:, None], tile.to(tl.float32), float("nan"))
+    inside = (found & (row < rows))[:, None] & (channels < width)[None, :]
+    return tl.load(table + index[:, None] * width + channels[None, :], mask=inside, other=0.0).to(tl.float32), found
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _forward(
+def _embedding_layer_norm_forward(
     ids, positions, types, word, position, type_, weight, bias, out,
     words, places, kinds, rows, width, eps, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channels = tl.arange(0, BLOCK_C)
-    tile = _gather(word, ids, words, row, rows, channels, width)
-    tile += _gather(position, positions, places, row, rows, channels, width)
+    scale, shift = scale_and_shift(weight, bias, channels, width)
+    tile, found = _gather(word, ids, words, row, rows, channels, width)
+    more, also = _gather(position, positions, places, row, rows, channels, width)
+    tile, found = tile + more, found & also
     if types is not None:
-        tile += _gather(type_, types, kinds, row, rows, channels, width)
+        more, also = _gather(type_, types, kinds, row, rows, channels, width)
+        tile, found = tile + more, found & also
+    normed = tl.where(found[:, None], normalize(tile, scale, shift, eps, channels, width), float("nan"))
     inside = (row < rows)[:, None] & (channels < width)[None, :]
-    normed = normalize(tl.where(channels[None, :] < width, tile, 0.0), weight, bias, eps, channels, width)
-    tl.store(out + row[:, None] * width + channels[None, :], normed, mask=inside)
+    tl.store(out + row.to(tl.int64)[:, None] * width + channels[None, :], normed, mask=inside)
 
 
 def _fake(
@@ -75,7 +77,7 @@ def embedding_layer_norm(
     out = torch.empty((*ids.shape, width), dtype=word.dtype, device=word.device)
     tile = row_tile(width)
     launch(
-        _forward, (triton.cdiv(rows, tile["ROWS"]),),
+        _embedding_layer_norm_forward, (-(-rows // tile["ROWS"]),),
         ids.contiguous(), positions.contiguous(), None if types is None else types.contiguous(),
         word, position, type_, weight.contiguous(), bias.contiguous(), out,
         word.shape[0], position.shape[0], 0 if type_ is None else type_.shape[0], rows, width, eps, **tile,

@@ -24,29 +24,36 @@ from .launch import launch, operator, row_tile, too_wide, why_not_here
 
 
 @triton.jit
-def normalize(x, weight, bias, eps, channels, width):
-    """Normalise float32 rows of a tile whose channels behind `width` are zero."""
+def scale_and_shift(weight, bias, channels, width):
+    """A norm's weight and bias. Asked for before the rows' sums, so that nothing waits for them after the barriers."""
     inside = channels < width
+    return tl.load(weight + channels, mask=inside, other=0.0), tl.load(bias + channels, mask=inside, other=0.0)
+
+
+@triton.jit
+def normalize(x, scale, shift, eps, channels, width):
+    """Normalise float32 rows of a tile whose channels after `width` are zero."""
     x -= tl.sum(x, 1)[:, None] / width
-    x = tl.where(inside[None, :], x, 0.0)
+    x = tl.where((channels < width)[None, :], x, 0.0)
     x *= tl.rsqrt(tl.sum(x * x, 1) / width + eps)[:, None]
-    gain = tl.load(weight + channels, mask=inside, other=0.0).to(tl.float32)
-    offset = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32)
-    return x * gain[None, :] + offset[None, :]
+    return x * scale.to(tl.float32)[None, :] + shift.to(tl.float32)[None, :]
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _forward(x, residual, weight, bias, total, out, rows, width, eps, ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
+def _layer_norm_forward(
+    x, residual, weight, bias, total, out, rows, width, eps, ROWS: tl.constexpr, BLOCK_C: tl.constexpr
+):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channels = tl.arange(0, BLOCK_C)
     place = row.to(tl.int64)[:, None] * width + channels[None, :]
     inside = (row < rows)[:, None] & (channels < width)[None, :]
+    scale, shift = scale_and_shift(weight, bias, channels, width)
     tile = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     if residual is not None:
         tile += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
     if total is not None:
         tl.store(total + place, tile, mask=inside)
-    tl.store(out + place, normalize(tile, weight, bias, eps, channels, width), mask=inside)
+    tl.store(out + place, normalize(tile, scale, shift, eps, channels, width), mask=inside)
 
 
 def _launch(
@@ -57,7 +64,7 @@ def _launch(
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     tile = row_tile(width)
     launch(
-        _forward, (triton.cdiv(rows, tile["ROWS"]),),
+        _layer_norm_forward, (-(-rows // tile["ROWS"]),),
         x.contiguous(), None if residual is None else residual.contiguous(), weight.contiguous(), bias.contiguous(),
         total, out, rows, width, eps, **tile,
     )  # fmt: skip

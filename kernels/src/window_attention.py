@@ -21,12 +21,14 @@ stage at batch 64 in 16 bits: 64·56² tokens · 3 heads · 32 · 4 · 2 bytes =
 partition and their inverses alone would move each of these bytes twice more.
 """
 
+from itertools import accumulate
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import FURTHEST, Tiles, dot_precision, launch, operator, why_not_here
+from .launch import FURTHEST, Tiles, dot_precision, launch, operator, power_of_2, why_not_here
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -55,49 +57,37 @@ LARGE_WINDOWS = {
     (32, 64): Tiles(32, 16, 8, 1),
     (32, 128): Tiles(32, 16, 8, 1),
 }
-ENOUGH_PROGRAMS = 4096
-"""About fifteen loads of an H100 (132 multiprocessors × 2 programs); beyond it, a program serves more windows."""
-MOST_WINDOWS = 8
-"""Windows a program: past this, the gathered bias is a small part of the work."""
+ENOUGH_PROGRAMS = 800
+"""About three programs for each place on an H100 (132 multiprocessors × 2); past it, a program serves more windows."""
 
 
 @triton.jit
-def _bias(table, head, heads, queries, keys, WINDOW: tl.constexpr):
-    """The relative-position bias to base 2, with −inf for keys behind the window's end."""
-    side = 2 * WINDOW - 1
-    down = queries[:, None] // WINDOW - keys[None, :] // WINDOW + WINDOW - 1
-    across = queries[:, None] % WINDOW - keys[None, :] % WINDOW + WINDOW - 1
-    inside = (queries < WINDOW * WINDOW)[:, None] & (keys < WINDOW * WINDOW)[None, :]
-    bias = tl.load(table + (down * side + across) * heads + head, mask=inside, other=0.0).to(tl.float32) * LOG2E
-    return tl.where((keys < WINDOW * WINDOW)[None, :], bias, float("-inf"))
-
-
-@triton.jit
-def _place(token, window, down, across, shift, WINDOW: tl.constexpr):
-    """Where a window's tokens lie on the map before it was rolled, as row and column."""
-    y = window // across * WINDOW + token // WINDOW + shift
-    x = window % across * WINDOW + token % WINDOW + shift
+def _place(token, y, x, down, across, shift, WINDOW: tl.constexpr):
+    """Where the tokens of the window in row y and column x lie on the map before it was rolled, as row and column."""
+    y = y * WINDOW + token // WINDOW + shift
+    x = x * WINDOW + token % WINDOW + shift
     # Both are less than twice the padded size, so one subtraction brings them back.
     y = tl.where(y >= down * WINDOW, y - down * WINDOW, y)
     return y, tl.where(x >= across * WINDOW, x - across * WINDOW, x)
 
 
 @triton.jit
-def _region(token, window, down, across, shift, WINDOW: tl.constexpr):
-    """Which region of the rolled map a token belongs to, as far as it differs within a window."""
-    behind_y = (window // across == down - 1) & (token // WINDOW >= WINDOW - shift)
-    behind_x = (window % across == across - 1) & (token % WINDOW >= WINDOW - shift)
-    return behind_y.to(tl.int32) * 2 + behind_x.to(tl.int32)
+def _relative(table, head, heads, queries, keys, WINDOW: tl.constexpr):
+    """The bias by relative position, with −inf for keys after the window's end."""
+    side = 2 * WINDOW - 1
+    down = queries[:, None] // WINDOW - keys[None, :] // WINDOW + WINDOW - 1
+    across = queries[:, None] % WINDOW - keys[None, :] % WINDOW + WINDOW - 1
+    inside = (queries < WINDOW * WINDOW)[:, None] & (keys < WINDOW * WINDOW)[None, :]
+    bias = tl.load(table + (down * side + across) * heads + head, mask=inside, other=0.0).to(tl.float32)
+    return tl.where((keys < WINDOW * WINDOW)[None, :], bias, float("-inf"))
 
 
 @triton.jit
-def _keep_apart(s, queries, keys, window, down, across, shift, WINDOW: tl.constexpr):
-    """Add the penalty between regions; only the windows at the rolled map's far edges hold more than one."""
-    if (window // across == down - 1) | (window % across == across - 1):
-        query_region = _region(queries, window, down, across, shift, WINDOW)
-        key_region = _region(keys, window, down, across, shift, WINDOW)
-        s += tl.where(query_region[:, None] != key_region[None, :], REGION_PENALTY * LOG2E, 0.0)
-    return s
+def _penalty(queries, keys, at_bottom, at_right, shift, WINDOW: tl.constexpr):
+    """What tokens of different regions lose; only windows at the rolled map's far edges hold more than one region."""
+    down = (queries // WINDOW >= WINDOW - shift)[:, None] != (keys // WINDOW >= WINDOW - shift)[None, :]
+    across = (queries % WINDOW >= WINDOW - shift)[:, None] != (keys % WINDOW >= WINDOW - shift)[None, :]
+    return tl.where((at_bottom & down) | (at_right & across), REGION_PENALTY * LOG2E, 0.0)
 
 
 @triton.jit
@@ -111,62 +101,122 @@ def _load(part, place, real, padding, channels, HEAD_DIM: tl.constexpr):
     return tile
 
 
-@triton.jit(do_not_specialize=["windows", "windows_each", "height", "width", "down", "across", "shift", "heads"])
-def _forward(
-    qkv, table, padding, out, windows, windows_each, height, width, down, across, shift, heads, scale,
-    WINDOW: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
+@triton.jit
+def _keys_and_values(
+    source, keys, top, left, down, across, shift, height, width, width_qkv, padding, channels,
+    WINDOW: tl.constexpr, HEAD_DIM: tl.constexpr,
+):  # fmt: skip
+    """Rows of k and v of a window, zeros after its end."""
+    y, x = _place(keys, top, left, down, across, shift, WINDOW)
+    real = (keys < WINDOW * WINDOW) & (y < height) & (x < width)
+    place = (y * width + x) * 3 * width_qkv
+    key_fill = padding
+    value_fill = padding
+    if padding is not None:
+        key_fill += width_qkv
+        value_fill += 2 * width_qkv
+    key = _load(source + width_qkv, place, real, key_fill, channels, HEAD_DIM)
+    return key, _load(source + 2 * width_qkv, place, real, value_fill, channels, HEAD_DIM)
+
+
+@triton.jit(do_not_specialize=["heads"])
+def _spread_bias(table, bias, heads, WINDOW: tl.constexpr, BLOCK: tl.constexpr, KEYS: tl.constexpr):
+    """The bias of one query to all keys, from the table: what a large window reads tile by tile."""
+    query, head = tl.program_id(0), tl.program_id(1)
+    keys = tl.arange(0, BLOCK)
+    row = _relative(table, head, heads, query + tl.zeros([1], tl.int32), keys, WINDOW)
+    tl.store(bias + (head * WINDOW * WINDOW + query) * KEYS + keys[None, :], row, mask=(keys < KEYS)[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "batch", "windows_each", "height", "width", "down", "across", "shift", "heads", "right", "bottom", "corner",
+    ]
+)  # fmt: skip
+def _window_attention_forward(
+    qkv, table, padding, out, batch, windows_each, height, width, down, across, shift, heads, right, bottom, corner,
+    scale, WINDOW: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, KEYS: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tokens: tl.constexpr = WINDOW * WINDOW
     blocks: tl.constexpr = (tokens + BLOCK_M - 1) // BLOCK_M
     # Heads vary fastest: neighbours in time read neighbouring columns of the same pixels.
     head = tl.program_id(0) % heads
     block = tl.program_id(0) // heads % blocks
-    first = tl.program_id(0) // heads // blocks * windows_each
+    group = tl.program_id(0) // heads // blocks
     queries = block * BLOCK_M + tl.arange(0, BLOCK_M)
     channels = tl.arange(0, BLOCK_D)
     width_qkv = heads * HEAD_DIM
     if padding is not None:
         padding += head * HEAD_DIM
-    if tokens <= BLOCK_N:
-        bias = _bias(table, head, heads, queries, tl.arange(0, BLOCK_N), WINDOW)
 
-    for number in range(first, tl.minimum(first + windows_each, windows)):
-        image = (number // (down * across)).to(tl.int64) * height * width
-        window = number % (down * across)
-        y, x = _place(queries, window, down, across, shift, WINDOW)
-        real = (queries < tokens) & (y < height) & (x < width)
-        place = y * width + x
-        source = qkv + image * 3 * width_qkv + head * HEAD_DIM
+    # All windows of a program are of one kind, so that one tile of biases, penalties included, fits them all: in a
+    # shifted map groups from `right` on are of its last column, from `bottom` on of its last row, then its corners.
+    at_right = SHIFTED & (((group >= right) & (group < bottom)) | (group >= corner))
+    at_bottom = SHIFTED & (group >= bottom)
+    rows, columns = down, across
+    if SHIFTED:
+        rows = tl.where(at_bottom, 1, down - 1)
+        columns = tl.where(at_right, 1, across - 1)
+        group -= tl.where(group >= corner, corner, tl.where(at_bottom, bottom, tl.where(at_right, right, 0)))
+    first = group * windows_each
+    image = first // (rows * columns)
+    y = first // columns % rows
+    x = first % columns
+    if tokens <= BLOCK_N:
+        keys = tl.arange(0, BLOCK_N)
+        bias = _relative(table, head, heads, queries, keys, WINDOW) * LOG2E
+        if SHIFTED:
+            bias += _penalty(queries, keys, at_bottom, at_right, shift, WINDOW)
+    else:
+        table += (head * tokens + queries[:, None]) * KEYS
+
+    for _ in range(first, tl.minimum(first + windows_each, batch * rows * columns)):
+        top = y + tl.where(at_bottom, down - 1, 0)
+        left = x + tl.where(at_right, across - 1, 0)
+        place_y, place_x = _place(queries, top, left, down, across, shift, WINDOW)
+        real = (queries < tokens) & (place_y < height) & (place_x < width)
+        place = place_y * width + place_x
+        pixels = image.to(tl.int64) * height * width
+        source = qkv + pixels * 3 * width_qkv + head * HEAD_DIM
         query = _load(source, place * 3 * width_qkv, real, padding, channels, HEAD_DIM)
-        m = tl.full([BLOCK_M], float("-inf"), tl.float32)
-        z = tl.zeros([BLOCK_M], tl.float32)
-        acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-        for n in range(0, tokens, BLOCK_N):
-            keys = n + tl.arange(0, BLOCK_N)
-            key_y, key_x = _place(keys, window, down, across, shift, WINDOW)
-            key_real = (keys < tokens) & (key_y < height) & (key_x < width)
-            key_place = (key_y * width + key_x) * 3 * width_qkv
-            key_fill = padding
-            value_fill = padding
-            if padding is not None:
-                key_fill += width_qkv
-                value_fill += 2 * width_qkv
-            key = _load(source + width_qkv, key_place, key_real, key_fill, channels, HEAD_DIM)
-            value = _load(source + 2 * width_qkv, key_place, key_real, value_fill, channels, HEAD_DIM)
-            if tokens > BLOCK_N:
-                bias = _bias(table, head, heads, queries, keys, WINDOW)
+        if tokens <= BLOCK_N:
+            key, value = _keys_and_values(
+                source, tl.arange(0, BLOCK_N), top, left, down, across, shift, height, width, width_qkv, padding,
+                channels, WINDOW, HEAD_DIM,
+            )  # fmt: skip
             s = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale + bias
-            if SHIFTED:
-                s = _keep_apart(s, queries, keys, window, down, across, shift, WINDOW)
-            highest = tl.maximum(m, tl.max(s, 1))
-            p = tl.exp2(s - highest[:, None])
-            shrink = tl.exp2(m - highest)
-            z = z * shrink + tl.sum(p, 1)
-            acc = tl.dot(p.to(value.dtype), value, acc * shrink[:, None], input_precision=PRECISION)
-            m = highest
-        target = out + (image + place[:, None]) * width_qkv + head * HEAD_DIM + channels[None, :]
+            p = tl.exp2(s - tl.max(s, 1)[:, None])
+            z = tl.sum(p, 1)
+            acc = tl.dot(p.to(value.dtype), value, input_precision=PRECISION)
+        else:
+            m = tl.full([BLOCK_M], float("-inf"), tl.float32)
+            z = tl.zeros([BLOCK_M], tl.float32)
+            acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+            for n in range(0, tokens, BLOCK_N):
+                keys = n + tl.arange(0, BLOCK_N)
+                key, value = _keys_and_values(
+                    source, keys, top, left, down, across, shift, height, width, width_qkv, padding,
+                    channels, WINDOW, HEAD_DIM,
+                )  # fmt: skip
+                added = tl.load(table + keys[None, :], mask=(queries < tokens)[:, None], other=0.0)
+                s = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale + added.to(tl.float32) * LOG2E
+                if at_bottom | at_right:
+                    s += _penalty(queries, keys, at_bottom, at_right, shift, WINDOW)
+                highest = tl.maximum(m, tl.max(s, 1))
+                p = tl.exp2(s - highest[:, None])
+                shrink = tl.exp2(m - highest)
+                z = z * shrink + tl.sum(p, 1)
+                acc = tl.dot(p.to(value.dtype), value, acc * shrink[:, None], input_precision=PRECISION)
+                m = highest
+        target = out + (pixels + place[:, None]) * width_qkv + head * HEAD_DIM + channels[None, :]
         tl.store(target, acc / z[:, None], mask=real[:, None] & (channels < HEAD_DIM)[None, :])
+        # The next window: additions, where a division for each would be a fifth of the loop.
+        x += 1
+        y += (x == columns).to(tl.int32)
+        x = tl.where(x == columns, 0, x)
+        image += (y == rows).to(tl.int32)
+        y = tl.where(y == rows, 0, y)
 
 
 def _fake(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None) -> Tensor:
@@ -182,21 +232,30 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, p
     less than `window`; `padding` (3, heads, D) is what q, k and v are at padded positions, zeros where None.
     """
     batch, height, width, _, heads, head_dim = qkv.shape
-    block_d = max(16, triton.next_power_of_2(head_dim))
+    block_d = max(16, power_of_2(head_dim))
     tiles = (SMALL_WINDOWS if window <= 8 else LARGE_WINDOWS)[qkv.element_size() * 8, block_d]
-    tokens = max(16, triton.next_power_of_2(window * window))
-    rows, columns = min(tiles.rows, tokens), min(tiles.columns, tokens)
-    down, across = triton.cdiv(height, window), triton.cdiv(width, window)
-    windows = batch * down * across
-    blocks = triton.cdiv(window * window, rows)
-    windows_each = min(max(windows * blocks * heads // ENOUGH_PROGRAMS, 1), MOST_WINDOWS)
+    tokens = window * window
+    rows, columns = (min(size, max(16, power_of_2(tokens))) for size in (tiles.rows, tiles.columns))
+    down, across = -(-height // window), -(-width // window)
+    blocks, keys = -(-tokens // rows), -(-tokens // columns) * columns
+    windows_each = max(batch * down * across * blocks * heads // ENOUGH_PROGRAMS, 1)
+    # How many windows an image has of each kind: inside, last column, last row, corner; of one kind without a shift.
+    kinds = ((down - 1) * (across - 1), down - 1, across - 1, 1) if shift else (down * across, 0, 0, 0)
+    *edges, groups = accumulate(-(-batch * kind // windows_each) for kind in kinds)
     whole = height % window == 0 and width % window == 0
     out = torch.empty((batch, height, width, heads * head_dim), dtype=qkv.dtype, device=qkv.device)
+    bias = bias_table.contiguous()
+    if tokens > columns:
+        bias = torch.empty((heads, tokens, keys), dtype=bias.dtype, device=bias.device)
+        launch(
+            _spread_bias, (tokens, heads), bias_table.contiguous(), bias, heads,
+            WINDOW=window, BLOCK=power_of_2(keys), KEYS=keys, num_warps=4,
+        )  # fmt: skip
     launch(
-        _forward, (triton.cdiv(windows, windows_each) * blocks * heads,),
-        qkv, bias_table.contiguous(), None if whole or padding is None else padding.contiguous(), out,
-        windows, windows_each, height, width, down, across, shift, heads, head_dim**-0.5 * LOG2E.value,
-        WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=block_d, BLOCK_M=rows, BLOCK_N=columns,
+        _window_attention_forward, (groups * blocks * heads,),
+        qkv, bias, None if whole or padding is None else padding.contiguous(), out,
+        batch, windows_each, height, width, down, across, shift, heads, *edges, head_dim**-0.5 * LOG2E.value,
+        WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=block_d, BLOCK_M=rows, BLOCK_N=columns, KEYS=keys,
         SHIFTED=shift > 0, PRECISION=dot_precision(qkv.dtype),
         num_warps=tiles.num_warps, num_stages=tiles.num_stages,
     )  # fmt: skip

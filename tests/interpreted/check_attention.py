@@ -179,7 +179,7 @@ def test_other_lengths_do_not_compile_again():
 def test_operator_is_registered_soundly():
     starts, lengths = packed([5, 20])
     q, k, v = (tensor.clone().requires_grad_() for tensor in projection(25, 1, 16))
-    torch.library.opcheck(torch.ops.minitrans.attention.default, (q, k, v, starts, lengths, 20, 0.25, False, None))
+    torch.library.opcheck(torch.ops.minitrans.attention.default, (q, k, v, starts, lengths, 20, 0, 0.25, False, None))
 
 
 @pytest.mark.parametrize(
