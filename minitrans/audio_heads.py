@@ -19,7 +19,7 @@ from minitrans.hub import Repository
 from minitrans.layers import Linear, is_plain
 from minitrans.names import Module
 from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, ModelOutput, XVectorOutput
-from minitrans.sequences import traced
+from minitrans.sequences import wants_static_shapes
 from minitrans.weights import PickleCheckpoint, SafetensorsCheckpoint, open_checkpoint, tensors_of
 
 LANGUAGE = re.compile(r"\.layers\.\d+\.adapter\.|^lm_head\.")  # see `CTC.language_tensors`
@@ -326,7 +326,7 @@ class XVector(LayerSum):
     ) -> ModelOutput:
         """See `Head`."""
         rows, sequences = self.projector(encoded.rows), encoded.sequences
-        if traced():
+        if wants_static_shapes():
             vectors = self.statistics_together(sequences.unpack(rows), sequences.lengths)
         else:
             vectors = torch.stack([self.statistics(clip) for clip in rows.split(sequences.lengths.tolist())])

@@ -1,7 +1,8 @@
-"""Modules for sound: from samples to rows of frames by convolutions, one clip after the other, channels last.
+"""Modules for sound: from samples to rows of frames by convolutions, channels last.
 
-Only while torch traces the model are clips computed together, in one array: then no shape may depend on a mask, and no
-loop on how many clips there are.
+On a CPU one clip is computed after the other, so that no time goes into padding and what lies between two layers stays
+in cache. On a GPU clips are computed together, in one array, since there launches cost more than padding; so are they
+while torch traces the model: then no shape may depend on a mask, and no loop on how many clips there are.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 from minitrans import ops
 from minitrans.layers import LayerNorm, is_plain
 from minitrans.names import Module
-from minitrans.sequences import Sequences, traced
+from minitrans.sequences import Sequences, traced, wants_static_shapes
 
-FRAMES_AT_ONCE = {"cpu": 128, "cuda": 8192}  # what they are made of then fits a cache, or a memory
+FRAMES_AT_ONCE = {"cpu": 128}  # what they are made of then fits a cache
 
 
 def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Any) -> None:
@@ -193,8 +194,14 @@ class GroupNormLayer(NormedConvolutionLayer):
         return normalised
 
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """See `ConvolutionLayer`; the norm is computed as such."""
+        """See `ConvolutionLayer`; in a trace, which may have to run elsewhere, the norm is computed as such."""
         dtype, conv = rows.dtype, self.conv
+        if not traced():
+            norms = self.norm.weight, self.norm.bias, self.norm.eps
+            rows = rows - mean_of_first(rows.detach(), counts).to(dtype)
+            frames = (counts - conv.weight.shape[2]) // conv.stride + 1
+            weight, bias = ops.group_norm_filter(rows, conv.weight.mT, *norms, conv.stride, frames)
+            return ops.convolution(rows, weight, bias, stride=conv.stride, activation=self.activation)
         rows = ops.convolution(
             (rows - mean_of_first(rows, counts)).to(dtype), conv.weight.mT, None, stride=conv.stride
         )
@@ -270,6 +277,13 @@ class FeatureEncoder(Module):
             frames = (frames - 1) * stride + kernel
         return frames
 
+    @property
+    def batches_clips(self) -> bool:
+        """Whether clips are computed together, as on a GPU; not by a first layer that is to see each by itself."""
+        first = self.layers[0]
+        on_gpu = next(self.parameters()).is_cuda
+        return wants_static_shapes() or (on_gpu and (not isinstance(first, GroupNormLayer) or first.is_filter))
+
     def together(self, clips: Tensor, counts: Tensor) -> Tensor:
         """Samples (B, n), of which the first `counts` (B,) are real, -> frames (B, N, C)."""
         rows = clips[..., None]
@@ -323,6 +337,9 @@ class PositionalConvolution(Module):
         trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
         if trained or traced() or not is_plain(self.weight, WeightNorm):
             return self.weight(), None
+        if wants_static_shapes():
+            weight = self.weight()  # whether it is what it was could only be asked once
+            return weight, ops.spectrum(weight)
         if not (self._kept and all(map(_same, self._kept, parameters))):
             with torch.inference_mode(False), torch.no_grad():  # what is kept may be trained through later
                 weight = self.weight()
@@ -366,7 +383,7 @@ class Downsampling(Module):
             if self.training and self.layerdrop and torch.rand(()) < self.layerdrop:
                 continue
             width = self.frames(sequences.shape[1])
-            if traced():
+            if wants_static_shapes():
                 rows = F.glu(layer(F.pad(sequences.unpack(rows), (0, 0, 1, 1)))).flatten(0, 1)
                 sequences = Sequences.padded(self.frames(sequences.lengths), width)
             else:

@@ -1,21 +1,14 @@
-"""What `model.freeze()` gives: on a CPU `PrepackedModel`, on a GPU `FrozenModel`, with CUDA graphs.
+"""Models that only evaluate: what `model.freeze()` gives on a CPU, and what it has in common with `cuda_graphs`.
 
 On a CPU, a matrix product first brings the weights into the order in which it reads them. With 16 tokens that takes a
 third of the time; a prepacked model has done it once and for all.
-
-CUDA graphs are a text model's forward pass recorded once for each size of input, and then launched as one. A small
-batch costs more launching than computing: BERT-base is some 90 kernels. A replayed graph launches them all at once,
-but repeats exactly what was recorded, on the same memory. So each bucket (batch, length) has inputs of its own in the
-padded layout of `Sequences`, where no shape, and nothing on the host, depends on what stands in them.
-
-No run on a GPU has been recorded yet: `recorder` has never been executed; everything else is tested on the CPU.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,15 +16,9 @@ from torch import Tensor, nn
 
 from minitrans import ops
 from minitrans.layers import Linear, QueryKeyValue, hooked, is_plain
-from minitrans.sequences import Sequences
 
 if TYPE_CHECKING:
     from minitrans.pretrained import PreTrainedModel
-
-# An input of indices -> the size of its table in the configuration, and what to call that table.
-TABLES = {"input_ids": ("vocab_size", "vocabulary"), "token_type_ids": ("type_vocab_size", "token-type table")}
-
-Compute = Callable[[], Any]
 
 
 class Forward:
@@ -55,7 +42,7 @@ class Frozen(nn.Module):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        _check_mode(model)
+        check_mode(model)
         self.model = model
         self.eval()
         self.forward = Forward(self, model)
@@ -129,7 +116,7 @@ class PrepackedModel(Frozen):
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        _check_mode(model)
+        check_mode(model)
         prepacked = [(ops.prepacked(matrix), bias) for _, matrix, bias in _products(model.base_model)]
         matrices = [layer.weight for module, *_ in _products(model.base_model) for layer in _linear_layers(module)]
         own = copy.deepcopy(model, {id(matrix): matrix for matrix in matrices})
@@ -178,97 +165,6 @@ def _unpack(module: nn.Module, matrix: Tensor) -> None:
         module.join()
 
 
-class Bucket:
-    """The forward pass of up to `batch` texts of up to `length` tokens, on memory that never moves."""
-
-    def __init__(self, model: PreTrainedModel, batch: int, length: int) -> None:
-        self.model, self.shape = model, (batch, length)
-        names = TABLES.keys() & inspect.signature(model.forward).parameters.keys()
-        self.inputs = {name: torch.zeros(batch, length, dtype=torch.long, device=model.device) for name in names}
-        self.sequences = Sequences.padded(torch.ones(batch, dtype=torch.int32, device=model.device), length)
-        self.run: Compute = self.compute
-
-    def holds(self, inputs: dict[str, Any]) -> bool:
-        """Whether these are whole numbers (b, n) for inputs that the bucket has, and no more than it has room for."""
-        return inputs.keys() <= self.inputs.keys() and all(
-            isinstance(x, Tensor)
-            and x.dtype in (torch.int32, torch.int64)
-            and x.shape == inputs["input_ids"].shape
-            and x.dim() == 2
-            and x.shape[0] <= self.shape[0]
-            and x.shape[1] <= self.shape[1]
-            for x in inputs.values()
-        )
-
-    def fill(self, inputs: dict[str, Tensor], lengths: list[int]) -> None:
-        """Put texts (b, n) in; the rest of the bucket is index 0, and a sequence too many is one token of it."""
-        for name, memory in self.inputs.items():
-            memory.zero_()
-            if name in inputs:
-                batch, length = inputs[name].shape
-                memory[:batch, :length].copy_(inputs[name], non_blocking=True)
-        filled = lengths + [1] * (self.shape[0] - len(lengths))
-        self.sequences.lengths.copy_(torch.tensor(filled, dtype=torch.int32), non_blocking=True)
-
-    def compute(self) -> Any:
-        """The model's output for what `fill` left: the same work whatever that was, and nothing read back."""
-        states = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
-        return self.model(**self.inputs, attention_mask=self.sequences, **states)
-
-    def answer(self, inputs: dict[str, Tensor], lengths: list[int]) -> Any:
-        """The model's output for texts (b, n), in memory of its own."""
-        self.fill(inputs, lengths)
-        output = self.run()
-        batch, length = inputs["input_ids"].shape
-        columns = {"last_hidden_state": length}
-        return type(output)(**{name: x[:batch, : columns.get(name)].clone() for name, x in output.items()})
-
-
-class FrozenModel(Frozen):
-    """What `PreTrainedModel.freeze` gives on a GPU: call it as the model itself, without gradients.
-
-    Texts that are padded on their right run in the smallest bucket that holds them. Anything else, and hidden
-    states and attentions, goes to the model, which computes it or says what is wrong with it. Indices may lie on
-    any device; a mask on the GPU costs a synchronisation, one on the CPU none; pinned memory is copied from while
-    the call has already returned. Weights that change in place, as under an optimiser or `load_state_dict`, are
-    seen. Raises RuntimeError once the weights have moved (`.to()`) or the model trains, and ValueError for indices
-    on the CPU that are outside their table.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, shapes: Iterable[tuple[int, int]], record: Callable[[Compute], Compute]
-    ) -> None:
-        super().__init__(model)
-        self.shapes, self.weights = set(shapes), next(model.parameters()).data_ptr()
-        self.buckets = [Bucket(model, *shape) for shape in sorted(self.shapes, key=lambda shape: shape[0] * shape[1])]
-        for bucket in reversed(self.buckets):  # the largest first, so that the others fit into its memory
-            bucket.run = record(bucket.compute)
-
-    def options(self) -> dict[str, Any]:
-        """See `Frozen`."""
-        return {"batch_sizes": {batch for batch, _ in self.shapes}, "lengths": {length for _, length in self.shapes}}
-
-    def _check(self) -> None:
-        _check_mode(self.model)
-        if next(self.model.parameters()).data_ptr() != self.weights:
-            raise RuntimeError("The model's weights have moved since it was frozen; call .freeze() again.")
-
-    def compute(self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any) -> Any:
-        """Token indices (B, N) -> the model's output, the caller's to keep."""
-        self._check()
-        inputs = {"input_ids": input_ids, **{name: value for name, value in others.items() if value is not None}}
-        bucket = next((bucket for bucket in self.buckets if bucket.holds(inputs)), None)
-        lengths = None if bucket is None else right_padded(input_ids.shape, attention_mask)
-        if bucket is None or lengths is None:
-            device = self.model.device
-            given = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
-            return self.model(**given, attention_mask=attention_mask)
-        for name, indices in inputs.items():
-            field, table = TABLES[name]
-            ops.check_ids(indices, getattr(self.model.config, field), name, table)
-        return bucket.answer(inputs, lengths)
-
-
 def _products(module: nn.Module) -> Iterator[tuple[nn.Module, Tensor, Tensor | None]]:
     """Each matrix product of a backbone: a linear layer, or queries, keys and values at once, its weight and bias."""
     for child in module.children():
@@ -285,44 +181,7 @@ def _linear_layers(module: nn.Module) -> list[nn.Module]:
     return module.layers() if isinstance(module, QueryKeyValue) else [module]
 
 
-def _check_mode(model: PreTrainedModel) -> None:
+def check_mode(model: PreTrainedModel) -> None:
+    """RuntimeError for a model in training mode."""
     if model.training:
         raise RuntimeError("The model is in training mode, and a frozen one only evaluates; call .eval() first.")
-
-
-def right_padded(shape: torch.Size, mask: Tensor | None) -> list[int] | None:
-    """The lengths of sequences padded on their right, from their mask (B, N); None where it is no such mask."""
-    if mask is None:
-        return [shape[1]] * shape[0]
-    if not isinstance(mask, Tensor) or mask.shape != shape:
-        return None
-    mask = mask.cpu()
-    lengths = (mask != 0).sum(1)
-    wanted = torch.arange(shape[1]) < lengths[:, None]
-    return lengths.tolist() if bool((mask == wanted).all()) and int(lengths.min()) > 0 else None
-
-
-def recorder(device: torch.device) -> Callable[[Compute], Compute]:
-    """What turns a computation on a GPU into the replay of its graph; the graphs share one pool of memory."""
-    pool = torch.cuda.graph_pool_handle()
-
-    def record(compute: Compute) -> Compute:
-        with torch.no_grad(), torch.cuda.device(device):
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(2):  # kernels are compiled and workspaces taken before anything is recorded
-                    compute()
-            torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
-                output = compute()
-
-        def replay() -> Any:
-            with torch.cuda.device(device):
-                graph.replay()
-            return output
-
-        return replay
-
-    return record

@@ -183,29 +183,31 @@ def convolution(
     """activation(b + Σₖ W[:, k] x[t · stride + k · dilation]) within each sequence, channels last, without padding.
 
     rows (..., N, C_in), weight (C_out, kernel, C_in), bias (C_out,) -> (..., ⌊(N − (kernel − 1) · dilation − 1) /
-    stride⌋ + 1, C_out). The windows are rows of a view, so that this is one matrix product. `activation` is a key of
-    ACTIVATIONS.
+    stride⌋ + 1, C_out). Each of B sequences, rows (B, N, C_in), may have a weight (B, C_out, kernel, C_in) and a bias
+    (B, C_out) of its own. The windows are rows of a view, so that this is one matrix product. `activation` is a key
+    of ACTIVATIONS.
     """
-    span = (weight.shape[1] - 1) * dilation + 1
-    if rows.dim() < 2 or rows.shape[-1] != weight.shape[2] or rows.shape[-2] < span:
-        raise ValueError(f"convolution takes at least {span} rows of {weight.shape[2]}, not {tuple(rows.shape)}.")
+    size, channels = weight.shape[-2:]
+    span = (size - 1) * dilation + 1
+    if rows.dim() < 2 or rows.shape[-1] != channels or rows.shape[-2] < span:
+        raise ValueError(f"convolution takes at least {span} rows of {channels}, not {tuple(rows.shape)}.")
     arguments = (rows, weight, bias, stride, dilation, activation)
-    one = weight.shape[2] == 1 and rows.dim() == 2  # of more channels it is a product; of more sequences, for a trace
-    kernel = _kernel("convolution", *arguments) if one else None
+    kernel = _kernel("convolution", *arguments) if channels == 1 else None  # of more channels it is a product
     return (kernel or plain).convolution(*arguments)
 
 
 def group_norm_filter(
-    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int
+    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The weight and bias of the `convolution` that gives a convolution of samples (n, 1) normalised over time.
+    """The weight and bias of the `convolution` that gives a convolution of samples (..., n, 1) normalised over time.
 
     Each channel is a group of its own (Wu & He 2018): γ (y − mean) / √(variance + eps) + β with y = w · x. A linear
     filter's mean is w · m and its variance wᵀ Σ w, with m and Σ the mean and the covariance of the windows x: the
     convolution need not be computed to know them. They are taken in float64 from centred windows. A bias of the
-    convolution would drop out. weight and the first result are (C, kernel, 1), γ, β and the second result (C,).
+    convolution would drop out. weight is (C, kernel, 1), γ and β are (C,), the results (..., C, kernel, 1) and (...,
+    C). `counts` (...,) says how many windows of each sequence count; the others are of its padding.
     """
-    return plain.group_norm_filter(samples, weight, gamma, beta, eps, stride)
+    return plain.group_norm_filter(samples, weight, gamma, beta, eps, stride, counts)
 
 
 def grouped_convolution(
@@ -214,14 +216,14 @@ def grouped_convolution(
     """b + Σₖ W[:, :, k] x[t + k − ⌊K/2⌋] within each sequence, which zeros surround: rows (T, C) -> (T, C).
 
     weight is (C, C/G, K): G groups of channels, each mixed among themselves. With `spectrum`, which is
-    `ops.spectrum(weight)`, it is computed by Fourier transforms: a tenth of the time for K = 128, same accuracy.
+    `ops.spectrum(weight)`, it is computed in float32 by Fourier transforms: a tenth of the time for K = 128.
     """
     return plain.grouped_convolution(rows, sequences, weight, bias, spectrum)
 
 
 def spectrum(weight: Tensor) -> Tensor | None:
-    """What `grouped_convolution` computes faster with, where it does: on a CPU in float32; None elsewhere."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or traced():
+    """What `grouped_convolution` computes faster with: on a CPU in float32, and on a GPU; None elsewhere."""
+    if not (weight.is_cuda or (weight.device.type == "cpu" and weight.dtype == torch.float32)) or traced():
         return None
     return plain.spectrum(weight)
 

@@ -118,29 +118,59 @@ def convolution(
 ) -> Tensor:
     if traced():  # whether windows are a view depends on the length, and a trace is to hold for all of them
         return ACTIVATIONS[activation](F.conv1d(rows.mT, weight.mT, bias, stride, dilation=dilation).mT)
-    span = (weight.shape[1] - 1) * dilation + 1
-    windows = rows.unfold(-2, span, stride)[..., ::dilation].mT  # a view; undilated, so is its flattening
-    return linear(windows.flatten(-2), weight.flatten(1), bias, activation)
+    if rows.is_cuda and weight.shape[-1] > 1:
+        return ACTIVATIONS[activation](_channels_last_convolution(rows, weight, bias, stride, dilation))
+    span = (weight.shape[-2] - 1) * dilation + 1
+    windows = rows.unfold(-2, span, stride)[..., ::dilation].mT.flatten(-2)  # a view; undilated, so is its flattening
+    if weight.dim() == 4:
+        out = windows @ weight.flatten(2).mT
+        return ACTIVATIONS[activation](out if bias is None else out + bias[:, None])
+    return linear(windows, weight.flatten(1), bias, activation)
+
+
+def _channels_last_convolution(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int
+) -> Tensor:
+    """By cuDNN, whose channels-last layout of images one pixel high is that of rows; it makes no copy of windows."""
+    images, filters = (x[:, None].permute(0, 3, 1, 2) for x in (rows.reshape(-1, *rows.shape[-2:]), weight))
+    out = F.conv2d(images, filters, bias, (1, stride), dilation=(1, dilation)).permute(0, 2, 3, 1)
+    return out.reshape(*rows.shape[:-2], *out.shape[2:])
 
 
 def group_norm_filter(
-    samples: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, stride: int
+    samples: Tensor,
+    weight: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float,
+    stride: int,
+    counts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    windows = samples[:, 0].double().unfold(0, weight.shape[1], stride)
-    mean = windows.mean(0)
+    windows = samples[..., 0].double().unfold(-1, weight.shape[1], stride)
+    count: Tensor | int = windows.shape[-2]
+    mean = windows.mean(-2, keepdim=True)
     centred = windows - mean
-    covariance = centred.T @ centred / windows.shape[0]
+    if counts is not None:
+        count = counts[..., None, None]
+        real = torch.arange(windows.shape[-2], device=windows.device)[:, None] < count
+        mean = (windows * real).sum(-2, keepdim=True) / count
+        centred = (windows - mean) * real
+    covariance = centred.mT @ centred / count
     filters = weight[..., 0].double()
-    gain = gamma.double() / (((filters @ covariance) * filters).sum(1) + eps).sqrt()
-    shift = beta.double() - gain * (filters @ mean)
-    return (filters * gain[:, None])[..., None].to(weight.dtype), shift.to(weight.dtype)
+    gain = gamma.double() / (((filters @ covariance) * filters).sum(-1) + eps).sqrt()
+    shift = beta.double() - gain * (mean @ filters.mT)[..., 0, :]
+    return (filters * gain[..., None])[..., None].to(weight.dtype), shift.to(weight.dtype)
 
 
 def grouped_convolution(
     rows: Tensor, sequences: Sequences, weight: Tensor, bias: Tensor, spectrum: Tensor | None
 ) -> Tensor:
+    if spectrum is not None and rows.is_cuda:  # padding and all, in a handful of launches
+        (grid,) = _spectral_convolution([sequences.unpack(rows).float()], weight.shape[2], spectrum)
+        return sequences.pack((grid + bias.float()).to(rows.dtype))
     if spectrum is not None and rows.dtype == torch.float32 and sequences.spans is not None:
-        return _spectral_convolution(rows, sequences, weight.shape[2], spectrum) + bias
+        clips = [rows[None, start : start + count] for start, count in sequences.spans]
+        return torch.cat(_spectral_convolution(clips, weight.shape[2], spectrum), 1)[0] + bias
     groups = weight.shape[0] // weight.shape[1]
     grid = sequences.unpack(rows).transpose(1, 2)
     out = F.conv1d(grid, weight, bias, padding=weight.shape[2] // 2, groups=groups)
@@ -150,7 +180,7 @@ def grouped_convolution(
 def spectrum(weight: Tensor) -> Tensor:
     """The Fourier transform (F · G, C/G, C/G) of filters (C, C/G, K), for `grouped_convolution` to multiply with."""
     out, size, kernel = weight.shape
-    transform = torch.fft.rfft(weight.flip(2), n=_transform_length(kernel))
+    transform = torch.fft.rfft(weight.float().flip(2), n=_transform_length(kernel))
     return transform.view(out // size, size, size, -1).permute(3, 0, 2, 1).reshape(-1, size, size)
 
 
@@ -159,22 +189,23 @@ def _transform_length(kernel: int) -> int:
     return 2 << (kernel - 1).bit_length()
 
 
-def _spectral_convolution(rows: Tensor, sequences: Sequences, kernel: int, spectrum: Tensor) -> Tensor:
-    """Grouped convolution by overlap-save: the start of each block wraps around, only the rest of it is kept."""
-    assert sequences.spans is not None
+def _spectral_convolution(grids: list[Tensor], kernel: int, spectrum: Tensor) -> list[Tensor]:
+    """Grouped convolution of grids (B, N, C), each of sizes of its own, by overlap-save.
+
+    The start of each block wraps around; only the rest of it is kept.
+    """
     length, left = _transform_length(kernel), kernel // 2
     step = length - kernel + 1
-    blocks, numbers = [], []
-    for start, count in sequences.spans:
-        numbers.append(-(-count // step))
-        right = numbers[-1] * step + kernel - 1 - left - count
-        blocks.append(F.pad(rows[start : start + count], (0, 0, left, right)).unfold(0, length, step).transpose(1, 2))
-    size = spectrum.shape[-1]
+    blocks = []
+    for grid in grids:
+        right = -grid.shape[1] % step + kernel - 1 - left
+        blocks.append(F.pad(grid, (0, 0, left, right)).unfold(1, length, step).flatten(0, 1).transpose(1, 2))
+    numbers, size = [len(block) for block in blocks], spectrum.shape[-1]
     waves = torch.fft.rfft(torch.cat(blocks), dim=1).unflatten(2, (-1, size)).permute(1, 2, 0, 3)  # (F, G, ·, C/G)
     mixed = (waves.reshape(-1, sum(numbers), size) @ spectrum).view_as(waves).permute(2, 0, 1, 3).flatten(2)
     out = torch.fft.irfft(mixed, n=length, dim=1)[:, kernel - 1 :]  # (·, step, C)
-    parts = zip(out.split(numbers), sequences.spans, strict=True)
-    return torch.cat([part.reshape(-1, part.shape[-1])[:count] for part, (_, count) in parts])
+    parts = zip(out.split(numbers), grids, strict=True)
+    return [part.reshape(grid.shape[0], -1, grid.shape[2])[:, : grid.shape[1]] for part, grid in parts]
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

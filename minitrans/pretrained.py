@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -23,7 +22,8 @@ from minitrans.sequences import grid_layout, traced
 from minitrans.weights import LoadReport
 
 if TYPE_CHECKING:
-    from minitrans.frozen import FrozenModel, PrepackedModel
+    from minitrans.cuda_graphs import FrozenModel
+    from minitrans.frozen import PrepackedModel
 
 logger = logging.getLogger("minitrans")
 
@@ -298,26 +298,23 @@ class PreTrainedModel(Published):
     ) -> FrozenModel | PrepackedModel:
         """A callable that computes what the model does in evaluation mode, sooner, above all for small batches.
 
-        On a CPU any float32 model, as a copy with prepacked weights: `minitrans.frozen.PrepackedModel`. On a GPU a
-        text model without a head, as CUDA graphs for each of `batch_sizes` texts of up to each of `lengths` tokens
-        (the powers of two from 16 to what the model takes, by default): `minitrans.frozen.FrozenModel`. Raises
-        ValueError or RuntimeError for models that it is not for.
+        On a CPU any float32 model, as a copy with prepacked weights: `minitrans.frozen.PrepackedModel`. On a GPU as
+        CUDA graphs for each of `batch_sizes` inputs of up to each of `lengths`, for texts tokens (by default the
+        powers of two from 16 to what the model takes), for sound samples: `minitrans.cuda_graphs.FrozenModel`. Raises
+        ValueError or RuntimeError for models and sizes that it is not for.
         """
-        from minitrans import frozen
-
         if self.device.type == "cpu":
-            return frozen.PrepackedModel(self)
-        limit = getattr(self.config, "max_position_embeddings", 0)
+            from minitrans.frozen import PrepackedModel
+
+            return PrepackedModel(self)
         if self.device.type != "cuda":
             raise ValueError(f"A model on {str(self.device)!r} cannot be frozen; move it to a CPU or a CUDA GPU.")
-        if self.main_input_name != "input_ids" or self.base_model is not self:
-            raise ValueError(f"{type(self).__name__} is no text model without a head; freeze one, or its .base_model.")
-        if lengths is None:
-            lengths = {min(2**power, limit) for power in range(4, limit.bit_length() + 1)}
-        shapes = set(product(batch_sizes, lengths))
-        if not shapes or not all(batch > 0 and 0 < length <= limit for batch, length in shapes):
-            raise ValueError(f"{sorted(shapes)} are no sizes (batch, length) of texts of 1 to {limit} tokens.")
-        return frozen.FrozenModel(self, shapes, frozen.recorder(self.device))
+        from minitrans.cuda_graphs import BUCKETS, FrozenModel, cuda_graph
+
+        shapes = BUCKETS[self.main_input_name].shapes(self, set(batch_sizes), lengths)
+        if not shapes or not all(batch > 0 and length > 0 for batch, length in shapes):
+            raise ValueError(f"{sorted(shapes)} are not sizes (batch, length); both are 1 or more.")
+        return FrozenModel(self, shapes, cuda_graph(self.device))
 
     # Tensors
 

@@ -32,6 +32,7 @@ def exported() -> bool:
 class _Layout(threading.local):
     def __init__(self) -> None:
         self.is_grid = False
+        self.is_static = False
 
 
 _layout = _Layout()
@@ -45,6 +46,21 @@ def grid_layout() -> Iterator[None]:
         yield
     finally:
         _layout.is_grid = outer
+
+
+@contextmanager
+def static_shapes() -> Iterator[None]:
+    """Within the block of this thread nothing is read from a device, and no shape depends on values, as in a trace."""
+    outer, _layout.is_static = _layout.is_static, True
+    try:
+        yield
+    finally:
+        _layout.is_static = outer
+
+
+def wants_static_shapes() -> bool:
+    """Whether what is computed now is to be computed again for other values."""
+    return traced() or _layout.is_static
 
 
 def wants_grid() -> bool:

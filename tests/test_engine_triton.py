@@ -14,7 +14,7 @@ import transformers
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import minitrans
-from minitrans.frozen import FrozenModel
+from minitrans.cuda_graphs import FrozenModel
 
 TEXT = {"vocab_size": 60, "max_position_embeddings": 24}
 SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

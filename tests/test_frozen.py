@@ -20,7 +20,8 @@ from torch.testing import assert_close
 
 import minitrans
 from minitrans.cli import main
-from minitrans.frozen import Bucket, FrozenModel, PrepackedModel, right_padded
+from minitrans.cuda_graphs import FrozenModel, TextBucket, right_padded
+from minitrans.frozen import PrepackedModel
 from minitrans.sequences import Sequences
 
 SWIN = {"image_size": 32, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 4], "window_size": 3}
@@ -232,7 +233,7 @@ def test_the_static_forward_reads_nothing_back(name, tmp_path):
     """On the meta device nothing can be read: a forward pass that runs there waits for nothing."""
     _, ours = pair(name, tmp_path)
     ours.to("meta")
-    bucket = Bucket(ours, 3, 8)
+    bucket = TextBucket(ours, 3, 8)
     assert bucket.compute().last_hidden_state.shape == (3, 8, 32)
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # with a mask, its values count
         ours(bucket.inputs["input_ids"], torch.ones(3, 8, device="meta"))

@@ -34,6 +34,7 @@ def sections(dry: bool) -> dict[str, Section]:
         "operations": Section("Operations", 20, 60, each(operations.time_operation, operations.TIMED)),
         "timed": Section("Models", 10, 60, each(models.time_model, models.WORKS)),
         "profile": Section("Where a model's time goes", 5, 40, each(models.profile, models.WORKS)),
+        "registers": Section("What was compiled", 1, 20, {"kernels": operations.registers}),
         "tuning": Section("Tuning", 25, 60, each(operations.tune, operations.TUNING)),
         "compiled": Section("Models under torch.compile", 30, 150, each(models.time_compiled, compiled)),
     }

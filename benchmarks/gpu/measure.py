@@ -117,14 +117,29 @@ def clocks() -> dict[str, str]:
     return {field: smi(field) for field in SMI}
 
 
+def replayed(call: Callable[..., Any], sets: list[tuple[Any, ...]], launches: int) -> Callable[[], Any]:
+    """A CUDA graph of so many calls on sets of inputs in rotation: kernels of microseconds without what launches cost.
+
+    The sets together are larger than the L2, so that each call finds its inputs in memory.
+    """
+    for given in sets:
+        call(*given)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for index in range(launches):
+            call(*sets[index % len(sets)])
+    return graph.replay
+
+
 def in_turns(
-    arms: dict[str, Callable[[], Any]], setup: Setup, *, seconds: float, flush: bool = False
+    arms: dict[str, Callable[[], Any]], setup: Setup, *, seconds: float, flush: bool = False, per: int = 1
 ) -> dict[str, dict[str, Any]]:
     """Time callables A B C A B C …: the median and the 10th and 90th percentile in ms, or the error of each.
 
     With `flush` the L2 is filled with other data before each run, by reading it, so that no dirty line is left to be
     written back into the time; and the host gets a lead, so that what is timed is the GPU's work. Without, each run
-    starts on an idle GPU: its time is what a caller waits.
+    starts on an idle GPU: its time is what a caller waits. Times are divided by `per`, the works in a run.
     """
     results: dict[str, dict[str, Any]] = {}
     running, once = {}, 0.0
@@ -145,8 +160,23 @@ def in_turns(
             times[name].append(_run(arm, setup, cache))
     for name, values in times.items():
         low, *_, high = statistics.quantiles(values, n=10) if rounds > 1 else values * 2
-        results[name] = {"ms": statistics.median(values), "low": low, "high": high, "rounds": rounds}
+        ms = {"ms": statistics.median(values) / per, "low": low / per, "high": high / per}
+        results[name] = ms | {"rounds": rounds, "sm_mhz": clock_under(running[name], setup)}
     return {name: results[name] for name in arms}
+
+
+def clock_under(arm: Callable[[], Any], setup: Setup) -> int | None:
+    """The multiprocessors' clock in MHz while they run this; None where the driver does not say."""
+    if setup.dry:
+        return None
+    for _ in range(3):
+        arm()
+    try:
+        return torch.cuda.clock_rate()
+    except Exception:  # whatever NVML has against it
+        return None
+    finally:
+        torch.cuda.synchronize()
 
 
 def _run(arm: Callable[[], Any], setup: Setup, cache: Tensor | None) -> float:

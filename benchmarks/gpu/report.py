@@ -67,6 +67,14 @@ def timings(cases: Cases) -> Iterator[str]:
             for own in (True, False)
         )
         yield row(name, f"{floor:.3g}" if floor else "", goal, ours, share, others)
+        if "throughput" in case:
+            ours, others = (
+                "<br>".join(
+                    f"{arm}: {spell(time)}" for arm, time in case["throughput"].items() if (arm in mine) is own
+                )
+                for own in (True, False)
+            )
+            yield row(f"{name}, ten in a row", "", "", ours, "", others)
 
 
 def profiles(cases: Cases) -> Iterator[str]:
@@ -75,6 +83,15 @@ def profiles(cases: Cases) -> Iterator[str]:
     for name, case in cases.items():
         longest = (f"{one['name'][:60]}: {one['ms']:.3f} × {one['launches']:.0f}" for one in case["kernels"][:12])
         yield row(name, f"{case['ms']:.3f}", f"{case['launches']:.0f}", "<br>".join(longest))
+
+
+def compiled(cases: Cases) -> Iterator[str]:
+    """Registers a thread, spilled bytes, shared memory a program."""
+    yield from header("kernel", "warps, stages", "registers", "spilled", "shared, KiB")
+    for case in cases.values():
+        for one in case["kernels"]:
+            sizes = f"{one['warps']}, {one['stages']}"
+            yield row(one["kernel"], sizes, one["registers"], one["spilled"] or "", f"{one['shared'] / 1024:.1f}")
 
 
 def spell(time: dict[str, Any]) -> str:
@@ -99,5 +116,6 @@ TABLES: dict[str, tuple[str, Callable[[Cases], Iterator[str]]]] = {
     "operations": ("Operations", timings),
     "timed": ("Models", timings),
     "profile": ("Where a model's time goes", profiles),
+    "registers": ("What this card's Triton compiled", compiled),
     "compiled": ("Models beside torch.compile", timings),
 }

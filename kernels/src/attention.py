@@ -31,36 +31,51 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import FURTHEST, Tiles, dot_precision, launch, power_of_2, why_not_here, why_not_indices
+from .launch import (
+    FURTHEST,
+    Tiles,
+    dot_precision,
+    exact_on_tensor_cores,
+    launch,
+    power_of_2,
+    why_not_here,
+    why_not_indices,
+)
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
 CHUNK = tl.constexpr(128)
 """How many sequences `_find_tile` looks at in one step."""
 
-# (element bits, head size rounded up to a power of two) → tile of queries × keys. Every row compiles without spills
-# for sm_80 and sm_90 (kernels/README.md); none has been timed.
+# (element bits, head size rounded up to a power of two) → tile of queries × keys; in `BACKWARD_KEY` of keys × queries.
+# Those of (16, 64), (16, 32), (16, 128) and (32, 64) were the fastest of several on an H200 (benchmarks/results).
 FORWARD = {
-    (16, 16): Tiles(128, 64, 8, 3),
-    (16, 32): Tiles(128, 64, 8, 3),
-    (16, 64): Tiles(128, 64, 8, 3),
-    (16, 128): Tiles(128, 32, 8, 3),
-    (32, 16): Tiles(32, 32, 4, 2),
-    (32, 32): Tiles(64, 32, 4, 2),
-    (32, 64): Tiles(32, 32, 8, 2),
-    (32, 128): Tiles(16, 32, 8, 1),
+    (16, 16): Tiles(64, 64, 4, 3),
+    (16, 32): Tiles(64, 64, 4, 3),
+    (16, 64): Tiles(64, 64, 4, 3),
+    (16, 128): Tiles(64, 64, 4, 3),
+    (32, 16): Tiles(128, 64, 8, 1),
+    (32, 32): Tiles(128, 64, 8, 1),
+    (32, 64): Tiles(128, 64, 8, 1),
 }
-BACKWARD = {
-    (16, 16): Tiles(64, 64, 4, 2),
-    (16, 32): Tiles(64, 32, 4, 2),
-    (16, 64): Tiles(64, 64, 8, 2),
+BACKWARD_QUERY = {
+    (16, 16): Tiles(64, 64, 4, 3),
+    (16, 32): Tiles(64, 64, 4, 3),
+    (16, 64): Tiles(64, 64, 4, 3),
     (16, 128): Tiles(64, 32, 8, 2),
-    (32, 16): Tiles(32, 16, 4, 2),
-    (32, 32): Tiles(32, 32, 4, 2),
-    (32, 64): Tiles(32, 32, 8, 1),
-    (32, 128): Tiles(16, 16, 8, 2),
+    (32, 16): Tiles(64, 32, 4, 1),
+    (32, 32): Tiles(64, 32, 4, 1),
+    (32, 64): Tiles(64, 32, 8, 1),
 }
-BIASED_BACKWARD = BACKWARD | {(16, 64): Tiles(64, 32, 8, 1)}
+BACKWARD_KEY = {
+    (16, 16): Tiles(64, 64, 4, 2),
+    (16, 32): Tiles(64, 64, 4, 2),
+    (16, 64): Tiles(64, 32, 4, 2),
+    (16, 128): Tiles(64, 32, 8, 2),
+    (32, 16): Tiles(64, 32, 4, 1),
+    (32, 32): Tiles(64, 32, 4, 1),
+    (32, 64): Tiles(64, 16, 4, 1),
+}
 SHORT_ROWS = 64
 """A tile's rows where no sequence is longer than this: half of a larger tile would be padding."""
 
@@ -392,8 +407,10 @@ def _block_d(head_dim: int) -> int:
     return max(16, power_of_2(head_dim))
 
 
-def _tiles(table: dict[tuple[int, int], Tiles], q: Tensor, longest: int) -> Tiles:
+def _tiles(table: dict[tuple[int, int], Tiles], q: Tensor, longest: int, bias: Tensor | None) -> Tiles:
     tiles = table[q.element_size() * 8, _block_d(q.shape[2])]
+    if bias is not None:  # its tile takes registers
+        tiles = tiles._replace(columns=tiles.columns // 2)
     if longest <= SHORT_ROWS < tiles.rows:
         return tiles._replace(rows=SHORT_ROWS, num_warps=tiles.num_warps // 2)
     return tiles
@@ -414,7 +431,7 @@ def _attention(
     """The output, and L = log₂ Σ 2^S of every row and head, which backward needs."""
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
-    tiles = _tiles(FORWARD, q, longest)
+    tiles = _tiles(FORWARD, q, longest, bias)
     shared = ((q, k, v), starts, lengths, width, tiles, scale, causal, bias)
     _launch(_attention_forward, (q, k, v, out, lse), *shared)
     return out, lse
@@ -447,10 +464,12 @@ def _gradients(
     grad = grad.contiguous()
     dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
     delta = torch.empty_like(lse)
-    tiles = _tiles(BACKWARD if bias is None else BIASED_BACKWARD, q, longest)
-    shared = ((q, k, v), starts, lengths, width, tiles, scale, causal, bias)
-    _launch(_attention_backward_query, (q, k, v, out, grad, dq, delta, lse), *shared)
-    _launch(_attention_backward_key, (q, k, v, grad, dk, dv, delta, lse), *shared)
+    rest = scale, causal, bias
+    for kernel, table, pointers in (
+        (_attention_backward_query, BACKWARD_QUERY, (q, k, v, out, grad, dq, delta, lse)),
+        (_attention_backward_key, BACKWARD_KEY, (q, k, v, grad, dk, dv, delta, lse)),
+    ):
+        _launch(kernel, pointers, (q, k, v), starts, lengths, width, _tiles(table, q, longest, bias), *rest)
     return dq, dk, dv
 
 
@@ -523,8 +542,11 @@ def why_not(
         bias.shape[:-2] not in ((q.shape[1],), (len(starts), q.shape[1])) or min(bias.shape[-2:]) < longest
     ):
         return f"the bias is {tuple(bias.shape)}; the kernel takes one number a head, query and key"
-    if q.shape[2] > 128:
-        return f"the head size is {q.shape[2]}; the kernel holds heads of up to 128"
+    largest = 64 if q.dtype is torch.float32 else 128
+    if q.shape[2] > largest:
+        return f"the head size is {q.shape[2]}; the kernel holds {q.dtype} heads of up to {largest}"
+    if q.dtype is torch.float32 and not exact_on_tensor_cores():
+        return "the dtype is float32, in which the kernel beats torch's own attention on compute capability 9 and 10"
     if any(tensor.stride(-1) != 1 for tensor in (q, k, v, bias) if tensor is not None):
         return "the last dimension of q, k, v or bias is not contiguous"
     if scale is not None and scale <= 0:

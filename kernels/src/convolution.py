@@ -25,17 +25,22 @@ from .bias_gelu import gelu
 from .launch import dot_precision, launch, operator, why_not_here
 
 FRAMES = 64
-CHANNELS = 64
+CHANNELS = 128
 TAPS = 16
 """The most taps of a filter: the smallest depth of a matrix instruction."""
 
 
-@triton.jit(do_not_specialize=["frames"])
+@triton.jit(do_not_specialize=["samples", "frames", "filters"])
 def _convolution_forward(
-    x, weight, bias, out, frames, channels, STRIDE: tl.constexpr, KERNEL: tl.constexpr,
+    x, weight, bias, out, samples, frames, filters, channels, STRIDE: tl.constexpr, KERNEL: tl.constexpr,
     FRAMES: tl.constexpr, CHANNELS: tl.constexpr, TAPS: tl.constexpr, GELU: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     columns = tl.cdiv(channels, CHANNELS)
+    clip = tl.program_id(1).to(tl.int64)
+    x += clip * samples
+    out += clip * frames * channels
+    # `filters` is the channels of all clips before the next one: none where all clips share their filters.
+    weight += clip * filters * KERNEL
     frame = (tl.program_id(0) // columns).to(tl.int64) * FRAMES + tl.arange(0, FRAMES)
     channel = tl.program_id(0) % columns * CHANNELS + tl.arange(0, CHANNELS)
     tap = tl.arange(0, TAPS)
@@ -44,32 +49,37 @@ def _convolution_forward(
     taps = tl.load(weight + channel[None, :] * KERNEL + tap[:, None], mask=used[:, None] & present[None, :], other=0.0)
     y = tl.dot(windows, taps, input_precision=PRECISION)
     if bias is not None:
-        y += tl.load(bias + channel, mask=present, other=0.0).to(tl.float32)[None, :]
+        y += tl.load(bias + clip * filters + channel, mask=present, other=0.0).to(tl.float32)[None, :]
     if GELU:
         y = gelu(y, out)
     tl.store(out + frame[:, None] * channels + channel[None, :], y, mask=real[:, None] & present[None, :])
 
 
-def _frames(rows: Tensor, weight: Tensor, stride: int) -> int:
-    return (rows.shape[0] - weight.shape[1]) // stride + 1
+def _shape(rows: Tensor, weight: Tensor, stride: int) -> tuple[int, ...]:
+    return *rows.shape[:-2], (rows.shape[-2] - weight.shape[-2]) // stride + 1, weight.shape[-3]
 
 
 def _fake(rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str) -> Tensor:
-    return rows.new_empty(_frames(rows, weight, stride), weight.shape[0])
+    return rows.new_empty(_shape(rows, weight, stride))
 
 
 @operator(_fake)
 def convolution(
     rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str
 ) -> Tensor:
-    """Samples (N, 1), weight (C, K, 1), bias (C,) -> frames (⌊(N − K) / stride⌋ + 1, C), undilated."""
-    frames, channels = _frames(rows, weight, stride), weight.shape[0]
-    out = torch.empty((frames, channels), dtype=rows.dtype, device=rows.device)
-    grid = (-(-frames // FRAMES) * -(-channels // CHANNELS),)
+    """Samples (..., N, 1), weight (C, K, 1), bias (C,) -> frames (..., ⌊(N − K) / stride⌋ + 1, C), undilated.
+
+    Each of B clips, samples (B, N, 1), may have a weight (B, C, K, 1) and a bias (B, C) of its own.
+    """
+    out = torch.empty(_shape(rows, weight, stride), dtype=rows.dtype, device=rows.device)
+    frames, channels = out.shape[-2:]
+    clips = out.numel() // (frames * channels)
+    grid = (-(-frames // FRAMES) * -(-channels // CHANNELS), clips)
     bias = None if bias is None else bias.contiguous()
     launch(
         _convolution_forward, grid, rows.contiguous(), weight.contiguous(), bias, out,
-        frames, channels, STRIDE=stride, KERNEL=weight.shape[1], FRAMES=FRAMES, CHANNELS=CHANNELS, TAPS=TAPS,
+        rows.shape[-2], frames, channels if weight.dim() == 4 else 0, channels,
+        STRIDE=stride, KERNEL=weight.shape[-2], FRAMES=FRAMES, CHANNELS=CHANNELS, TAPS=TAPS,
         GELU=activation == "gelu", PRECISION=dot_precision(rows.dtype), num_warps=4,
     )  # fmt: skip
     return out
@@ -82,7 +92,7 @@ def why_not(
     reason = why_not_here((rows, weight, bias))
     if reason:
         return reason
-    if weight.shape[2] != 1 or weight.shape[1] > TAPS or dilation != 1:
+    if weight.shape[-1] != 1 or weight.shape[-2] > TAPS or dilation != 1:
         return f"the kernel is for one channel in, at most {TAPS} taps and no dilation; others are matrix products"
     if activation not in ("gelu", "linear"):
         return f"the activation is {activation!r}; the kernel has 'gelu' and 'linear'"

@@ -14,6 +14,7 @@ INTERPRETED: bool = triton.knobs.runtime.interpret
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 Launcher = TypeVar("Launcher", bound=Callable)
+Asked = TypeVar("Asked", bound=Callable)
 
 
 class Tiles(NamedTuple):
@@ -25,14 +26,39 @@ class Tiles(NamedTuple):
     num_stages: int
 
 
-def dot_precision(dtype: torch.dtype) -> str:
+def asked_once(question: Asked) -> Asked:
+    """A question about the machine: answered once, and for torch.compile a constant."""
+    cached = functools.cache(question)
+
+    @functools.wraps(question)
+    def ask(*arguments: object) -> object:
+        return cached(*arguments)
+
+    return cast(Asked, torch.compiler.assume_constant_result(ask))
+
+
+@asked_once
+def exact_on_tensor_cores() -> bool:
+    """Whether three TF32 products on tensor cores, whose sum is as exact as float32's own product, are fast here.
+
+    They are by the warpgroup's instructions of compute capability 9 and 10; before, they take too many registers.
+    """
+    if INTERPRETED:
+        return True
+    target = triton.runtime.driver.active.get_current_target()
+    return target.backend == "cuda" and target.arch // 10 in (9, 10)
+
+
+def dot_precision(dtype: torch.dtype) -> str | None:
     """`tl.dot`'s precision: float32 stays exact unless torch's own matrix products may use TF32."""
-    relaxed = dtype is not torch.float32 or torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return "tf32" if relaxed else "ieee"
+    if dtype is not torch.float32:
+        return None
+    if torch.backends.cuda.matmul.fp32_precision == "tf32" and torch.version.hip is None:
+        return "tf32"
+    return "tf32x3" if exact_on_tensor_cores() else "ieee"
 
 
-@torch.compiler.assume_constant_result
-@functools.cache
+@asked_once
 def _objection(device: torch.device, dtype: torch.dtype) -> str | None:
     """The reason against tensors of this kind; asked once, as the hardware is slow to tell its age."""
     if device.type == "cpu" and not INTERPRETED:
@@ -85,10 +111,13 @@ def power_of_2(size: int) -> int:
 
 @functools.cache
 def row_tile(width: int) -> dict[str, int]:
-    """Options of a kernel that holds whole rows: 1024 elements a program at least, 8 or more a thread."""
+    """Options of a kernel that holds whole rows: 1024 elements a program at least, 32 a thread.
+
+    Many elements a thread keep a row in one warp, or few, which have less to say to each other.
+    """
     block = power_of_2(width)
     rows = max(1, 1024 // block)
-    return {"ROWS": rows, "BLOCK_C": block, "num_warps": min(16, rows * block // 256)}
+    return {"ROWS": rows, "BLOCK_C": block, "num_warps": min(16, rows * block // 1024)}
 
 
 def too_wide(width: int) -> str | None:

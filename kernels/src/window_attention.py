@@ -38,27 +38,25 @@ REGION_PENALTY = tl.constexpr(-100.0)
 # (element bits, head size rounded up to a power of two) → the largest tile of queries × keys, for windows of up to
 # 64 tokens and for larger ones.
 SMALL_WINDOWS = {
-    (16, 16): Tiles(64, 64, 4, 2),
-    (16, 32): Tiles(64, 64, 4, 2),
+    (16, 16): Tiles(64, 64, 4, 3),
+    (16, 32): Tiles(64, 64, 4, 3),
     (16, 64): Tiles(64, 64, 4, 2),
     (16, 128): Tiles(64, 64, 8, 2),
-    (32, 16): Tiles(32, 64, 8, 1),
-    (32, 32): Tiles(32, 64, 8, 1),
-    (32, 64): Tiles(32, 32, 8, 1),
-    (32, 128): Tiles(16, 16, 8, 1),
+    (32, 16): Tiles(64, 64, 4, 2),
+    (32, 32): Tiles(64, 64, 4, 2),
+    (32, 64): Tiles(64, 32, 8, 1),
 }
 LARGE_WINDOWS = {
     (16, 16): Tiles(64, 32, 4, 1),
     (16, 32): Tiles(64, 32, 4, 1),
     (16, 64): Tiles(64, 32, 4, 2),
     (16, 128): Tiles(64, 32, 8, 2),
-    (32, 16): Tiles(32, 32, 4, 1),
-    (32, 32): Tiles(32, 32, 4, 1),
-    (32, 64): Tiles(32, 16, 8, 1),
-    (32, 128): Tiles(32, 16, 8, 1),
+    (32, 16): Tiles(64, 32, 4, 1),
+    (32, 32): Tiles(64, 32, 4, 1),
+    (32, 64): Tiles(64, 32, 8, 1),
 }
-ENOUGH_PROGRAMS = 800
-"""About three programs for each place on an H100 (132 multiprocessors × 2); past it, a program serves more windows."""
+ENOUGH_PROGRAMS = 1000
+"""About two for each place on an H100 (132 multiprocessors × 4); past it, a program serves more windows."""
 
 
 @triton.jit
@@ -235,6 +233,8 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, p
     block_d = max(16, power_of_2(head_dim))
     tiles = (SMALL_WINDOWS if window <= 8 else LARGE_WINDOWS)[qkv.element_size() * 8, block_d]
     tokens = window * window
+    precision = dot_precision(qkv.dtype)
+    warps = 8 if precision == "ieee" else tiles.num_warps  # where the products themselves are made in registers
     rows, columns = (min(size, max(16, power_of_2(tokens))) for size in (tiles.rows, tiles.columns))
     down, across = -(-height // window), -(-width // window)
     blocks, keys = -(-tokens // rows), -(-tokens // columns) * columns
@@ -256,8 +256,7 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, p
         qkv, bias, None if whole or padding is None else padding.contiguous(), out,
         batch, windows_each, height, width, down, across, shift, heads, *edges, head_dim**-0.5 * LOG2E.value,
         WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=block_d, BLOCK_M=rows, BLOCK_N=columns, KEYS=keys,
-        SHIFTED=shift > 0, PRECISION=dot_precision(qkv.dtype),
-        num_warps=tiles.num_warps, num_stages=tiles.num_stages,
+        SHIFTED=shift > 0, PRECISION=precision, num_warps=warps, num_stages=tiles.num_stages,
     )  # fmt: skip
     return out
 
@@ -267,8 +266,9 @@ def why_not(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: T
     reason = why_not_here((qkv, bias_table, padding))
     if reason:
         return reason
-    if qkv.shape[5] > 128:
-        return f"the head size is {qkv.shape[5]}; the kernel holds heads of up to 128"
+    largest = 64 if qkv.dtype is torch.float32 else 128
+    if qkv.shape[5] > largest:
+        return f"the head size is {qkv.shape[5]}; the kernel holds {qkv.dtype} heads of up to {largest}"
     if not qkv.is_contiguous():
         return "qkv is not contiguous"
     if qkv.shape[1:].numel() > FURTHEST:

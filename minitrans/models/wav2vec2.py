@@ -44,7 +44,7 @@ from minitrans.layers import (
 from minitrans.names import Module
 from minitrans.outputs import AudioModelOutput, EncodedAudio
 from minitrans.pretrained import PreTrainedModel
-from minitrans.sequences import Sequences, traced, wants_grid
+from minitrans.sequences import Sequences, traced, wants_grid, wants_static_shapes
 
 
 @dataclass(init=False, eq=False)
@@ -396,9 +396,10 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         """Samples (B, n) -> the frames that the convolutions make of them, as rows (T, C), and where they lie."""
         check_samples(input_values, attention_mask, self)
         (batch, samples), width = input_values.shape, self.features.frames(input_values.shape[1])
-        features: Callable[..., Tensor] = self.features.together if traced() else self.features
+        together = self.features.batches_clips
+        features: Callable[..., Tensor] = self.features.together if together else self.features
         compute = partial(recompute, features) if checkpointing else features
-        if traced():
+        if wants_static_shapes():
             if attention_mask is None:
                 counts = torch.full((batch,), samples, device=self.device)
                 frames = Sequences.full(batch, width, self.device)
@@ -413,7 +414,11 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
             raise ValueError(
                 f"Clip {short} has {len(clips[short])} samples; the first frame takes {self.features.samples(1)}."
             )
-        return torch.cat([compute(clip) for clip in clips]), Sequences.from_lengths(lengths, width, self.device)
+        frames = Sequences.from_lengths(lengths, width, self.device)
+        if together:
+            counts = torch.tensor([len(clip) for clip in clips], device=self.device)
+            return frames.pack(compute(input_values, counts)), frames
+        return torch.cat([compute(clip) for clip in clips]), frames
 
     def augment(self, rows: Tensor, frames: Sequences, indices: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Rows (T, C) with frames, and in training channels, masked (SpecAugment), and which were asked for (T,).

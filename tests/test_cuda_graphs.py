@@ -1,0 +1,163 @@
+"""Every class as CUDA graphs but for the recording: in place of the GPU stands what runs the same computation."""
+
+import pytest
+import torch
+from families import PUBLISHED, family_of, inputs_of, make
+from torch.testing import assert_close
+
+import minitrans
+from minitrans.audio_layers import FeatureEncoder
+from minitrans.cuda_graphs import BUCKETS, FrozenModel
+from minitrans.sequences import static_shapes, wants_static_shapes
+
+MAIN = {"Swin": "pixel_values", "Wav2Vec2": "input_values"}
+SHAPES = {"Swin": [(1, 1), (4, 1)], "Wav2Vec2": [(1, 1500), (4, 1500), (4, 3000)]}
+
+
+def frozen(model, name):
+    shapes = SHAPES.get(family_of(name), [(1, 7), (4, 7), (4, 20)])
+    return FrozenModel(model, shapes, lambda compute: compute)
+
+
+def used(subject):
+    """The shapes of the buckets that answer from here on."""
+    found = []
+    for bucket in subject.buckets:
+        bucket.run = lambda bucket=bucket: found.append(bucket.shape) or bucket.compute()
+    return found
+
+
+def shorter(name, inputs, batch):
+    """One, two or three of what a class takes, of another length each."""
+    cut = {"Swin": slice(None)}.get(family_of(name), slice(-1))
+    return {key: torch.cat([x] * 2)[:batch, ..., cut] for key, x in inputs.items()}
+
+
+REFUSED = {"BertForMultipleChoice", "DistilBertForMultipleChoice", "Wav2Vec2ForPreTraining"}
+RECORDED = [name for name in PUBLISHED if name not in REFUSED]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_class_gives_from_its_buckets_what_it_gives_itself(name):
+    model, given = make(minitrans, name), inputs_of(name)
+    subject = frozen(model, name)
+    found = used(subject)
+    for batch in (2, 1, 3):
+        inputs = shorter(name, given, batch)
+        with torch.no_grad():
+            expected = model(**inputs)
+        answer = subject(**inputs, return_dict=True)
+        assert type(answer) is type(expected)
+        assert answer.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert_close(answer[key], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(("name", "words"), [(name, "choices|whole batch") for name in sorted(REFUSED)])
+def test_what_has_no_place_in_a_bucket_is_refused(name, words):
+    with pytest.raises(ValueError, match=words):
+        frozen(make(minitrans, name), name)
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDED if not name.startswith("Swin")])
+def test_a_clip_or_text_in_a_larger_bucket(name):
+    model, given = make(minitrans, name), inputs_of(name)
+    main = MAIN.get(family_of(name), "input_ids")
+    inputs = {main: given[main].repeat(1, 2)[:1, : (2000 if main == "input_values" else 9)]}
+    if main == "input_values":
+        inputs["attention_mask"] = torch.ones(1, 2000, dtype=torch.long)
+        inputs["attention_mask"][0, 1700:] = 0
+    subject = frozen(model, name)
+    found = used(subject)
+    with torch.no_grad():
+        expected = model(**inputs)
+    answer = subject(**inputs)
+    for key, tensor in expected.items():
+        assert_close(answer[key], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_is_recorded_reads_nothing_back(name):
+    """On the meta device nothing can be read: a forward pass that runs there waits for nothing."""
+    model = make(minitrans, name).to("meta")
+    shape = SHAPES.get(family_of(name), [(3, 8)])[-1]
+    bucket = BUCKETS[model.main_input_name](model, *shape)
+    tensors = torch.utils._pytree.tree_leaves(tuple(bucket.compute().values()))
+    assert all(tensor.device.type == "meta" for tensor in tensors)
+
+
+@pytest.mark.parametrize("change", ["config", "hook", "asked", "size", "unknown", "mostly padding"])
+def test_what_was_not_recorded_is_the_models(change):
+    name = "SwinModel" if change == "size" else "BertModel"
+    model = make(minitrans, name)
+    subject, given = frozen(model, name), inputs_of(name)
+    found, seen = used(subject), []
+    if change == "config":
+        model.config.output_hidden_states = True
+    if change == "hook":
+        model.layers[0].register_forward_hook(lambda *arguments: seen.append(arguments))
+    if change == "asked":
+        given["output_attentions"] = True
+    if change == "size":
+        given["pixel_values"] = torch.randn(2, 3, 40, 32)
+    if change == "unknown":
+        with pytest.raises(TypeError, match="surprise"):
+            subject(**given, surprise=torch.ones(1))
+        return
+    if change == "mostly padding":
+        subject.buckets[0].pays = subject.buckets[1].pays = subject.buckets[2].pays = lambda lengths: False
+    answer, expected = subject(**given), model(**given)
+    assert found == []
+    assert answer.keys() == expected.keys()
+    assert_close(answer[0], expected[0].detach())
+    assert bool(seen) == (change == "hook")
+
+
+def test_large_batches_of_mostly_padding_are_packed():
+    model = make(minitrans, "BertModel", max_position_embeddings=512)
+    (bucket,) = FrozenModel(model, [(64, 256)], lambda compute: compute).buckets
+    assert bucket.pays([256] * 64)
+    assert not bucket.pays([100] * 64)
+    assert FrozenModel(model, [(4, 256)], lambda compute: compute).buckets[0].pays([1] * 4)
+
+
+def test_what_cannot_be_frozen():
+    model = make(minitrans, "BertModel")
+    model.layers[0].register_forward_hook(lambda *arguments: None)
+    with pytest.raises(RuntimeError, match="calls no hooks"):
+        frozen(model, "BertModel")
+    for name, lengths, words in (
+        ("BertModel", [600], "texts of 1 to"),
+        ("Wav2Vec2Model", [3], "clips of"),
+        ("SwinModel", [2], "images have none"),
+    ):
+        model = make(minitrans, name)
+        with pytest.raises(ValueError, match=words):
+            BUCKETS[model.main_input_name].shapes(model, {1}, lengths)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_clips_that_are_computed_together_are_what_they_are_alone(norm, monkeypatch):
+    """As on a GPU; there is no other difference between the two ways than rounding."""
+    model = make(minitrans, "Wav2Vec2Model", feat_extract_norm=norm)
+    values, mask = torch.randn(3, 2000), torch.ones(3, 2000, dtype=torch.long)
+    mask[0, 900:], mask[2, 1400:] = 0, 0
+    with torch.no_grad():
+        alone = model(values, mask)
+        monkeypatch.setattr(FeatureEncoder, "batches_clips", True)
+        together = model(values, mask)
+        with static_shapes():
+            assert wants_static_shapes()
+            static = model(values, mask)
+    for found in (together, static):
+        assert_close(found.last_hidden_state, alone.last_hidden_state, rtol=1e-4, atol=1e-5)
+    loss = together.last_hidden_state.square().sum()
+    assert loss.isfinite()
+    values.requires_grad_()
+    gradients = []
+    for batched in (True, False):
+        monkeypatch.setattr(FeatureEncoder, "batches_clips", batched)
+        gradients.append(torch.autograd.grad(model(values, mask).last_hidden_state.square().sum(), values)[0])
+    assert_close(*gradients, rtol=1e-3, atol=1e-4)
