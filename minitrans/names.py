@@ -293,6 +293,15 @@ class Published(Module):
             found = name if path.startswith(inner) else name[:start] + self.names.outside(path)
             yield found if found == name else Name(found, name), module
 
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """As torch's, and in its order; but every training step asks for them, and nobody for their names."""
+        if not recurse:
+            yield from super().parameters(recurse=False)
+            return
+        yield from dict.fromkeys(
+            tensor for module in _every(self) for tensor in module._parameters.values() if tensor is not None
+        )
+
     def state_dict(self, *arguments: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """The tensors under their published names: what transformers' model of this class has, and opens.
 
@@ -356,6 +365,14 @@ def raw_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         stack.extend(
             (f"{prefix}{name}.", child) for name, child in reversed(module._modules.items()) if child is not None
         )
+
+
+def _every(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all that are inside it, each before what is inside it."""
+    yield module
+    for child in module._modules.values():
+        if child is not None:
+            yield from _every(child)
 
 
 def _parts(owner: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -90,13 +90,22 @@ def _kernel(
         return None
     module, reason = _import(name)
     if module is not None:
-        reason = objection or module.why_not(x, *arguments, **options)
+        reason = objection or _not_eager(x) or module.why_not(x, *arguments, **options)
         if reason is None:
             return module
     if wanted == "triton":
         raise RuntimeError(f"The triton engine was asked for, but {name} cannot run: {reason}")
     _say_once(f"{name} runs in plain torch: {reason}")
     return None
+
+
+def _not_eager(x: Tensor) -> str | None:
+    """The reason against a launch on this tensor from outside a compiler; None where there is memory to launch on."""
+    if torch.compiler.is_compiling():
+        return None
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func transforms it, and a kernel has no rule for that"
+    return None if type(x) in plain.ORDINARY else f"a {type(x).__name__} is not memory that a kernel can read"
 
 
 @cache

@@ -49,8 +49,13 @@ def _bias_gelu_forward(x, bias, out, rows, width, ROWS: tl.constexpr, COLUMNS: t
 
 @operator(lambda x, _: x.new_empty(x.shape))
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
-    """gelu(x + bias): `x` (..., F), bias (F,) -> (..., F)."""
+    """gelu(x + bias): `x` (..., F), bias (F,) -> (..., F). Raises ValueError for a bias of another size.
+
+    `why_not` cannot see it: it is asked before the product that makes x.
+    """
     width = x.shape[-1]
+    if bias.shape != (width,):
+        raise ValueError(f"bias_gelu takes a bias of {width}, not {tuple(bias.shape)}.")
     rows = x.numel() // width
     columns = min(COLUMNS, power_of_2(width))
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)

@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .bias_gelu import gelu
-from .launch import dot_precision, launch, operator, why_not_here
+from .launch import dot_precision, launch, operator, why_not_here, why_not_sizes
 
 FRAMES = 64
 CHANNELS = 128
@@ -94,6 +94,9 @@ def why_not(
         return reason
     if weight.shape[-1] != 1 or weight.shape[-2] > TAPS or dilation != 1:
         return f"the kernel is for one channel in, at most {TAPS} taps and no dilation; others are matrix products"
+    reason = why_not_sizes(bias=(bias, (*weight.shape[:-3], weight.shape[-3])))
+    if reason or (weight.dim() == 4 and weight.shape[0] != rows.shape[0]):
+        return reason or f"there are {weight.shape[0]} filters for {rows.shape[0]} clips"
     if activation not in ("gelu", "linear"):
         return f"the activation is {activation!r}; the kernel has 'gelu' and 'linear'"
     return None

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch, operator, row_tile, too_wide, why_not_here, why_not_indices
+from .launch import launch, operator, row_tile, too_wide, why_not_here, why_not_indices, why_not_sizes
 from .layer_norm import normalize, scale_and_shift
 
 
@@ -99,6 +99,13 @@ def why_not(
     """The reason why `embedding_layer_norm` cannot take these arguments, or None."""
     reason = why_not_here((word, position, type_, weight, bias)) or too_wide(word.shape[1])
     reason = reason or why_not_indices((ids, positions, types), word.device)
+    width = word.shape[1]
+    reason = reason or why_not_sizes(
+        position=(position, (position.shape[0], width)),
+        type_=(type_, (0 if type_ is None else type_.shape[0], width)),
+        weight=(weight, (width,)),
+        bias=(bias, (width,)),
+    )
     if reason:
         return reason
     if any(indices.shape != ids.shape for indices in (positions, types) if indices is not None):

@@ -97,6 +97,17 @@ def why_not_indices(indices: Iterable[Tensor | None], device: torch.device) -> s
     return None
 
 
+def why_not_sizes(**tensors: tuple[Tensor | None, tuple[int, ...]]) -> str | None:
+    """The reason why one of these tensors, by its name, has not the shape that stands beside it, or None.
+
+    A kernel would read what lies after a shorter one.
+    """
+    for name, (tensor, shape) in tensors.items():
+        if tensor is not None and tensor.shape != shape:
+            return f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}"
+    return None
+
+
 FURTHEST = 2**31
 """Elements that an offset of 32 bits can step over. Offsets within a sequence or an image have so many, for speed."""
 

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch, operator, row_tile, too_wide, why_not_here
+from .launch import launch, operator, row_tile, too_wide, why_not_here, why_not_sizes
 
 
 @triton.jit
@@ -100,6 +100,8 @@ def why_not(x: Tensor, *rest: Tensor | float) -> str | None:
     """The reason why the launchers of this module cannot take their arguments, or None."""
     tensors = [x, *(argument for argument in rest if isinstance(argument, Tensor))]
     reason = why_not_here(tensors) or too_wide(x.shape[-1])
+    width = (x.shape[-1],)
+    reason = reason or why_not_sizes(weight=(tensors[-2], width), bias=(tensors[-1], width))
     if reason is None and any(residual.shape != x.shape for residual in tensors[:-2]):
         return f"the residual is {tuple(tensors[1].shape)}, x {tuple(x.shape)}; the kernel broadcasts nothing"
     return reason

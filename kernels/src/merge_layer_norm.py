@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch, operator, row_tile, too_wide, why_not_here
+from .launch import launch, operator, row_tile, too_wide, why_not_here, why_not_sizes
 from .layer_norm import normalize, scale_and_shift
 
 
@@ -62,4 +62,6 @@ def merge_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Ten
 
 def why_not(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> str | None:
     """The reason why `merge_layer_norm` cannot take these arguments, or None."""
-    return why_not_here((x, weight, bias)) or too_wide(4 * x.shape[3])
+    width = 4 * x.shape[3]
+    reason = why_not_here((x, weight, bias)) or too_wide(width)
+    return reason or why_not_sizes(weight=(weight, (width,)), bias=(bias, (width,)))

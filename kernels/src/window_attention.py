@@ -28,7 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import FURTHEST, Tiles, dot_precision, launch, operator, power_of_2, why_not_here
+from .launch import FURTHEST, Tiles, dot_precision, launch, operator, power_of_2, why_not_here, why_not_sizes
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -55,8 +55,8 @@ LARGE_WINDOWS = {
     (32, 32): Tiles(64, 32, 4, 1),
     (32, 64): Tiles(64, 32, 8, 1),
 }
-ENOUGH_PROGRAMS = 1000
-"""About two for each place on an H100 (132 multiprocessors × 4); past it, a program serves more windows."""
+ENOUGH_PROGRAMS = 660
+"""One for each place on an H100 (132 multiprocessors × 5); past it, a program serves more windows."""
 
 
 @triton.jit
@@ -269,6 +269,11 @@ def why_not(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: T
     largest = 64 if qkv.dtype is torch.float32 else 128
     if qkv.shape[5] > largest:
         return f"the head size is {qkv.shape[5]}; the kernel holds {qkv.dtype} heads of up to {largest}"
+    heads, size = qkv.shape[4:]
+    table = ((2 * window - 1) ** 2, heads)
+    reason = why_not_sizes(bias_table=(bias_table, table), padding=(padding, (3, heads, size)))
+    if reason:
+        return reason
     if not qkv.is_contiguous():
         return "qkv is not contiguous"
     if qkv.shape[1:].numel() > FURTHEST:

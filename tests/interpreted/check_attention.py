@@ -38,8 +38,11 @@ def per_sequence(q, k, v, starts, lengths, scale=None, causal=False, bias=None):
     return out
 
 
-@pytest.mark.parametrize("head_dim", [24, 40, 64, 80, 96])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("head_dim", "dtype"),
+    [(24, torch.float32), (40, torch.float32), (64, torch.float32)]
+    + [(size, torch.float16) for size in (24, 40, 64, 80, 96)],
+)
 def test_ragged_rows(head_dim, dtype, check):
     starts, lengths = packed(PACKED)
     q, k, v = projection(sum(PACKED), 2, head_dim, dtype)
@@ -125,7 +128,7 @@ def test_large_and_tiny_magnitudes(size, check):
     check(attention(q, k, v, starts, lengths, 65), per_sequence(q, k, v, starts, lengths), exact)
 
 
-@pytest.mark.parametrize(("head_dim", "dtype"), [(24, torch.float32), (64, torch.float16), (80, torch.float32)])
+@pytest.mark.parametrize(("head_dim", "dtype"), [(24, torch.float32), (64, torch.float16), (80, torch.float16)])
 @pytest.mark.parametrize("causal", [False, True])
 def test_gradients(head_dim, dtype, causal, check):
     starts = torch.tensor([0, 1, 66, 105])
@@ -186,6 +189,9 @@ def test_operator_is_registered_soundly():
     ("change", "reason"),
     [
         ({"q": torch.zeros(3, 1, 160)}, "head size is 160"),
+        ({name: torch.zeros(3, 1, 80) for name in "qkv"}, "holds torch.float32 heads of up to 64"),
+        ({"k": torch.zeros(2, 1, 16)}, "k is (2, 1, 16), not (3, 1, 16)"),
+        ({"lengths": torch.tensor([1, 2])}, "1 starts and 2 lengths"),
         ({"q": torch.zeros(3, 1, 16, dtype=torch.float64)}, "float64"),
         ({"q": torch.zeros(3, 1, 16, dtype=torch.float16)}, "dtypes"),
         ({"q": torch.zeros(3, 1, 32)[..., ::2]}, "not contiguous"),

@@ -71,3 +71,16 @@ def test_compiles_into_one_graph():
 )
 def test_why_not(weight, dilation, activation, reason):
     assert reason in why_not(torch.zeros(40, 1), weight, None, 5, dilation, activation)
+
+
+def test_each_clip_may_have_filters_of_its_own(check):
+    rows, weight, bias = torch.randn(3, 500, 1), torch.randn(3, 70, 10, 1), torch.randn(3, 70)
+
+    def alone(dtype):
+        clips = [(x.to(dtype) for x in clip) for clip in zip(rows, weight, bias, strict=True)]
+        return torch.stack([F.gelu(F.conv1d(x.T, w.mT, b, 5).T) for x, w, b in clips])
+
+    assert why_not(rows, weight, bias, 5, 1, "gelu") is None
+    check(convolution(rows, weight, bias, 5, 1, "gelu"), alone(torch.float32), alone(torch.float64))
+    assert "3 filters for 2 clips" in why_not(rows[:2], weight, bias, 5, 1, "gelu")
+    assert "bias is (70,), not (3, 70)" in why_not(rows, weight, bias[0], 5, 1, "gelu")

@@ -184,6 +184,12 @@ def test_a_kernel_runs_on_one_device():
         ("broadcasts nothing", embedded(torch.zeros(3).long(), torch.zeros(1).long())),
         ("dtype of indices", embedded(torch.zeros(3), torch.zeros(3).long())),
         ("indices are on meta", embedded(torch.zeros(3).long(), torch.zeros(3, device="meta").long())),
+        ("weight is (7,), not (8,)", layer_norm.why_not(torch.zeros(1, 8), torch.ones(7), torch.ones(8), 1e-5)),
+        ("bias is (9,), not (8,)", layer_norm.why_not(torch.zeros(1, 8), torch.ones(8), torch.ones(9), 1e-5)),
+        (
+            "weight is (8,), not (32,)",
+            merge_layer_norm.why_not(torch.zeros(1, 2, 2, 8), torch.ones(8), torch.ones(32), 1e-5),
+        ),
         ("float64", gelu.why_not(torch.zeros(1, 8).double(), torch.zeros(8))),
         ("20000 channels", layer_norm.why_not(torch.zeros(1, 20000), 1e-5)),
         ("20000 channels", merge_layer_norm.why_not(torch.zeros(1, 1, 1, 5000), torch.ones(1), torch.ones(1), 1e-5)),
@@ -191,3 +197,8 @@ def test_a_kernel_runs_on_one_device():
 )
 def test_why_not(reason, found):
     assert reason in found
+
+
+def test_a_short_bias_is_not_read_past_its_end():
+    with pytest.raises(ValueError, match=r"a bias of 8, not \(4,\)"):
+        gelu.bias_gelu(torch.zeros(1, 8), torch.zeros(4))

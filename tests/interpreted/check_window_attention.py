@@ -60,8 +60,11 @@ def test_windows_on_a_map_that_they_do_not_divide(window, shifted, check):
     compare(check, arguments, window, window // 2 * shifted, padding)
 
 
-@pytest.mark.parametrize("head_dim", [24, 40, 64, 80, 96])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("head_dim", "dtype"),
+    [(24, torch.float32), (40, torch.float32), (64, torch.float32)]
+    + [(size, torch.float16) for size in (24, 40, 64, 80, 96)],
+)
 def test_head_sizes(head_dim, dtype, check):
     *arguments, padding = case(1, 9, 7, 2, head_dim, 7, dtype)
     compare(check, arguments, 7, 3, padding)
@@ -141,4 +144,13 @@ LARGE = SimpleNamespace(
     ],
 )
 def test_why_not(qkv, reason):
-    assert reason in why_not(qkv, torch.zeros(169, 1), 7, 0, None)
+    assert reason in why_not(qkv, torch.zeros(169, qkv.shape[4]), 7, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("table", "padding", "reason"),
+    [((49, 1), None, "bias_table is (49, 1), not (169, 1)"), ((169, 1), (3, 2, 16), "padding is (3, 2, 16)")],
+)
+def test_short_tables_are_not_read_past_their_end(table, padding, reason):
+    padding = None if padding is None else torch.zeros(padding)
+    assert reason in why_not(torch.zeros(1, 7, 7, 3, 1, 16), torch.zeros(table), 7, 0, padding)
