@@ -24,6 +24,7 @@ At batch 64, 12 heads, 512 tokens, D 64, in 16 bits: 51.5 GFLOP / 989 TFLOP/s = 
 programs share a multiprocessor. Backward: 2.5 times the FLOPs (five products, not two).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -486,12 +487,12 @@ def _remember(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(q, k, v, *output, starts, lengths, bias)
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _through(compute: Callable[..., tuple[Tensor, ...]], ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *saved, bias = ctx.saved_tensors
-    return (*_gradients(grad, *saved, ctx.longest, ctx.width, ctx.scale, ctx.causal, bias), *[None] * 7)
+    return (*compute(grad, *saved, ctx.longest, ctx.width, ctx.scale, ctx.causal, bias), *[None] * 7)
 
 
-_node.register_autograd(_backward, setup_context=_remember)
+_node.register_autograd(lambda ctx, grad, _: _through(_gradients, ctx, grad), setup_context=_remember)
 
 
 class _Eager(torch.autograd.Function):
@@ -506,11 +507,7 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *saved, bias = ctx.saved_tensors
-        return (
-            *_attention_gradients(grad, *saved, ctx.longest, ctx.width, ctx.scale, ctx.causal, bias),
-            *[None] * 7,
-        )
+        return _through(_attention_gradients, ctx, grad)
 
 
 def attention(
