@@ -412,7 +412,7 @@ def _block_d(head_dim: int) -> int:
 def _tiles(table: dict[tuple[int, int], Tiles], q: Tensor, longest: int, bias: Tensor | None) -> Tiles:
     tiles = table[q.element_size() * 8, _block_d(q.shape[2])]
     if bias is not None:  # its tile takes registers
-        tiles = tiles._replace(columns=tiles.columns // 2)
+        tiles = tiles._replace(columns=max(tiles.columns // 2, 16))
     if longest <= SHORT_ROWS < tiles.rows:
         return tiles._replace(rows=SHORT_ROWS, num_warps=tiles.num_warps // 2)
     return tiles
