@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minitrans import plain
+from minitrans import cpu, plain
 from minitrans.plain import ACTIVATIONS as ACTIVATIONS
 from minitrans.sequences import Sequences, exported, traced
 
@@ -132,17 +132,18 @@ def prepacked(weight: Tensor) -> Tensor:
     """A copy of a weight (C_out, C_in) for `linear` and `feed_forward`, in the order in which oneDNN reads it.
 
     Without it, every call brings the weight into that order first, which matters where the rows are few. For float32
-    on a CPU; raises ValueError otherwise.
+    and bfloat16 on a CPU whose oneDNN computes in them; raises ValueError otherwise.
     """
     if type(weight) not in plain.ORDINARY:
         raise ValueError(f"A weight is a {type(weight).__name__}; what is quantised cannot be prepacked as well.")
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not cpu.packs(weight.dtype):
         dtype = str(weight.dtype).removeprefix("torch.")
+        able = " and ".join(name for name in ("float32", "bfloat16") if cpu.packs(getattr(torch, name)))
         raise ValueError(
-            f"Weights are prepacked in float32, on a CPU, by oneDNN; these are {dtype} on {str(weight.device)!r}, and "
-            f"oneDNN is {'here' if torch.backends.mkldnn.is_available() else 'not in this build of torch'}."
+            f"Weights are prepacked on a CPU, by oneDNN, which computes here in {able or 'nothing'}; these are {dtype} "
+            f"on {str(weight.device)!r}."
         )
-    return plain.prepacked(weight)
+    return cpu.packed(weight)
 
 
 def feed_forward(
@@ -220,8 +221,8 @@ def grouped_convolution(
 
 
 def spectrum(weight: Tensor) -> Tensor | None:
-    """What `grouped_convolution` computes faster with, where it does: on a CPU in float32; None elsewhere."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or traced():
+    """What `grouped_convolution` computes faster with, where it does: on a CPU up to float32; None elsewhere."""
+    if weight.device.type != "cpu" or weight.dtype.itemsize > 4 or traced():
         return None
     return plain.spectrum(weight)
 
