@@ -7,11 +7,11 @@ A product x Wᵀ + b has three ways through torch:
   brought into oneDNN's order at every call, which takes longer than the product where the rows are few;
 - oneDNN with a weight that was brought into its order before (`packed`, what `model.freeze()` does): never behind.
 
-So the one thing to choose is from how many rows on oneDNN reads weights as they lie: `TABLE`. It is decided by what the
-CPU is and never by timing, so that two runs give equal bits; ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY, by which
-oneDNN and torch keep to an older instruction set, are heeded. `with table(...)` puts other rows in force, to test and
-to measure; a weight's width made no difference. Attention, in windows too, is `F.scaled_dot_product_attention`
-wherever no weights are kept.
+So the one thing to choose is from how many rows on oneDNN reads weights as they lie: `TABLE`. What the CPU is decides
+it, and never timing, so that two runs give equal bits; ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY, by which oneDNN and
+torch keep to an older instruction set, are heeded. `with table(...)` puts other rows in force, to test and to measure.
+A weight's width made no difference. Attention, in windows too, is `F.scaled_dot_product_attention` wherever no weights
+are kept.
 
 What torch keeps private is called here and nowhere else:
 

@@ -140,7 +140,7 @@ def prepacked(weight: Tensor) -> Tensor:
         dtype = str(weight.dtype).removeprefix("torch.")
         able = " and ".join(name for name in ("float32", "bfloat16") if cpu.packs(getattr(torch, name)))
         raise ValueError(
-            f"Weights are prepacked on a CPU, by oneDNN, which computes here in {able or 'nothing'}; these are {dtype} "
+            f"Weights are prepacked on a CPU, in what its oneDNN has, here {able or None}; these are {dtype} "
             f"on {str(weight.device)!r}."
         )
     return cpu.packed(weight)
