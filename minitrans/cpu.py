@@ -145,5 +145,5 @@ def packed(weight: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    """activation(x Wᵀ + b) by oneDNN: `activation` is "none" or "gelu", the weight packed or not."""
+    """activation(x Wᵀ + b) by oneDNN: `activation` is "none", "relu" or "gelu", the weight packed or not."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")

@@ -153,9 +153,9 @@ class PrepackedModel(Frozen):
         fastest = dtype == "fastest"
         if fastest:
             dtype = torch.bfloat16 if cpu.this_cpu().fast_in_bfloat16 else torch.float32
-        dtype = model.dtype if dtype is None else dtype
+        chosen: torch.dtype = model.dtype if dtype is None else dtype  # type: ignore[assignment]
         products = list(_products(model.base_model))
-        prepacked = [(ops.prepacked(matrix.to(dtype)), bias) for _, matrix, bias in products]
+        prepacked = [(ops.prepacked(matrix.to(chosen)), bias) for _, matrix, bias in products]
         matrices = [layer.weight for module, *_ in products for layer in _linear_layers(module)]
         own = copy.deepcopy(model, {id(matrix): matrix for matrix in matrices})
         super().__init__(own)
@@ -164,25 +164,25 @@ class PrepackedModel(Frozen):
         for module in copies:
             for layer in _linear_layers(module):
                 del layer.weight  # torch keeps it from becoming anything but a parameter, which this cannot be
-        own.to(dtype)
+        own.to(chosen)
         for module, (matrix, bias) in zip(copies, prepacked, strict=True):
             if isinstance(module, QueryKeyValue):
-                module.prepacked = matrix, None if bias is None else bias.to(dtype, copy=True)
+                module.prepacked = matrix, None if bias is None else bias.to(chosen, copy=True)
             else:
                 module.weight = matrix
-        self.packed = tuple(copies)
+        self.packed, self.computes_in = tuple(copies), chosen
         if fastest:
             self.error = _error(self, model)
-            name = str(dtype).removeprefix("torch.")
+            name = str(chosen).removeprefix("torch.")
             logger.warning("Frozen in %s: on a random sample %.1e from float32.", name, self.error)
 
     def compute(self, *inputs: Any, **options: Any) -> Any:
         """The model's output for its own arguments."""
         self._check()
-        if self.model.dtype == torch.float32:
+        if self.computes_in == torch.float32:
             return self.model(*inputs, **options)
-        narrow = {name: _narrowed(value, self.model.dtype) for name, value in options.items()}
-        return _widened(self.model(*(_narrowed(value, self.model.dtype) for value in inputs), **narrow))
+        narrow = {name: _narrowed(value, self.computes_in) for name, value in options.items()}
+        return _widened(self.model(*(_narrowed(value, self.computes_in) for value in inputs), **narrow))
 
     def encode(self, *inputs: Any, **options: Any) -> Any:
         """What the model hands to its head, as the model's."""
@@ -206,8 +206,8 @@ class PrepackedModel(Frozen):
 
     def freeze(self, dtype: torch.dtype | str | None = None, **options: Any) -> Frozen:
         """Itself, which is frozen already; RuntimeError for another dtype than it was frozen in."""
-        if dtype not in (None, self.model.dtype):
-            raise RuntimeError(f"It is frozen in {self.model.dtype}; freeze the model itself in {dtype}.")
+        if dtype not in (None, self.computes_in, str(self.computes_in).removeprefix("torch.")):
+            raise RuntimeError(f"It is frozen in {self.computes_in}; freeze the model itself in {dtype}. {_THAW}")
         return self
 
     def thawed(self) -> PreTrainedModel:
@@ -257,7 +257,7 @@ def _error(frozen: PrepackedModel, model: PreTrainedModel) -> float:
     found, expected = (
         torch.cat([x.double().flatten() for x in _tensors(backbone(x))])
         for backbone, x in (
-            (frozen.model.base_model, _narrowed(sample, frozen.model.dtype)),
+            (frozen.model.base_model, _narrowed(sample, frozen.computes_in)),
             (whole, sample),
         )
     )

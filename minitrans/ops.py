@@ -116,7 +116,7 @@ def check_ids(ids: Tensor, size: int, name: str, table: str) -> None:
     """Raise ValueError where an index on the CPU lies outside a table of `size` rows (a GPU checks by itself)."""
     if traced() or ids.device.type != "cpu" or ids.numel() == 0:
         return
-    low, high = int(ids.min()), int(ids.max())
+    low, high = map(int, ids.aminmax())
     if low < 0 or high >= size:
         raise ValueError(
             f"{name} holds {low if low < 0 else high}, outside the {table} of {size} rows (0 to {size - 1})."

@@ -39,6 +39,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
 }
 
+# Those that oneDNN computes with the product, and what it calls them.
+ONEDNN = {"gelu": "gelu", "gelu_python": "gelu", "relu": "relu", "linear": "none"}
 # The classes of a weight that is its numbers; what is quantised has another.
 ORDINARY = (Tensor, nn.Parameter)
 # An intermediate beyond this size leaves the cache, and past 32 MiB glibc maps it afresh each time.
@@ -56,7 +58,7 @@ def _recorded(*tensors: Tensor | None) -> bool:
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether oneDNN's linear stands in for F.linear: same sums, other blocking (`minitrans.cpu` says when)."""
     return (
-        not traced()  # first: the rest cannot be traced
+        (weight.is_mkldnn or not traced())  # first: the rest cannot be traced
         and x.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.numel() > 0
@@ -71,8 +73,8 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "linear") -> Tensor:
     if _onednn(x, weight, bias):
-        if activation == "gelu":
-            return cpu.linear(x, weight, bias, "gelu")
+        if activation in ONEDNN:
+            return cpu.linear(x, weight, bias, ONEDNN[activation])
         return ACTIVATIONS[activation](cpu.linear(x, weight, bias, "none"))
     dense = weight.to_dense() if weight.is_mkldnn else weight  # packed, but not for these arguments
     return ACTIVATIONS[activation](F.linear(x, dense, bias))
@@ -250,7 +252,7 @@ def _batched_attention(
     if sequences.ragged:
         visible = _visible(sequences, q.device)
         mask = visible if mask is None else mask.masked_fill(~visible, float("-inf"))
-    query, key, value = (x.unflatten(0, sequences.shape).transpose(1, 2) for x in (q, k, v))
+    query, key, value = (x.view(*sequences.shape, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
     return sequences.blank(out).flatten(0, 1) if sequences.is_grid else sequences.blank(out.flatten(0, 1))
 
