@@ -1,4 +1,4 @@
-"""oneDNN's linear, which `minitrans.plain` uses on a CPU, beside torch's F.linear: float32, 2 threads.
+"""The product that `minitrans.cpu` chooses for this CPU, beside torch's F.linear: float32, 2 threads.
 
 python -m pytest benchmarks/test_linear.py --benchmark-json=linear.json
 """

@@ -1,5 +1,6 @@
 """The table of paths: what it says of each CPU, and the numbers and bits of each path at each instruction set."""
 
+import copy
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import minitrans
 from minitrans import cpu, ops, plain
 from minitrans.cpu import NEVER, Cpu, Row
 
@@ -113,6 +115,45 @@ def paths() -> dict[str, dict[str, float | bool]]:
     return found
 
 
+TEXT = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+SIZES = {
+    "Bert": TEXT,
+    "DistilBert": {"vocab_size": 60, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48},
+    "Swin": {"image_size": 30, "patch_size": 2, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4],
+             "window_size": 4},
+    "Wav2Vec2": {**TEXT, "conv_dim": (32,) * 3, "conv_kernel": (10, 3, 3), "conv_stride": (5, 2, 2),
+                 "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4},
+}  # fmt: skip
+
+
+def models() -> dict[str, dict[str, float | bool]]:
+    """The error of every family against float64, ‖difference‖ / ‖output‖, loaded and frozen; whether bits repeat."""
+    found: dict[str, dict[str, float | bool]] = {}
+    mask = (torch.arange(9) < torch.tensor([9, 5, 1])[:, None]).long()
+    for family, sizes in SIZES.items():
+        torch.manual_seed(0)
+        model = getattr(minitrans, f"{family}Model")(getattr(minitrans, f"{family}Config")(**sizes)).eval()
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        inputs = {
+            "input_ids": {"input_ids": torch.randint(60, (3, 9)), "attention_mask": mask},
+            "pixel_values": {"pixel_values": torch.randn(2, 3, 30, 30)},
+            "input_values": {"input_values": torch.randn(2, 1200)},
+        }[model.main_input_name]
+
+        def run(model: torch.nn.Module, dtype: torch.dtype, inputs=inputs) -> torch.Tensor:
+            return model(**{name: x.to(dtype) if x.is_floating_point() else x for name, x in inputs.items()})[0]
+
+        exact = run(copy.deepcopy(model).double(), torch.float64)
+        for dtype in (torch.float32, torch.bfloat16):
+            loaded = copy.deepcopy(model).to(dtype)
+            for form, subject in (("", loaded), (" frozen", loaded.freeze() if cpu.packs(dtype) else loaded)):
+                first, again = run(subject, dtype), run(subject, dtype)
+                error = float((first.double() - exact).norm() / exact.norm())
+                found[f"{family}{form} {str(dtype)[6:]}"] = {"error": error, "repeats": torch.equal(first, again)}
+    return found
+
+
 LEVELS = [
     ({}, None),
     ({"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}, False),
@@ -126,9 +167,9 @@ LEVELS = [
 def test_each_instruction_set(environment, native):
     """The lower ones are told to oneDNN, torch and MKL, which read them when they start."""
     code = (
-        "import json, dataclasses, torch; from test_cpu import paths; from minitrans import cpu\n"
+        "import json, dataclasses, torch; from test_cpu import models, paths; from minitrans import cpu\n"
         "with torch.no_grad(): print(json.dumps([dataclasses.asdict(cpu.this_cpu()), cpu.packs(torch.bfloat16),"
-        " cpu.this_cpu().fast_in_bfloat16, paths()]))"
+        " cpu.this_cpu().fast_in_bfloat16, paths(), models()]))"
     )
     folder = str(Path(__file__).parent)
     run = subprocess.run(
@@ -138,7 +179,7 @@ def test_each_instruction_set(environment, native):
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    this, packs, fast, found = json.loads(run.stdout)
+    this, packs, fast, found, whole = json.loads(run.stdout)
     assert native is None or fast is native
     assert not fast or packs  # what is fast in bfloat16 can be frozen in it
     assert this["vendor"] == cpu.this_cpu().vendor
@@ -149,6 +190,9 @@ def test_each_instruction_set(environment, native):
     assert ("packed bfloat16" in found) is packs
     for name, path in found.items():
         assert path["error"] <= BUDGET[name.split()[-1]], name
+        assert path["repeats"], name
+    for name, path in whole.items():
+        assert path["error"] <= {"float32": 3e-6, "bfloat16": 2e-2}[name.split()[-1]], name
         assert path["repeats"], name
 
 
