@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrans import cpu, ops
+from minitrans.audio_layers import Convolution
 from minitrans.config import pair
 from minitrans.layers import Linear, QueryKeyValue, has_hooks, hooked, is_plain
 from minitrans.sequences import Sequences, traced
@@ -170,6 +171,7 @@ class PrepackedModel(Frozen):
                 module.prepacked = matrix, None if bias is None else bias.to(chosen, copy=True)
             else:
                 module.weight = matrix
+        _order_taps(own, lambda weight: weight.mT.contiguous().mT)
         self.packed, self.computes_in = tuple(copies), chosen
         if fastest:
             self.error = _error(self, model)
@@ -220,7 +222,15 @@ class PrepackedModel(Frozen):
             matrix = _packed_matrix(module)
             if matrix is not None:
                 _unpack(module, matrix.to_dense())
+        _order_taps(model, Tensor.contiguous)
         return model
+
+
+def _order_taps(model: nn.Module, order: Callable[[Tensor], Tensor]) -> None:
+    """Put the filters (C_out, C_in, kernel) of convolutions into an order in memory: theirs reads tap after tap."""
+    for module in model.modules():
+        if isinstance(module, Convolution):
+            module.weight.data = order(module.weight.data)
 
 
 _THAW = "`.thawed()` gives a copy of it that is not frozen."

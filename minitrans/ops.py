@@ -140,8 +140,8 @@ def prepacked(weight: Tensor) -> Tensor:
         dtype = str(weight.dtype).removeprefix("torch.")
         able = " and ".join(name for name in ("float32", "bfloat16") if cpu.packs(getattr(torch, name)))
         raise ValueError(
-            f"Weights are prepacked on a CPU, in what its oneDNN has, here {able or None}; these are {dtype} "
-            f"on {str(weight.device)!r}."
+            f"Weights are prepacked on a CPU in what its oneDNN has, here {able or 'nothing'}; these are {dtype} on "
+            f"{str(weight.device)!r}: choose another dtype or device."
         )
     return cpu.packed(weight)
 

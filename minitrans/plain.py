@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from minitrans import cpu
 from minitrans.sequences import Sequences, exported, traced
+
+X = TypeVar("X")
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -296,8 +299,7 @@ def window_attention(
     qkv, shape = _filled(qkv, window, padding), qkv.shape
     batch, height, width, _, heads, size = qkv.shape
     grid = batch, height // window, width // window
-    known = type(qkv) is Tensor and not traced()  # else what would be kept belongs to a trace
-    order, back, counts = (_window_order if known else _window_order.__wrapped__)(*grid, window, shift, qkv.device)
+    order, back, counts = _kept(_window_order, qkv)(*grid, window, shift, qkv.device)
     # The data moves twice: into windows, all of one kind side by side, and back.
     rows = qkv.view(-1, 3 * heads * size).index_select(0, order)
     bias, _ = _window_bias(bias_table, window, shift, *grid[1:])
@@ -401,23 +403,32 @@ def _window_bias(table: Tensor, window: int, shift: int, down: int, across: int)
 
     A map that is not shifted has one kind; else they are inside, in the last column, in the last row, and in both.
     """
-    place = torch.arange(window, device=table.device)
-    way = place[:, None] - place + window - 1
-    row = way[:, None, :, None] * (2 * window - 1) + way[None, :, None, :]
-    bias = table.t().index_select(1, row.flatten()).view(1, -1, window**2, window**2)
+    pairs, penalty = _kept(_window_pairs, table)(window, shift, table.device)
+    bias = table.t().index_select(1, pairs).view(1, -1, window**2, window**2)
     if not shift:
         return bias, None
     last_row, last_column = (torch.arange(count, device=table.device) == count - 1 for count in (down, across))
-    kinds = 2 * last_row[:, None] + last_column
-    return bias + REGION_PENALTY * _apart(window, shift, table.device).to(bias.dtype), kinds
+    return bias + penalty.to(bias.dtype), 2 * last_row[:, None] + last_column
 
 
-def _apart(window: int, shift: int, device: torch.device) -> Tensor:
-    """Which pairs of a window's tokens the roll brought together from opposite edges of the map: (4, 1, T, T).
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept may be trained with later
+def _window_pairs(window: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which row of the bias table each pair of a window's tokens has, (T · T,), and the penalty of each, (4, 1, T, T).
 
-    The four are a window within the map, in its last column, in its last row, and in both.
+    Regions that the roll brought together from opposite edges of the map see little of each other. The four are a
+    window within the map, in its last column, in its last row, and in both.
     """
-    wrapped = torch.arange(window, device=device) >= window - shift
+    place = torch.arange(window, device=device)
+    way = place[:, None] - place + window - 1
+    pairs = way[:, None, :, None] * (2 * window - 1) + way[None, :, None, :]
+    wrapped = place >= window - shift
     rows, columns = wrapped.repeat_interleave(window), wrapped.repeat(window)
     rows, columns = rows[:, None] ^ rows, columns[:, None] ^ columns  # not !=, which torch.compile refuses for bools
-    return torch.stack([torch.zeros_like(rows), columns, rows, rows | columns])[:, None]
+    apart = torch.stack([torch.zeros_like(rows), columns, rows, rows | columns])[:, None]
+    return pairs.flatten(), REGION_PENALTY * apart
+
+
+def _kept(function: Callable[..., X], like: Tensor) -> Callable[..., X]:
+    """A cached function; what it caches where results belong to a trace, or to another kind of tensor."""
+    return function if type(like) in ORDINARY and not traced() else function.__wrapped__  # type: ignore[attr-defined]

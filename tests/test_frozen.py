@@ -309,6 +309,7 @@ def test_a_frozen_model_is_asked_as_the_model_itself(name, dtype):
     assert list(frozen.state_dict()) == list(model.state_dict())
     for key, tensor in frozen.state_dict().items():
         assert torch.equal(tensor, state[key]), key
+        assert tensor.is_contiguous(), key
     thawed = frozen.thawed()
     assert [key for key, _ in thawed.named_parameters()] == [key for key, _ in model.named_parameters()]
     assert {parameter.dtype for parameter in thawed.parameters()} == {dtype}

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "layers": {"ops", "config", "names", "outputs", "sequences"},
     "audio_layers": {"ops", "layers", "names", "sequences"},
     "adapters": {"weights", "hub"},
-    "frozen": {"config", "cpu", "ops", "layers", "sequences"},
+    "frozen": {"audio_layers", "config", "cpu", "ops", "layers", "sequences"},
     "pretrained": {"cpu", "ops", "layers", "weights", "config", "names", "hub", "sequences", "frozen", "adapters"},
     "heads": BELOW_MODELS - {"heads"},
     "audio_heads": {*BELOW_MODELS, "audio_layers"},
