@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrans import cpu, ops
-from minitrans.audio_layers import Convolution
+from minitrans.audio_layers import Convolution, PositionalConvolution
 from minitrans.config import pair
 from minitrans.layers import Linear, QueryKeyValue, has_hooks, hooked, is_plain
 from minitrans.sequences import Sequences, traced
@@ -171,7 +171,7 @@ class PrepackedModel(Frozen):
                 module.prepacked = matrix, None if bias is None else bias.to(chosen, copy=True)
             else:
                 module.weight = matrix
-        _order_taps(own, lambda weight: weight.mT.contiguous().mT)
+        _settle(own, True)
         self.packed, self.computes_in = tuple(copies), chosen
         if fastest:
             self.error = _error(self, model)
@@ -222,15 +222,18 @@ class PrepackedModel(Frozen):
             matrix = _packed_matrix(module)
             if matrix is not None:
                 _unpack(module, matrix.to_dense())
-        _order_taps(model, Tensor.contiguous)
+        _settle(model, False)
         return model
 
 
-def _order_taps(model: nn.Module, order: Callable[[Tensor], Tensor]) -> None:
-    """Put the filters (C_out, C_in, kernel) of convolutions into an order in memory: theirs reads tap after tap."""
+def _settle(model: nn.Module, fixed: bool) -> None:
+    """Let what hears sound rely on its weights to stay, or not: filters tap after tap, as they are read, and kept."""
     for module in model.modules():
         if isinstance(module, Convolution):
-            module.weight.data = order(module.weight.data)
+            weight = module.weight.data
+            module.weight.data = weight.mT.contiguous().mT if fixed else weight.contiguous()
+        if isinstance(module, PositionalConvolution):
+            module.is_fixed, module.kept = fixed, ()
 
 
 _THAW = "`.thawed()` gives a copy of it that is not frozen."

@@ -405,6 +405,22 @@ def test_the_model_that_is_frozen_in_another_dtype_stays_as_it_was(tmp_path):
     assert all(torch.equal(x, state[path]) for path, x in ours.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_frozen_model_of_sound_relies_on_its_weights_and_a_thawed_one_does_not(dtype):
+    model, x = make(minitrans, "Wav2Vec2Model").to(dtype), inputs_of("Wav2Vec2Model")
+    given = {key: value.to(dtype) for key, value in x.items()}
+    with torch.no_grad():
+        model(**given)  # it keeps filters of weights that are not these any more when it is frozen
+        model.positions.weight.original0.mul_(-20)
+        expected = model(**given).last_hidden_state
+        frozen = model.freeze()
+        assert distance(frozen(**x).last_hidden_state, expected.float()) <= BUDGET[dtype] / 2
+        thawed = frozen.thawed()
+        assert torch.equal(thawed(**given).last_hidden_state, expected)
+        thawed.positions.weight.original0.mul_(-1)
+        assert distance(thawed(**given).last_hidden_state, expected) > 2 * BUDGET[dtype]
+
+
 def test_a_cpu_without_bfloat16_refuses_it(monkeypatch):
     monkeypatch.setattr(cpu, "packs", lambda dtype: dtype == torch.float32)
     with pytest.raises(ValueError, match="its oneDNN has, here float32; these are bfloat16"):
