@@ -315,7 +315,7 @@ class PositionalConvolution(Module):
         self.activation = ops.ACTIVATIONS[activation]
         self.bias = nn.Parameter(torch.empty(size))
         self.weight = WeightNorm(size, size // groups, kernel)
-        self.kept: tuple[Tensor, ...] = ()
+        self._kept: tuple[Tensor, ...] = ()
         self.is_fixed = False  # see `minitrans.frozen`
 
     def filters(self) -> tuple[Tensor, Tensor | None]:
@@ -324,14 +324,14 @@ class PositionalConvolution(Module):
         trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
         if trained or traced() or not is_plain(self.weight, WeightNorm):
             return self.weight(), None
-        if not (self.kept and (self.is_fixed or all(map(_same, self.kept, parameters)))):
+        if not (self._kept and (self.is_fixed or all(map(_same, self._kept, parameters)))):
             with torch.inference_mode(False), torch.no_grad():  # what is kept may be trained through later
                 weight = self.weight()
                 spectrum = ops.spectrum(weight)
                 if spectrum is None:
                     return weight, None
-                self.kept = *(parameter.clone() for parameter in parameters), weight, spectrum
-        return self.kept[2], self.kept[3]
+                self._kept = *(parameter.clone() for parameter in parameters), weight, spectrum
+        return self._kept[2], self._kept[3]
 
     def forward(self, rows: Tensor, sequences: Sequences) -> Tensor:
         """Rows (T, C) -> (T, C)."""
