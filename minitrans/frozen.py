@@ -143,8 +143,8 @@ class PrepackedModel(Frozen):
 
     Hooks are called, also on modules inside, but for those on the linear maps to queries, keys and values, which are
     one product: RuntimeError. What changes weights, such as `load_adapter`, and compiling or exporting raise
-    RuntimeError; do that with the model, or with `thawed()`. Raises ValueError for another dtype, and for bfloat16 on
-    a CPU whose oneDNN has none.
+    RuntimeError; do that with the model, or with `thawed()`. peft's adapters are put on before it is frozen, too.
+    Raises ValueError for another dtype, and for bfloat16 on a CPU whose oneDNN has none.
     """
 
     error: float | None = None

@@ -10,6 +10,7 @@ import inspect
 import json
 import pickle
 
+import peft
 import pytest
 import torch
 import transformers
@@ -419,6 +420,28 @@ def test_a_frozen_model_of_sound_relies_on_its_weights_and_a_thawed_one_does_not
         assert torch.equal(thawed(**given).last_hidden_state, expected)
         thawed.positions.weight.original0.mul_(-1)
         assert distance(thawed(**given).last_hidden_state, expected) > 2 * BUDGET[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("BertForSequenceClassification", ["query", "dense"]),
+        ("DistilBertModel", ["q_lin", "lin2"]),
+        ("SwinModel", ["value", "dense"]),
+        ("Wav2Vec2ForCTC", ["q_proj", "out_proj", "lm_head"]),
+    ],
+)
+def test_adapters_before_it_is_frozen_and_not_after(name, targets, dtype):
+    config = peft.LoraConfig(target_modules=targets, init_lora_weights=False)
+    model, x = make(minitrans, name), inputs_of(name)
+    with torch.no_grad():
+        without = flat(model(**x))
+        peft.get_peft_model(model, config)  # into the model itself
+        expected = flat(model.eval()(**x))
+        assert distance(flat(model.freeze(dtype)(**x)), expected) <= BUDGET[dtype] < distance(without, expected)
+    with pytest.raises(AttributeError, match="weight"):
+        peft.get_peft_model(make(minitrans, name).freeze(dtype), config)
 
 
 def test_a_cpu_without_bfloat16_refuses_it(monkeypatch):
