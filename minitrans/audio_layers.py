@@ -330,6 +330,7 @@ class PositionalConvolution(Module):
         self.bias = nn.Parameter(torch.empty(size))
         self.weight = WeightNorm(size, size // groups, kernel)
         self._kept: tuple[Tensor, ...] = ()
+        self.is_fixed = False  # see `minitrans.frozen`
 
     def filters(self) -> tuple[Tensor, Tensor | None]:
         """The weight (C, C/G, K) and its spectrum, kept as long as the parameters stay what they are."""
@@ -340,7 +341,7 @@ class PositionalConvolution(Module):
         if wants_static_shapes():
             weight = self.weight()  # whether it is what it was could only be asked once
             return weight, ops.spectrum(weight)
-        if not (self._kept and all(map(_same, self._kept, parameters))):
+        if not (self._kept and (self.is_fixed or all(map(_same, self._kept, parameters)))):
             with torch.inference_mode(False), torch.no_grad():  # what is kept may be trained through later
                 weight = self.weight()
                 spectrum = ops.spectrum(weight)

@@ -429,7 +429,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         help='maps of an image model to write, such as "stage1,stage3", into the new safetensors file --output',
     )  # fmt: skip
     run.add_argument("--device", help='where to compute, such as "cuda"')
-    run.add_argument("--dtype", help='in which type, such as "bfloat16"')
+    run.add_argument("--dtype", help='in which type, such as "bfloat16"; with --frozen also "fastest"')
     run.add_argument("--frozen", action="store_true", help="prepare the weights first: faster where batches are small")
     run.add_argument("--batch", type=int, help="what a batch may hold: tokens of text, images, or samples of sound")
     run.set_defaults(run=_run)

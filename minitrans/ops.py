@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minitrans import plain
+from minitrans import cpu, plain
 from minitrans.plain import ACTIVATIONS as ACTIVATIONS
 from minitrans.sequences import Sequences, exported, traced
 
@@ -125,7 +125,7 @@ def check_ids(ids: Tensor, size: int, name: str, table: str) -> None:
     """Raise ValueError where an index on the CPU lies outside a table of `size` rows (a GPU checks by itself)."""
     if traced() or ids.device.type != "cpu" or ids.numel() == 0:
         return
-    low, high = int(ids.min()), int(ids.max())
+    low, high = map(int, ids.aminmax())
     if low < 0 or high >= size:
         raise ValueError(
             f"{name} holds {low if low < 0 else high}, outside the {table} of {size} rows (0 to {size - 1})."
@@ -141,17 +141,18 @@ def prepacked(weight: Tensor) -> Tensor:
     """A copy of a weight (C_out, C_in) for `linear` and `feed_forward`, in the order in which oneDNN reads it.
 
     Without it, every call brings the weight into that order first, which matters where the rows are few. For float32
-    on a CPU; raises ValueError otherwise.
+    and bfloat16 on a CPU whose oneDNN computes in them; raises ValueError otherwise.
     """
     if type(weight) not in plain.ORDINARY:
         raise ValueError(f"A weight is a {type(weight).__name__}; what is quantised cannot be prepacked as well.")
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not cpu.packs(weight.dtype):
         dtype = str(weight.dtype).removeprefix("torch.")
+        able = " and ".join(name for name in ("float32", "bfloat16") if cpu.packs(getattr(torch, name)))
         raise ValueError(
-            f"Weights are prepacked in float32, on a CPU, by oneDNN; these are {dtype} on {str(weight.device)!r}, and "
-            f"oneDNN is {'here' if torch.backends.mkldnn.is_available() else 'not in this build of torch'}."
+            f"Weights are prepacked on a CPU in what its oneDNN has, here {able or 'nothing'}; these are {dtype} on "
+            f"{str(weight.device)!r}: choose another dtype or device."
         )
-    return plain.prepacked(weight)
+    return cpu.packed(weight)
 
 
 def feed_forward(
@@ -231,8 +232,8 @@ def grouped_convolution(
 
 
 def spectrum(weight: Tensor) -> Tensor | None:
-    """What `grouped_convolution` computes faster with: on a CPU in float32, and on a GPU; None elsewhere."""
-    if not (weight.is_cuda or (weight.device.type == "cpu" and weight.dtype == torch.float32)) or traced():
+    """What `grouped_convolution` computes faster with, on a CPU up to float32, and on a GPU; None elsewhere."""
+    if weight.device.type not in ("cpu", "cuda") or weight.dtype.itemsize > 4 or traced():
         return None
     return plain.spectrum(weight)
 

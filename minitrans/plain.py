@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitrans.sequences import Sequences, traced
+from minitrans import cpu
+from minitrans.sequences import Sequences, exported, traced
+
+X = TypeVar("X")
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -37,6 +42,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
 }
 
+# Those that oneDNN computes with the product, and what it calls them.
+ONEDNN = {"gelu": "gelu", "gelu_python": "gelu", "relu": "relu", "linear": "none"}
 # The classes of a weight that is its numbers; what is quantised has another.
 ORDINARY = (Tensor, nn.Parameter)
 # An intermediate beyond this size leaves the cache, and past 32 MiB glibc maps it afresh each time.
@@ -52,18 +59,14 @@ def _recorded(*tensors: Tensor | None) -> bool:
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether oneDNN's linear, which torch's compiler uses, may stand in for F.linear: same sums, other blocking.
-
-    It has a fused activation, and it is faster than the BLAS that F.linear calls
-    (`python -m pytest benchmarks/test_linear.py`).
-    """
+    """Whether oneDNN's linear stands in for F.linear: same sums, other blocking (`minitrans.cpu` says when)."""
     return (
-        not traced()  # first: the rest cannot be traced
+        (weight.is_mkldnn or not traced())  # first: the rest cannot be traced
         and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        and x.dtype == weight.dtype
         and x.numel() > 0
         and x.shape[-1] == weight.shape[1]  # torch's own error says it more clearly
-        and torch.backends.mkldnn.is_available()
+        and (weight.is_mkldnn or x.numel() >= cpu.onednn_from(x.dtype) * x.shape[-1])
         and not _recorded(x, weight, bias)
         and not torch.is_autocast_enabled("cpu")
         and type(x) is Tensor
@@ -73,15 +76,11 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "linear") -> Tensor:
     if _onednn(x, weight, bias):
-        fused = "gelu" if activation == "gelu" else "none"
-        y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], "none")
-        return y if fused == "gelu" else ACTIVATIONS[activation](y)
-    dense = weight.to_dense() if weight.is_mkldnn else weight  # prepacked, but not for these arguments
+        if activation in ONEDNN:
+            return cpu.linear(x, weight, bias, ONEDNN[activation])
+        return ACTIVATIONS[activation](cpu.linear(x, weight, bias, "none"))
+    dense = weight.to_dense() if weight.is_mkldnn else weight  # packed, but not for these arguments
     return ACTIVATIONS[activation](F.linear(x, dense, bias))
-
-
-def prepacked(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
 
 
 def in_row_blocks(
@@ -168,9 +167,9 @@ def grouped_convolution(
     if spectrum is not None and rows.is_cuda:  # padding and all, in a handful of launches
         (grid,) = _spectral_convolution([sequences.unpack(rows).float()], weight.shape[2], spectrum)
         return sequences.pack((grid + bias.float()).to(rows.dtype))
-    if spectrum is not None and rows.dtype == torch.float32 and sequences.spans is not None:
-        clips = [rows[None, start : start + count] for start, count in sequences.spans]
-        return torch.cat(_spectral_convolution(clips, weight.shape[2], spectrum), 1)[0] + bias
+    if spectrum is not None and sequences.spans is not None:
+        clips = [rows[None, start : start + count].float() for start, count in sequences.spans]
+        return torch.cat(_spectral_convolution(clips, weight.shape[2], spectrum), 1)[0].to(rows.dtype) + bias
     groups = weight.shape[0] // weight.shape[1]
     grid = sequences.unpack(rows).transpose(1, 2)
     out = F.conv1d(grid, weight, bias, padding=weight.shape[2] // 2, groups=groups)
@@ -178,7 +177,10 @@ def grouped_convolution(
 
 
 def spectrum(weight: Tensor) -> Tensor:
-    """The Fourier transform (F · G, C/G, C/G) of filters (C, C/G, K), for `grouped_convolution` to multiply with."""
+    """The Fourier transform (F · G, C/G, C/G) of filters (C, C/G, K), for `grouped_convolution` to multiply with.
+
+    In float32 whatever the dtype: it is quick there, and transforms in bfloat16 do not exist.
+    """
     out, size, kernel = weight.shape
     transform = torch.fft.rfft(weight.float().flip(2), n=_transform_length(kernel))
     return transform.view(out // size, size, size, -1).permute(3, 0, 2, 1).reshape(-1, size, size)
@@ -284,7 +286,7 @@ def _batched_attention(
     if sequences.ragged:
         visible = _visible(sequences, q.device)
         mask = visible if mask is None else mask.masked_fill(~visible, float("-inf"))
-    query, key, value = (x.unflatten(0, sequences.shape).transpose(1, 2) for x in (q, k, v))
+    query, key, value = (x.view(*sequences.shape, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
     return sequences.blank(out).flatten(0, 1) if sequences.is_grid else sequences.blank(out.flatten(0, 1))
 
@@ -322,20 +324,61 @@ def merge_patches(x: Tensor) -> Tensor:
 def window_attention(
     qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None, dropout: float
 ) -> Tensor:
-    rows, order = _window_rows(qkv, window, shift, padding)
-    bias, kinds = _window_bias(bias_table, window, shift, *order.shape[2:4])
+    # Of a bias that learns, and with dropout, torch's attention is the same products; an export takes any batch.
+    if dropout or exported() or _recorded(qkv, bias_table, padding):
+        return window_attention_with_weights(qkv, bias_table, window, shift, padding, dropout)[0]
+    qkv, shape = _filled(qkv, window, padding), qkv.shape
+    batch, height, width, _, heads, size = qkv.shape
+    grid = batch, height // window, width // window
+    order, back, counts = _kept(_window_order, qkv)(*grid, window, shift, qkv.device)
+    # The data moves twice: into windows, all of one kind side by side, and back.
+    rows = qkv.view(-1, 3 * heads * size).index_select(0, order)
+    bias, _ = _window_bias(bias_table, window, shift, *grid[1:])
+    kinds = zip(rows.view(-1, window**2, 3, heads, size).split(counts), bias.split(1), strict=True)
+    mixed = [_attend(windows, mask) for windows, mask in kinds if windows.shape[0]]
+    out = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+    return out.index_select(0, back).view(batch, height, width, -1)[:, : shape[1], : shape[2]]
 
-    def attend(bands: slice) -> Tensor:
-        weights, v = _window_weights(rows, order[:, :, bands], bias if kinds is None else bias[kinds[bands]])
-        return F.dropout(weights, dropout) @ v if dropout else weights @ v
 
-    step = order.shape[2]
-    if qkv.device.type == "cpu" and not traced() and not _recorded(qkv, bias_table, padding):
-        # A block's scores and weights are some twice its queries, keys and values.
-        step = max(1, _BLOCK_BYTES * step // (3 * qkv.numel() * qkv.element_size()))
-    mixed = [attend(slice(first, first + step)) for first in range(0, order.shape[2], step)]
-    windows = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
-    return _as_map(windows, window, shift, qkv.shape)
+def _attend(windows: Tensor, bias: Tensor) -> Tensor:
+    """Attention within windows (·, T, 3, heads, D), to whose scores a bias (1, heads, T, T) is added: (· T, C)."""
+    q, k, v = windows.permute(2, 0, 3, 1, 4).unbind()
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return out.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+@lru_cache(maxsize=64)
+def _window_order(
+    batch: int, down: int, across: int, window: int, shift: int, device: torch.device
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Which position of the filled map each row of the windows is, which row each position; windows of each kind.
+
+    The kinds are those of `_window_bias`, one after the other.
+    """
+    places = torch.arange(batch * down * across * window**2, device=device)
+    grid = places.view(batch, down * window, across * window)
+    if shift:
+        grid = grid.roll((-shift, -shift), (1, 2))
+    windows = grid.unflatten(2, (across, window)).unflatten(1, (down, window)).transpose(2, 3).flatten(3)
+    if shift:
+        inside, edge = slice(0, -1), slice(-1, None)
+        kinds = [windows[:, row, column].flatten(0, 2) for row in (inside, edge) for column in (inside, edge)]
+    else:
+        kinds = [windows.flatten(0, 2)]
+    order = torch.cat(kinds).flatten()
+    return order, torch.empty_like(order).scatter_(0, order, places), [kind.shape[0] for kind in kinds]
+
+
+def _filled(qkv: Tensor, window: int, padding: Tensor | None) -> Tensor:
+    """The map, filled at the bottom and right to whole windows."""
+    batch, height, width = qkv.shape[:3]
+    down, across = -(-height // window), -(-width // window)
+    if (height, width) == (down * window, across * window):
+        return qkv
+    fill = torch.zeros_like(qkv[0, 0, 0]) if padding is None else padding
+    filled = fill.expand(batch, down * window, across * window, *fill.shape).clone()
+    filled[:, :height, :width] = qkv
+    return filled
 
 
 def window_attention_with_weights(
@@ -360,13 +403,9 @@ def _window_rows(qkv: Tensor, window: int, shift: int, padding: Tensor | None) -
 
     The cut and the roll are the indices' affair: the data moves once, into the order that the products read.
     """
+    qkv = _filled(qkv, window, padding)
     batch, height, width, _, heads, _ = qkv.shape
-    down, across = -(-height // window), -(-width // window)
-    if (height, width) != (down * window, across * window):
-        fill = torch.zeros_like(qkv[0, 0, 0]) if padding is None else padding
-        filled = fill.expand(batch, down * window, across * window, *fill.shape).clone()
-        filled[:, :height, :width] = qkv
-        qkv = filled
+    down, across = height // window, width // window
     places = torch.arange(batch * down * across * window**2, device=qkv.device).view(qkv.shape[:3])
     if shift:
         places = places.roll((-shift, -shift), (1, 2))
@@ -383,11 +422,7 @@ def _map_order(shape: torch.Size, window: int, shift: int, device: torch.device)
 
 
 def _window_weights(rows: Tensor, order: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights (B, down, across, heads, T, T) of the values, and these (B, down, across, heads, T, D).
-
-    Explicit products: on a CPU, scaled_dot_product_attention is no quicker for so few tokens (its threads wait for a
-    lock inside the BLAS, a thousand times a call), and needs the windows in the same layout.
-    """
+    """The weights (B, down, across, heads, T, T) of the values, and these (B, down, across, heads, T, D)."""
     q, k, v = rows.index_select(0, order.flatten()).view(*order.shape, -1).unbind(0)
     # In place: these maps leave the cache, and each copy of them is a pass through memory.
     scores = (q @ k.transpose(4, 5)).mul_(q.shape[-1] ** -0.5).add_(bias)
@@ -399,23 +434,32 @@ def _window_bias(table: Tensor, window: int, shift: int, down: int, across: int)
 
     A map that is not shifted has one kind; else they are inside, in the last column, in the last row, and in both.
     """
-    place = torch.arange(window, device=table.device)
-    way = place[:, None] - place + window - 1
-    row = way[:, None, :, None] * (2 * window - 1) + way[None, :, None, :]
-    bias = table.t().index_select(1, row.flatten()).view(1, -1, window**2, window**2)
+    pairs, penalty = _kept(_window_pairs, table)(window, shift, table.device)
+    bias = table.t().index_select(1, pairs).view(1, -1, window**2, window**2)
     if not shift:
         return bias, None
     last_row, last_column = (torch.arange(count, device=table.device) == count - 1 for count in (down, across))
-    kinds = 2 * last_row[:, None] + last_column
-    return bias + REGION_PENALTY * _apart(window, shift, table.device).to(bias.dtype), kinds
+    return bias + penalty.to(bias.dtype), 2 * last_row[:, None] + last_column
 
 
-def _apart(window: int, shift: int, device: torch.device) -> Tensor:
-    """Which pairs of a window's tokens the roll brought together from opposite edges of the map: (4, 1, T, T).
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept may be trained with later
+def _window_pairs(window: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which row of the bias table each pair of a window's tokens has, (T · T,), and the penalty of each, (4, 1, T, T).
 
-    The four are a window within the map, in its last column, in its last row, and in both.
+    Regions that the roll brought together from opposite edges of the map see little of each other. The four are a
+    window within the map, in its last column, in its last row, and in both.
     """
-    wrapped = torch.arange(window, device=device) >= window - shift
+    place = torch.arange(window, device=device)
+    way = place[:, None] - place + window - 1
+    pairs = way[:, None, :, None] * (2 * window - 1) + way[None, :, None, :]
+    wrapped = place >= window - shift
     rows, columns = wrapped.repeat_interleave(window), wrapped.repeat(window)
     rows, columns = rows[:, None] ^ rows, columns[:, None] ^ columns  # not !=, which torch.compile refuses for bools
-    return torch.stack([torch.zeros_like(rows), columns, rows, rows | columns])[:, None]
+    apart = torch.stack([torch.zeros_like(rows), columns, rows, rows | columns])[:, None]
+    return pairs.flatten(), REGION_PENALTY * apart
+
+
+def _kept(function: Callable[..., X], like: Tensor) -> Callable[..., X]:
+    """A cached function; what it caches where results belong to a trace, or to another kind of tensor."""
+    return function if type(like) in ORDINARY and not traced() else function.__wrapped__  # type: ignore[attr-defined]

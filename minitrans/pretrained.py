@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from minitrans import hub, ops, weights
+from minitrans import cpu, hub, ops, weights
 from minitrans.config import PreTrainedConfig
 from minitrans.layers import has_hooks
 from minitrans.names import Published, Table, raw_tensors
@@ -37,9 +37,6 @@ ATTENTION_ENGINES = {
     "flash_attention_3": "triton",
     **{name: name for name in ops.ENGINES},
 }
-SLOW_ON = {"cpu": (torch.float16, torch.bfloat16)}  # dtypes that a device computes much slower than float32
-
-
 # What belongs to a decoder, or is not done here: None changes nothing.
 MUST_BE_NONE = ("head_mask", "past_key_values", "encoder_hidden_states", "encoder_attention_mask",
                 "cross_attn_head_mask")  # fmt: skip
@@ -164,11 +161,12 @@ class PreTrainedModel(Published):
         """Load the checkpoint in a folder or in a hub repository; the model comes in evaluation mode.
 
         `dtype` (a torch dtype, its name, or "auto" for the checkpoint's; `torch_dtype` is the older name) defaults to
-        the checkpoint's, or float32 where the device is much slower in it. `device` (or `device_map`) is where the
-        weights are read to. Hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`,
-        `variant`. `strict=True` makes missing, unused or mismatched tensors an error; `ignore_mismatched_sizes`
-        initialises the last anew. `output_loading_info=True` returns (model, report). `state_dict` takes tensors by
-        published names in place of the checkpoint's; the name may then be None, beside a `config`.
+        the checkpoint's, or float32 where that is a half precision that the CPU does not multiply in itself. `device`
+        (or `device_map`) is where the weights are read to. Hub: `revision`, `token`, `cache_dir`, `local_files_only`,
+        `force_download`, `subfolder`, `variant`. `strict=True` makes missing, unused or mismatched tensors an error;
+        `ignore_mismatched_sizes` initialises the last anew. `output_loading_info=True` returns (model, report).
+        `state_dict` takes tensors by published names in place of the checkpoint's; the name may then be None, beside a
+        `config`.
         `attn_implementation` chooses the engine. What the class's constructor takes, such as
         `add_pooling_layer=False`, goes to it; anything else overrides a field of the configuration.
 
@@ -294,19 +292,25 @@ class PreTrainedModel(Published):
         adapters.merge(self, *hub.open_with(peft_model_id, options))
 
     def freeze(
-        self, batch_sizes: Iterable[int] = (1,), lengths: Iterable[int] | None = None
+        self,
+        dtype: torch.dtype | str | None = None,
+        batch_sizes: Iterable[int] = (1,),
+        lengths: Iterable[int] | None = None,
     ) -> FrozenModel | PrepackedModel:
         """A callable that computes what the model does in evaluation mode, sooner, above all for small batches.
 
-        On a CPU any float32 model, as a copy with prepacked weights: `minitrans.frozen.PrepackedModel`. On a GPU as
-        CUDA graphs for each of `batch_sizes` inputs of up to each of `lengths`, for texts tokens (by default the
-        powers of two from 16 to what the model takes), for sound samples: `minitrans.cuda_graphs.FrozenModel`. Raises
+        On a CPU any model, as a copy with prepacked weights that computes in `dtype`: float32, bfloat16, the model's
+        own (None), or "fastest", with the error that this costs: `minitrans.frozen.PrepackedModel`. On a GPU as CUDA
+        graphs for each of `batch_sizes` inputs of up to each of `lengths`, for texts tokens (by default the powers of
+        two from 16 to what the model takes), for sound samples: `minitrans.cuda_graphs.FrozenModel`. Raises
         ValueError or RuntimeError for models and sizes that it is not for.
         """
         if self.device.type == "cpu":
             from minitrans.frozen import PrepackedModel
 
-            return PrepackedModel(self)
+            return PrepackedModel(self, dtype if dtype in (None, "fastest") else _dtype(dtype))
+        if dtype is not None:
+            raise ValueError(f"dtype is {dtype!r}; off a CPU a model is frozen in its own: use .to(dtype) before.")
         if self.device.type != "cuda":
             raise ValueError(f"A model on {str(self.device)!r} cannot be frozen; move it to a CPU or a CUDA GPU.")
         from minitrans.cuda_graphs import BUCKETS, FrozenModel, cuda_graph
@@ -668,10 +672,11 @@ def _loading_dtype(
     if wanted is not None and wanted != "auto":
         return _dtype(wanted)
     dtype = _dtype(config.dtype) if config.dtype else checkpoint.dtype
-    if wanted is None and dtype in SLOW_ON.get(place.type, ()):
+    fast = dtype.itemsize > 2 or (dtype == torch.bfloat16 and cpu.this_cpu().fast_in_bfloat16)
+    if wanted is None and place.type == "cpu" and not fast:
         logger.warning(
-            "The checkpoint is in %s, which a %s computes slowly; it was loaded in float32 (dtype='auto' keeps it).",
-            str(dtype).removeprefix("torch."), place.type,
-        )  # fmt: skip
+            "The checkpoint is in %s, which a cpu computes slowly; it was loaded in float32 (dtype='auto' keeps it).",
+            str(dtype).removeprefix("torch."),
+        )
         return torch.float32
     return dtype

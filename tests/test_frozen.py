@@ -10,6 +10,7 @@ import inspect
 import json
 import pickle
 
+import peft
 import pytest
 import torch
 import transformers
@@ -19,9 +20,11 @@ from sentence_transformers import SentenceTransformer
 from torch.testing import assert_close
 
 import minitrans
+from minitrans import cpu
 from minitrans.cli import main
 from minitrans.cuda_graphs import FrozenModel, TextBucket, right_padded
 from minitrans.frozen import PrepackedModel
+from minitrans.layers import QueryKeyValue
 from minitrans.sequences import Sequences
 
 SWIN = {"image_size": 32, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 4], "window_size": 3}
@@ -202,8 +205,13 @@ def test_what_is_refused(tmp_path):
     subject = frozen(ours)
     with pytest.raises(ValueError, match=r"on 'meta' cannot be frozen"):
         minitrans.BertModel(ours.config).to("meta").freeze()
-    with pytest.raises(ValueError, match=r"prepacked in float32.* these are bfloat16 on 'cpu', and oneDNN is here"):
-        minitrans.BertModel(ours.config).to(torch.bfloat16).eval().freeze()
+    for dtype in (torch.float16, torch.float64):
+        with pytest.raises(ValueError, match=rf"its oneDNN has.*these are {str(dtype)[6:]} on 'cpu'"):
+            minitrans.BertModel(ours.config).to(dtype).eval().freeze()
+        with pytest.raises(ValueError, match="its oneDNN has"):
+            ours.freeze(dtype)
+    with pytest.raises(ValueError, match="dtype is 'quickest'"):
+        ours.freeze("quickest")
     with pytest.raises(RuntimeError, match="training mode"):
         minitrans.BertModel(ours.config).train().freeze()
     with pytest.raises(ValueError, match="input_ids holds 97"):
@@ -267,24 +275,180 @@ def test_the_padded_layout_unpacks_to_zeros():
 # A module like any other
 
 
+# What this CPU's oneDNN computes in.
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if cpu.packs(dtype)]
+# The largest relative difference from the model's own outputs in float32, ‖difference‖ / ‖output‖.
+BUDGET = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def distance(found, expected):
+    """‖found − expected‖ / ‖expected‖ of the numbers of an output, without those that stand for padding."""
+    real = expected > -1e30
+    assert ((found > -1e30) == real).all()
+    return float((found[real] - expected[real]).norm() / expected[real].norm())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_frozen_model_is_asked_as_the_model_itself(name):
+def test_a_frozen_model_is_asked_as_the_model_itself(name, dtype):
     model, x = make(minitrans, name), inputs_of(name)
-    frozen = model.freeze()
+    frozen = model.freeze(dtype)
+    state = model.to(dtype).state_dict()  # the copy was made before
+    model = make(minitrans, name)
     with torch.no_grad():
         expected = flat(model(**x))
-        assert relative(flat(frozen(**x)), expected) <= 1e-5
+        found = flat(frozen(**x))
+        assert distance(found, expected) <= BUDGET[dtype]
+        assert found.dtype == torch.float32
         for copied in (pickle.loads(pickle.dumps(frozen)), copy.deepcopy(frozen), frozen.to("cpu"), frozen.eval()):
-            assert torch.equal(flat(copied(**x)), flat(frozen(**x)))
+            assert torch.equal(flat(copied(**x)), found)
+        assert torch.equal(flat(frozen(*x.values(), return_dict=False)), found)
+        exact = {key: value.to(dtype) if value.is_floating_point() else value for key, value in x.items()}
+        assert distance(flat(frozen(**exact)), expected) <= BUDGET[dtype]
     assert isinstance(frozen, torch.nn.Module)
-    assert (frozen.config, frozen.device, frozen.dtype) == (model.config, model.device, model.dtype)
+    assert (frozen.config.to_dict(), frozen.device, frozen.dtype) == (model.config.to_dict(), model.device, dtype)
     assert inspect.signature(frozen.forward) == inspect.signature(model.forward)
     assert list(frozen.state_dict()) == list(model.state_dict())
     for key, tensor in frozen.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[key]), key
+        assert torch.equal(tensor, state[key]), key
+        assert tensor.is_contiguous(), key
     thawed = frozen.thawed()
     assert [key for key, _ in thawed.named_parameters()] == [key for key, _ in model.named_parameters()]
+    assert {parameter.dtype for parameter in thawed.parameters()} == {dtype}
     assert not any(tensor.requires_grad for tensor in torch.utils._pytree.tree_leaves(frozen(**x)))
+    assert frozen.freeze() is frozen.freeze(dtype) is frozen.freeze(str(dtype)[6:]) is frozen
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_hooks_on_a_frozen_model_count_or_are_refused(name, dtype):
+    frozen, x = make(minitrans, name).freeze(dtype), inputs_of(name)
+    expected = flat(frozen(**x))
+    joined = [path for path, module in frozen.named_modules() if isinstance(module, QueryKeyValue)]
+    seen = []
+    hook = frozen.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    inner = frozen.get_submodule(joined[0]).register_forward_hook(lambda _, inputs, output: seen.append(output))
+    assert distance(flat(frozen(**x)), expected) <= BUDGET[dtype]
+    assert seen[0].dtype == dtype
+    assert len(seen) == 2
+    hook.remove()
+    inner.remove()
+    part = frozen.get_submodule(joined[0]).layers()[1].register_forward_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match=r"queries, keys or values.*one product"):
+        frozen(**x)
+    with pytest.raises(RuntimeError, match="one product"):
+        frozen.encode(**x)
+    part.remove()
+    assert torch.equal(flat(frozen(**x)), expected)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*deprecated:DeprecationWarning")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_a_frozen_model_of_any_class_refuses(name, dtype, tmp_path):
+    frozen, x = make(minitrans, name).freeze(dtype), inputs_of(name)
+    expected = flat(frozen(**x))
+    other = DTYPES[0] if dtype == DTYPES[-1] else DTYPES[-1]
+    attempts = [
+        (frozen.train, "only evaluates"),
+        (frozen.double, "freeze it again"),
+        (lambda: frozen.load_state_dict({}), "stay as they are"),
+        (lambda: frozen.load_adapter(tmp_path), r"call load_adapter of the model.*thawed"),
+        (lambda: frozen.gradient_checkpointing_enable(), "freeze it again"),
+        (lambda: torch.export.export(frozen, (), x), r"neither compiled nor exported.*thawed"),
+        (lambda: torch.jit.trace(frozen, example_kwarg_inputs=x, strict=False), "neither compiled nor exported"),
+        (lambda: torch.compile(frozen, backend="eager")(**x), "neither compiled nor exported"),
+    ]
+    if other != dtype:
+        attempts += [(lambda: frozen.freeze(other), "freeze the model itself"), (lambda: frozen.to(other), "again")]
+    for attempt, words in attempts:
+        with pytest.raises(RuntimeError, match=words):
+            attempt()
+    assert torch.equal(flat(frozen(**x)), expected)
+    # What it refuses, the thawed one does.
+    thawed = frozen.thawed().train()
+    loss = flat(thawed(**{key: value.to(dtype) if value.is_floating_point() else value for key, value in x.items()}))
+    loss[loss > -1e30].float().square().mean().backward()
+    assert any(parameter.grad is not None for parameter in thawed.parameters())
+
+
+@pytest.mark.parametrize("name", ["BertModel", "DistilBertModel", "SwinModel", "SwinBackbone", "Wav2Vec2Model",
+                                  "BertForMultipleChoice", "Wav2Vec2ForCTC"])  # fmt: skip
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_fastest_dtype_is_the_cpus_and_says_what_it_costs(name, dtype, monkeypatch, caplog):
+    monkeypatch.setattr(cpu, "this_cpu", lambda: cpu.Cpu("", True, dtype == torch.bfloat16, False))
+    model = make(minitrans, name)
+    frozen = model.freeze("fastest")
+    assert frozen.dtype == dtype
+    assert frozen.error <= BUDGET[dtype]
+    assert (frozen.error > 1e-4) == (dtype == torch.bfloat16)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Frozen in {str(dtype)[6:]}: on a random sample {frozen.error:.1e} from float32."
+    ]
+    assert model.freeze("fastest").error == frozen.error
+    assert model.freeze().error is None
+    # Of a model that is not in float32, the error is from what it would be there.
+    assert model.to(DTYPES[-1]).freeze("fastest").error <= BUDGET[dtype]
+
+
+def test_the_model_that_is_frozen_in_another_dtype_stays_as_it_was(tmp_path):
+    _, ours = pair("BertForMaskedLM", tmp_path)
+    given = batch(ours, (2, 7))
+    state = {path: x.clone() for path, x in ours.state_dict().items()}
+    for dtype in DTYPES:
+        frozen = ours.freeze(dtype)
+        assert frozen.predictions.decoder.weight is frozen.bert.embeddings.word.weight  # still tied
+        frozen(**given.inputs)
+        frozen.save_pretrained(tmp_path / "frozen")
+        again = minitrans.BertForMaskedLM.from_pretrained(tmp_path / "frozen", dtype="auto")
+        assert again.dtype == dtype
+        assert_close(again.state_dict(), {path: x.to(dtype) for path, x in state.items()}, rtol=0, atol=0)
+        assert torch.equal(again.freeze()(**given.inputs).logits, frozen(**given.inputs).logits)
+    assert all(torch.equal(x, state[path]) for path, x in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_frozen_model_of_sound_relies_on_its_weights_and_a_thawed_one_does_not(dtype):
+    model, x = make(minitrans, "Wav2Vec2Model").to(dtype), inputs_of("Wav2Vec2Model")
+    given = {key: value.to(dtype) for key, value in x.items()}
+    with torch.no_grad():
+        model(**given)  # it keeps filters of weights that are not these any more when it is frozen
+        model.positions.weight.original0.mul_(-20)
+        expected = model(**given).last_hidden_state
+        frozen = model.freeze()
+        assert distance(frozen(**x).last_hidden_state, expected.float()) <= BUDGET[dtype] / 2
+        thawed = frozen.thawed()
+        assert torch.equal(thawed(**given).last_hidden_state, expected)
+        thawed.positions.weight.original0.mul_(-1)
+        assert distance(thawed(**given).last_hidden_state, expected) > 2 * BUDGET[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("BertForSequenceClassification", ["query", "dense"]),
+        ("DistilBertModel", ["q_lin", "lin2"]),
+        ("SwinModel", ["value", "dense"]),
+        ("Wav2Vec2ForCTC", ["q_proj", "out_proj", "lm_head"]),
+    ],
+)
+def test_adapters_before_it_is_frozen_and_not_after(name, targets, dtype):
+    config = peft.LoraConfig(target_modules=targets, init_lora_weights=False)
+    model, x = make(minitrans, name), inputs_of(name)
+    with torch.no_grad():
+        without = flat(model(**x))
+        peft.get_peft_model(model, config)  # into the model itself
+        expected = flat(model.eval()(**x))
+        assert distance(flat(model.freeze(dtype)(**x)), expected) <= BUDGET[dtype] < distance(without, expected)
+    with pytest.raises(AttributeError, match="weight"):
+        peft.get_peft_model(make(minitrans, name).freeze(dtype), config)
+
+
+def test_a_cpu_without_bfloat16_refuses_it(monkeypatch):
+    monkeypatch.setattr(cpu, "packs", lambda dtype: dtype == torch.float32)
+    with pytest.raises(ValueError, match="its oneDNN has, here float32; these are bfloat16"):
+        make(minitrans, "BertModel").freeze("bfloat16")
 
 
 def test_a_frozen_model_is_saved_as_the_model(tmp_path):
@@ -324,6 +488,22 @@ def test_frozen_models_in_tasks_and_sentence_transformers(minilm):
     theirs = SentenceTransformer(str(minilm), device="cpu")
     theirs[0].auto_model = model.freeze()
     assert abs(theirs.encode(texts) - expected).max() <= 1e-5
+
+
+def test_frozen_dtypes_in_tasks_and_on_the_command_line(minilm, tmp_path, capsys):
+    texts = ["A short text.", "Another one, which is a little longer than the first.", "bread " * 90]
+    expected = torch.tensor(minitrans.Embedder.from_pretrained(minilm).encode(texts))
+    for dtype in (*DTYPES, "fastest"):
+        embedder = minitrans.Embedder.from_pretrained(minilm, frozen=True, dtype=dtype)
+        assert embedder.model.dtype in (DTYPES if dtype == "fastest" else [dtype])
+        cosines = torch.cosine_similarity(torch.tensor(embedder.encode(texts)), expected)
+        assert cosines.min() >= 0.9999
+        name = str(dtype).removeprefix("torch.")
+        assert main(["run", str(minilm), texts[1], "--json", "--frozen", "--dtype", name]) == 0
+        vector = torch.tensor(json.loads(capsys.readouterr().out)["output"])
+        assert torch.cosine_similarity(vector, expected[1], dim=0) >= 0.9999
+    assert main(["run", str(minilm), texts[1], "--dtype", "fastest"]) == 1
+    assert "dtype is 'fastest'" in capsys.readouterr().err
 
 
 def test_the_command_line_freezes(tmp_path, capsys):

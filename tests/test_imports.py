@@ -23,8 +23,9 @@ LEAVES = {"sequences", "hub", "names"}
 BELOW_MODELS = {"ops", "config", "weights", "outputs", "layers", "pretrained", "heads", *LEAVES}
 ALLOWED: dict[str, set[str]] = {
     "sequences": set(),
-    "plain": {"sequences"},
-    "ops": {"plain", "sequences", "kernels"},
+    "cpu": set(),
+    "plain": {"cpu", "sequences"},
+    "ops": {"cpu", "plain", "sequences", "kernels"},
     "hub": set(),
     "config": {"hub"},
     "names": set(),
@@ -33,9 +34,9 @@ ALLOWED: dict[str, set[str]] = {
     "layers": {"ops", "config", "names", "outputs", "sequences"},
     "audio_layers": {"ops", "layers", "names", "sequences"},
     "adapters": {"weights", "hub"},
-    "frozen": {"ops", "layers"},
+    "frozen": {"audio_layers", "config", "cpu", "ops", "layers", "sequences"},
     "cuda_graphs": {"ops", "layers", "sequences", "frozen"},
-    "pretrained": {"ops", "layers", "weights", "config", "adapters", "frozen", "cuda_graphs", *LEAVES},
+    "pretrained": {"cpu", "ops", "layers", "weights", "config", "adapters", "frozen", "cuda_graphs", *LEAVES},
     "heads": BELOW_MODELS - {"heads"},
     "audio_heads": {*BELOW_MODELS, "audio_layers"},
     "models": {*BELOW_MODELS, "audio_layers", "audio_heads"},

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import minitrans
 import minitrans.auto
+from minitrans import cpu
 
 MODEL = "model.safetensors"
 
@@ -332,13 +333,18 @@ def test_pushing_and_reading_back(folder, tmp_path):
 # Dtypes and devices
 
 
-@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtypes(stored, tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("stored", "native"),
+    [(torch.float16, True), (torch.bfloat16, True), (torch.bfloat16, False), (torch.float64, False)],
+)
+def test_dtypes(stored, native, tmp_path, caplog, monkeypatch):
+    """On a CPU that multiplies in bfloat16, and on one that does not."""
+    monkeypatch.setattr(cpu, "this_cpu", lambda: cpu.Cpu("", native, native, False))
     theirs = reference("BertForSequenceClassification").to(stored)
     theirs.save_pretrained(tmp_path)
     kind = minitrans.BertForSequenceClassification
     left_out = kind.from_pretrained(tmp_path)
-    slow = stored in (torch.float16, torch.bfloat16)
+    slow = stored == torch.float16 or (stored == torch.bfloat16 and not native)
     assert left_out.dtype == (torch.float32 if slow else stored)
     assert len(warnings_of(caplog)) == int(slow)
     assert bool(left_out.load_report.cast) == slow

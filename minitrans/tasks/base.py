@@ -85,6 +85,8 @@ class Task:
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Any:
         """Read a folder or hub id; options as in `AutoModel.from_pretrained`, and `frozen=True` for `model.freeze()`.
 
+        A frozen model computes in `dtype`, which may be "fastest" then.
+
         Raises ValueError, with their names, where answers would rest on tensors that the checkpoint does not hold.
         """
         repository, options = hub.open_with(name_or_path, options)
@@ -94,6 +96,7 @@ class Task:
     @classmethod
     def load_model(cls, repository: hub.Repository, *, frozen: bool = False, **options: Any) -> Any:
         """The model of a repository, frozen or not, every tensor of which that the answers rest on was in the file."""
+        dtype = options.pop("dtype") if frozen and options.get("dtype") == "fastest" else None
         held = Held()
         logger.addFilter(held)
         try:
@@ -111,7 +114,7 @@ class Task:
             )
         for record in held.records:
             logger.handle(record)
-        return model.freeze() if frozen else model
+        return model.freeze(dtype) if frozen else model
 
     @property
     def device(self) -> torch.device:

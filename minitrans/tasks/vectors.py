@@ -286,8 +286,8 @@ class Embedder(TextTask):
     def results(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
         """See `TextTask`."""
         encoded = self.model.encode(**batch)
-        pooled, skipped = self._without_prompt(encoded)
-        vectors = torch.cat([POOLINGS[name](pooled, skipped) for name in self.pooling], dim=1).float()
+        pooled, skipped = self._without_prompt(replace(encoded, rows=encoded.rows.float()))
+        vectors = torch.cat([POOLINGS[name](pooled, skipped) for name in self.pooling], dim=1)
         for layer in self.dense:
             vectors = layer(vectors)
         vectors = torch.nn.functional.normalize(vectors) if self.normalize else vectors

@@ -1,0 +1,234 @@
+"""The table of paths: what it says of each CPU, and the numbers and bits of each path at each instruction set."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import minitrans
+from minitrans import cpu, ops, plain
+from minitrans.cpu import NEVER, Cpu, Row
+
+ZEN4 = Cpu("AuthenticAMD", True, True, False)
+SAPPHIRE_RAPIDS = Cpu("GenuineIntel", True, True, True)
+HASWELL = Cpu("GenuineIntel", False, False, False)
+OTHER = Cpu("", False, False, False)
+ALWAYS = (Row(0, torch.float32), Row(0, torch.bfloat16))
+# The tolerances of a product and a GELU of 64 terms around 1, against float64.
+BUDGET = {"float32": 2e-6, "bfloat16": 1e-2}
+
+
+@pytest.mark.parametrize(
+    ("this", "dtype", "rows"),
+    [
+        (ZEN4, torch.float32, 1),
+        (SAPPHIRE_RAPIDS, torch.float32, 64),
+        (HASWELL, torch.float32, 64),
+        (OTHER, torch.float32, NEVER),
+        (SAPPHIRE_RAPIDS, torch.bfloat16, 64),
+        (ZEN4, torch.float64, NEVER),
+        (ZEN4, torch.float16, NEVER),
+    ],
+)
+def test_the_table(this, dtype, rows, monkeypatch):
+    monkeypatch.setattr(cpu, "this_cpu", lambda: this)
+    monkeypatch.setattr(cpu, "packs", lambda dtype: dtype in (torch.float32, torch.bfloat16))
+    with cpu.table(*cpu.TABLE):  # forgets what it knew of this machine
+        assert cpu.onednn_from(dtype) == rows
+    monkeypatch.setattr(cpu, "packs", lambda dtype: False)
+    with cpu.table(*cpu.TABLE):
+        assert cpu.onednn_from(dtype) == NEVER
+
+
+def test_rows_are_matched_by_vendor_and_vectors():
+    row = Row(8, torch.float32, "GenuineIntel", avx512=False)
+    assert row.holds(HASWELL, torch.float32)
+    assert not row.holds(SAPPHIRE_RAPIDS, torch.float32)
+    assert not row.holds(ZEN4, torch.float32)
+    assert not row.holds(HASWELL, torch.bfloat16)
+
+
+def onednn_calls(monkeypatch):
+    """The row counts of the products that oneDNN computes from here on."""
+    calls, own = [], cpu.linear
+    monkeypatch.setattr(cpu, "linear", lambda x, *others: (calls.append(x.shape[0]), own(x, *others))[1])
+    return calls
+
+
+def test_the_table_chooses_the_product(monkeypatch):
+    calls = onednn_calls(monkeypatch)
+    weight, bias = torch.randn(6, 4), torch.randn(6)
+    with torch.no_grad():
+        for rows, expected in (((), []), (ALWAYS, [3, 5]), ((Row(4, torch.float32),), [5])):
+            calls.clear()
+            with cpu.table(*rows):
+                for count in (3, 5):
+                    ops.linear(torch.randn(count, 4), weight, bias)
+            assert calls == expected
+        calls.clear()
+        packed = cpu.packed(weight)
+        with cpu.table():  # a packed weight is oneDNN's whatever the table says
+            ops.linear(torch.randn(1, 4), packed, bias)
+        assert calls == [1]
+        with pytest.raises(ZeroDivisionError), cpu.table():
+            _ = 1 / 0
+        assert cpu._table is cpu.TABLE
+
+
+def paths() -> dict[str, dict[str, float | bool]]:
+    """The error against float64 of every path on this machine, relative to the largest value; whether bits repeat."""
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(70, 64), torch.randn(96, 64) / 8, torch.randn(96)
+    exact = F.gelu(F.linear(x.double(), weight.double(), bias.double()))
+    qkv, table, padding = torch.randn(2, 9, 7, 3, 2, 8), torch.randn(49, 2), torch.randn(3, 2, 8)
+    in_windows = plain.window_attention_with_weights(qkv.double(), table.double(), 4, 2, padding.double(), 0.0)[0]
+    found: dict[str, dict[str, float | bool]] = {}
+
+    def note(name: str, run, expected: torch.Tensor) -> None:
+        first, again = run(), run()
+        error = float((first.double() - expected).abs().max() / expected.abs().max())
+        found[name] = {"error": error, "repeats": torch.equal(first, again)}
+
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        given = [tensor.to(dtype) for tensor in (x, weight, bias)]
+        for path, rows in (("torch", ()), ("onednn", ALWAYS)):
+            with cpu.table(*rows):
+                note(f"{path} {name}", lambda given=given: plain.linear(*given, "gelu"), exact)
+        if cpu.packs(dtype):
+            order = cpu.packed(given[1])
+            note(f"packed {name}", lambda given=given, o=order: plain.linear(given[0], o, given[2], "gelu"), exact)
+        maps = [tensor.to(dtype) for tensor in (qkv, table)]
+        filling = padding.to(dtype)
+        note(f"windows {name}", lambda m=maps, f=filling: ops.window_attention(*m, 4, 2, f), in_windows)
+        note(
+            f"windows by weights {name}",
+            lambda m=maps, f=filling: ops.window_attention_with_weights(*m, 4, 2, f)[0],
+            in_windows,
+        )
+    return found
+
+
+TEXT = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+SIZES = {
+    "Bert": TEXT,
+    "DistilBert": {"vocab_size": 60, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48},
+    "Swin": {"image_size": 30, "patch_size": 2, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4],
+             "window_size": 4},
+    "Wav2Vec2": {**TEXT, "conv_dim": (32,) * 3, "conv_kernel": (10, 3, 3), "conv_stride": (5, 2, 2),
+                 "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4},
+}  # fmt: skip
+
+
+def models() -> dict[str, dict[str, float | bool]]:
+    """The error of every family against float64, ‖difference‖ / ‖output‖, loaded and frozen; whether bits repeat."""
+    found: dict[str, dict[str, float | bool]] = {}
+    mask = (torch.arange(9) < torch.tensor([9, 5, 1])[:, None]).long()
+    for family, sizes in SIZES.items():
+        torch.manual_seed(0)
+        model = getattr(minitrans, f"{family}Model")(getattr(minitrans, f"{family}Config")(**sizes)).eval()
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        inputs = {
+            "input_ids": {"input_ids": torch.randint(60, (3, 9)), "attention_mask": mask},
+            "pixel_values": {"pixel_values": torch.randn(2, 3, 30, 30)},
+            "input_values": {"input_values": torch.randn(2, 1200)},
+        }[model.main_input_name]
+
+        def run(model: torch.nn.Module, dtype: torch.dtype, inputs=inputs) -> torch.Tensor:
+            return model(**{name: x.to(dtype) if x.is_floating_point() else x for name, x in inputs.items()})[0]
+
+        exact = run(copy.deepcopy(model).double(), torch.float64)
+        for dtype in (torch.float32, torch.bfloat16):
+            loaded = copy.deepcopy(model).to(dtype)
+            for form, subject in (("", loaded), (" frozen", loaded.freeze() if cpu.packs(dtype) else loaded)):
+                first, again = run(subject, dtype), run(subject, dtype)
+                error = float((first.double() - exact).norm() / exact.norm())
+                found[f"{family}{form} {str(dtype)[6:]}"] = {"error": error, "repeats": torch.equal(first, again)}
+    return found
+
+
+LEVELS = [
+    ({}, None),
+    ({"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}, False),
+    ({"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}, False),
+    ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, False),
+    ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, None),
+]
+
+
+@pytest.mark.parametrize(("environment", "native"), LEVELS, ids=[str(next(iter(e.values()), "")) for e, _ in LEVELS])
+def test_each_instruction_set(environment, native):
+    """The lower ones are told to oneDNN, torch and MKL, which read them when they start."""
+    code = (
+        "import json, dataclasses, torch; from test_cpu import models, paths; from minitrans import cpu\n"
+        "with torch.no_grad(): print(json.dumps([dataclasses.asdict(cpu.this_cpu()), cpu.packs(torch.bfloat16),"
+        " cpu.this_cpu().fast_in_bfloat16, paths(), models()]))"
+    )
+    folder = str(Path(__file__).parent)
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join([folder, *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    this, packs, fast, found, whole = json.loads(run.stdout)
+    assert native is None or fast is native
+    assert not fast or packs  # what is fast in bfloat16 can be frozen in it
+    assert this["vendor"] == cpu.this_cpu().vendor
+    assert this["avx512"] <= cpu.this_cpu().avx512
+    if "avx2" in environment.values() or "default" in environment.values():
+        assert not this["avx512"]
+        assert not packs
+    assert ("packed bfloat16" in found) is packs
+    for name, path in found.items():
+        assert path["error"] <= BUDGET[name.split()[-1]], name
+        assert path["repeats"], name
+    for name, path in whole.items():
+        assert path["error"] <= {"float32": 3e-6, "bfloat16": 2e-2}[name.split()[-1]], name
+        assert path["repeats"], name
+
+
+def test_bfloat16_is_fast_only_where_it_is_multiplied():
+    assert ZEN4.fast_in_bfloat16
+    assert SAPPHIRE_RAPIDS.fast_in_bfloat16
+    assert not HASWELL.fast_in_bfloat16
+    assert not Cpu("GenuineIntel", True, False, False).fast_in_bfloat16
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "shift"),
+    [
+        ((1, 4, 4), 4, 0),
+        ((2, 8, 8), 4, 2),
+        ((2, 9, 7), 4, 1),
+        ((1, 3, 12), 4, 2),
+        ((3, 12, 4), 4, 3),
+        ((1, 2, 2), 4, 2),
+    ],
+)
+@pytest.mark.parametrize("filled", [True, False])
+def test_windows_by_torchs_attention_are_those_by_weights(shape, window, shift, filled):
+    """Maps of one window and of one row or column of them too, where some kinds of windows are absent."""
+    torch.manual_seed(0)
+    qkv = torch.randn(*shape, 3, 2, 5, dtype=torch.float64)
+    table = torch.randn((2 * window - 1) ** 2, 2, dtype=torch.float64)
+    padding = torch.randn(3, 2, 5, dtype=torch.float64) if filled else None
+    expected, weights = ops.window_attention_with_weights(qkv, table, window, shift, padding)
+    assert weights.sum(-1).sub(1).abs().max() < 1e-12
+    torch.testing.assert_close(ops.window_attention(qkv, table, window, shift, padding), expected)
+    # With a gradient, and with dropout, it is the explicit products.
+    learnt = ops.window_attention(qkv, table.requires_grad_(), window, shift, padding)
+    torch.testing.assert_close(learnt, expected)
+    (gradient,) = torch.autograd.grad(learnt.square().sum(), table)
+    assert gradient.abs().max() > 0
+    torch.manual_seed(1)
+    dropped = ops.window_attention(qkv, table.detach(), window, shift, padding, dropout=0.5)
+    assert not torch.allclose(dropped, expected)
