@@ -173,8 +173,10 @@ class Sequences:
     def _reordered(cls, kept: Tensor) -> Sequences:
         """As `padded`, for any mask (B, N): real cells first in each sequence. For a trace."""
         padded = cls.padded(kept.sum(1, dtype=torch.int32), kept.shape[1])
-        columns = torch.arange(kept.shape[1], device=kept.device)
-        order = torch.argsort(torch.where(kept, columns, 2**31 - columns), dim=1)  # ONNX has no stable sort
+        # Where each column goes; a sort would say it in a word, and torch's compiler fails at it on a GPU.
+        places = torch.where(kept, kept.cumsum(1), (~kept).cumsum(1) + padded.lengths[:, None]) - 1
+        columns = torch.arange(kept.shape[1], device=kept.device).expand_as(places)
+        order = torch.zeros_like(places).scatter(1, places, columns)
         return replace(padded, cells=(order + padded.starts[:, None]).flatten())
 
     @property

@@ -16,12 +16,12 @@ from .worker import Worker, use_checkout
 RESERVE = 15.0  # seconds kept back for ending and writing
 
 
-def run(dry: bool, minutes: float, output: Path, only: list[str] | None = None) -> dict[str, Any]:
+def run(dry: bool, minutes: float, output: Path, only: list[str] | None = None, match: str = "") -> dict[str, Any]:
     """All cases of these sections within so many minutes; a case that there was no time for says so."""
     from .cases import chosen, ends, sections
     from .report import write
 
-    begin, parts = time.monotonic(), chosen(sections(dry), only)
+    begin, parts = time.monotonic(), chosen(sections(dry), only, f"device|{match}")
     until = ends(parts)
 
     def left() -> float:
@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument(
         "--only", type=lambda text: text.split(","), help="sections, as checks,operations (see cases.py)"
     )
+    parser.add_argument("--match", default="", help="only cases with this regular expression in their names")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, tiny, in Triton's interpreter")
     options = parser.parse_args()
     if options.dry_run:
@@ -80,7 +81,7 @@ def main() -> int:
 
     if not options.dry_run and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; --dry-run runs the script on the CPU")
-    results = run(options.dry_run, options.minutes, options.output, options.only)
+    results = run(options.dry_run, options.minutes, options.output, options.only, options.match)
     wrong = [
         f"{section}: {name}"
         for section, cases in results["sections"].items()

@@ -1,7 +1,8 @@
 """What is run, in which order, and how long it may take."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -40,9 +41,13 @@ def sections(dry: bool) -> dict[str, Section]:
     }
 
 
-def chosen(parts: dict[str, Section], only: list[str] | None) -> dict[str, Section]:
-    """The parts that a run was asked for; the device is always described."""
-    return {name: part for name, part in parts.items() if not only or name in (*only, "device")}
+def chosen(parts: dict[str, Section], only: list[str] | None, match: str) -> dict[str, Section]:
+    """The parts that a run was asked for, and of them the cases that match; the device is always described."""
+    asked = {name: part for name, part in parts.items() if not only or name in (*only, "device")}
+    return {
+        name: replace(part, cases={case: run for case, run in part.cases.items() if re.search(match, case)})
+        for name, part in asked.items()
+    }
 
 
 def ends(parts: dict[str, Section]) -> dict[str, float]:

@@ -278,7 +278,7 @@ def _frozen(label: str, setup: Setup, inputs: Inputs) -> dict[str, Callable[[], 
         if not kept:
             batch, length = next(iter(inputs.values())).shape[:2]
             sizes = {} if "pixel_values" in inputs else {"lengths": [length]}
-            kept.append(ours(WORKS[label].model, setup, setup.timed_dtype).freeze([batch], **sizes))
+            kept.append(ours(WORKS[label].model, setup, setup.timed_dtype).freeze(batch_sizes=[batch], **sizes))
         return kept[0](**inputs)
 
     return {"ours, frozen": run}

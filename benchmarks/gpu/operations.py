@@ -203,6 +203,8 @@ def check(label: str, setup: Setup) -> dict[str, Any]:
     name, inputs = CHECKS[label]
     operation, found, passed = OPERATIONS[name], {}, True
     for dtype in setup.dtypes:
+        if dtype is torch.float32 and inputs.keywords.get("size", 0) > 64:
+            continue  # `why_not` leaves them to torch
         torch.manual_seed(0)
         given = tiny(inputs, setup)(Make(dtype, setup.device))
         exact = operation.in_torch(*(_double(x) for x in given))

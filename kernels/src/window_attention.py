@@ -55,8 +55,8 @@ LARGE_WINDOWS = {
     (32, 32): Tiles(64, 32, 4, 1),
     (32, 64): Tiles(64, 32, 8, 1),
 }
-ENOUGH_PROGRAMS = 660
-"""One for each place on an H100 (132 multiprocessors × 5); past it, a program serves more windows."""
+ENOUGH_PROGRAMS = 1000
+"""About two for each place on an H100 (132 multiprocessors × 4); past it, a program serves more windows."""
 
 
 @triton.jit
@@ -238,7 +238,8 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, p
     rows, columns = (min(size, max(16, power_of_2(tokens))) for size in (tiles.rows, tiles.columns))
     down, across = -(-height // window), -(-width // window)
     blocks, keys = -(-tokens // rows), -(-tokens // columns) * columns
-    windows_each = max(batch * down * across * blocks * heads // ENOUGH_PROGRAMS, 1)
+    # A larger window than a tile keeps no biases, which would be all that a program's windows have in common.
+    windows_each = 1 if tokens > columns else max(batch * down * across * heads // ENOUGH_PROGRAMS, 1)
     # How many windows an image has of each kind: inside, last column, last row, corner; of one kind without a shift.
     kinds = ((down - 1) * (across - 1), down - 1, across - 1, 1) if shift else (down * across, 0, 0, 0)
     *edges, groups = accumulate(-(-batch * kind // windows_each) for kind in kinds)
