@@ -1,4 +1,4 @@
-"""From an id or a folder to the files of a checkpoint, and back: downloading, atomic saving, pushing.
+"""From an id or a folder to the files of a checkpoint, and back: downloading, saving, pushing.
 
 `huggingface_hub` does the transport, the cache and the progress bars, and reads HF_HOME, HF_ENDPOINT and
 HF_HUB_OFFLINE. It is imported when a hub id is opened, never for a local folder. A file enters its cache when it
@@ -8,14 +8,16 @@ has the size that the hub announced, and not before.
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
+
+from minitrans import saving
+from minitrans.saving import atomic_folder
 
 
 def open_repository(
@@ -42,6 +44,8 @@ def open_repository(
     if os.path.isdir(name):
         if not os.path.isdir(os.path.join(name, subfolder)):
             raise FileNotFoundError(f"{name} has no folder {subfolder}; it holds {_listing(Path(name))}.")
+        saving.settle(Path(name))
+        saving.settle(Path(name, subfolder))
         return Repository(name, Path(name, subfolder))
     if os.path.isfile(name):
         raise NotADirectoryError(f"{name} is a file; give the folder that holds the checkpoint's files.")
@@ -120,6 +124,10 @@ class Repository:
             raise ValueError(f"{filename} of {self.name} should hold a JSON {_JSON[kind]}, not a {found}; see {path}.")
         return content
 
+    def unchanged(self) -> AbstractContextManager[None]:
+        """While the block runs, no `atomic_folder` changes the files; OSError where a killed one cannot be ended."""
+        return saving.unchanged(self._folder)
+
     def _enter(self, folder: str) -> None:
         self._folder = self._folder / folder
 
@@ -165,6 +173,10 @@ class HubRepository(Repository):
         self._commit: str | None = None
         self._options = options
         self._located: dict[str, Path | None] = {}
+
+    def unchanged(self) -> AbstractContextManager[None]:
+        """Nothing to do: all files are of one commit."""
+        return nullcontext()
 
     def _enter(self, folder: str) -> None:
         self._subfolder = f"{self._subfolder}/{folder}".strip("/")
@@ -291,43 +303,6 @@ def _inside(path: str) -> str:
 def _listing(folder: Path, limit: int = 12) -> str:
     names = sorted(path.name for path in folder.iterdir())
     return (", ".join(names[:limit]) or "nothing") + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-@contextmanager
-def atomic_folder(
-    folder: str | os.PathLike[str], is_replaced: Callable[[str], bool] = lambda filename: False
-) -> Iterator[Path]:
-    """Give a temporary folder whose files replace those of the same name in `folder` when the block ends well.
-
-    Where the block raises, nothing has changed. Where the process is killed, the old files are whole and a hidden
-    folder `.saving-…` is left over. The temporary folder lies inside `folder`, the one place that is certain to be
-    writable and on the same file system. Every file is on the disk before the first is renamed into its place, and
-    the largest, which are the weights, come last. Old files that `is_replaced` names, and no new one does, go then.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; give the folder to save into.")
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
-    try:
-        yield temporary
-        files = [path for path in temporary.rglob("*") if path.is_file()]
-        for path in files:
-            with path.open("r+b") as stream:
-                os.fsync(stream.fileno())
-        for path in sorted(files, key=lambda path: path.stat().st_size):
-            target = folder / path.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
-        new = {path.name for path in files}
-        for path in folder.iterdir():
-            if path.name not in new and is_replaced(path.name) and any(map(is_replaced, new)):
-                path.unlink()
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def save_files(folder: str | os.PathLike[str], write: Callable[[Path], object]) -> list[str]:

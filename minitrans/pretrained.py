@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -166,14 +166,16 @@ class PreTrainedModel(Published):
         `dtype` (a torch dtype, its name, or "auto" for the checkpoint's; `torch_dtype` is the older name) defaults to
         the checkpoint's, or float32 where the device is much slower in it. `device` (or `device_map`) is where the
         weights are read to. Hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`,
-        `variant`. `strict=True` makes missing, unused or mismatched tensors an error; `ignore_mismatched_sizes`
-        initialises the last anew. `output_loading_info=True` returns (model, report). `state_dict` takes tensors by
-        published names in place of the checkpoint's; the name may then be None, beside a `config`.
+        `variant`. `strict=True` makes missing, unused, mismatched or non-finite tensors an error;
+        `ignore_mismatched_sizes` initialises mismatched ones anew. `output_loading_info=True` returns (model, report).
+        `state_dict` takes tensors by published names in place of the checkpoint's; the name may then be None, beside a
+        `config`.
         `attn_implementation` chooses the engine. What the class's constructor takes, such as
         `add_pooling_layer=False`, goes to it; anything else overrides a field of the configuration.
 
-        Raises FileNotFoundError, OSError or ValueError with one sentence for what cannot be found or read, and for a
-        checkpoint that holds nothing of the backbone.
+        Raises FileNotFoundError, OSError or ValueError with one sentence for what cannot be found or read, for a
+        checkpoint that holds nothing of the backbone or is quantised, and for a config.json of another save than the
+        weights (see `PreTrainedConfig.check_saved_with`).
         """
         name = "." if pretrained_model_name_or_path is None else pretrained_model_name_or_path
         repository, options = hub.open_with(name, options)
@@ -205,23 +207,28 @@ class PreTrainedModel(Published):
         """`from_pretrained` on an open repository."""
         overrides = _without_needless(overrides)
         constructor = {name: overrides.pop(name) for name in _constructor_options(cls) if name in overrides}
-        config = _config(cls.config_class, repository, config, overrides)
-        if state_dict is not None:
-            checkpoint: weights.Checkpoint = weights.StateDict(state_dict)
-        else:
-            checkpoint = weights.open_checkpoint(repository, variant)
-        if use_safetensors and not isinstance(checkpoint, weights.SafetensorsCheckpoint):
-            raise ValueError(f"{repository.name} has no safetensors file, and use_safetensors=True asks for one.")
-        place = _device(device if device is not None else device_map)
-        wanted = _loading_dtype(torch_dtype if dtype is None else dtype, config, checkpoint, place)
-        model = _unfilled(cls, config, model_args, constructor)
-        report = model.load_report = weights.compare(model, checkpoint, ignore_mismatched_sizes)
-        if model.device.type == "meta":
-            _allocate(model, place, wanted)
-            model.tie_weights()
-        else:
-            model.to(place, wanted)
-        weights.load(model, checkpoint, report)
+        is_given = config is not None
+        with repository.unchanged():
+            config = _config(cls.config_class, repository, config, overrides)
+            if state_dict is not None:
+                checkpoint: weights.Checkpoint = weights.StateDict(state_dict)
+            else:
+                checkpoint = weights.open_checkpoint(repository, variant)
+        with checkpoint:
+            if use_safetensors and not isinstance(checkpoint, weights.SafetensorsCheckpoint):
+                raise ValueError(f"{repository.name} has no safetensors file, and use_safetensors=True asks for one.")
+            if not is_given:
+                config.check_saved_with(checkpoint.config, overrides)
+            place = _device(device if device is not None else device_map)
+            wanted = _loading_dtype(torch_dtype if dtype is None else dtype, config, checkpoint, place)
+            model = _unfilled(cls, config, model_args, constructor)
+            report = model.load_report = weights.compare(model, checkpoint, ignore_mismatched_sizes)
+            if model.device.type == "meta":
+                _allocate(model, place, wanted)
+                model.tie_weights()
+            else:
+                model.to(place, wanted)
+            weights.load(model, checkpoint, report)
         config.tie_word_embeddings = config.tie_word_embeddings and not report.untied
         if strict and report.needs_attention:
             raise ValueError(f"strict=True, and the checkpoint is not exactly this model. {report}")
@@ -272,9 +279,9 @@ class PreTrainedModel(Published):
         seconds = {self.outside(path) for path in self.tied()}
         given = self.published_state_dict() if state_dict is None else state_dict
         state = {name: tensor.detach().contiguous() for name, tensor in given.items() if name not in seconds}
-        with hub.atomic_folder(save_directory, weights.is_weights) as files:
+        with hub.atomic_folder(save_directory, partial(weights.is_weights, variant=variant)) as files:
             self.config.save_pretrained(files)
-            weights.write(state, files, max_shard_size, variant)
+            weights.write(state, files, max_shard_size, variant, self.config.decisive())
         if push_to_hub:
             self.push_to_hub(push.pop("repo_id", Path(save_directory).name), **push)
 
