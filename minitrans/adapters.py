@@ -40,9 +40,7 @@ def merge(model: nn.Module, repository: hub.Repository, options: dict[str, Any])
             raise ValueError(
                 f"{repository.name} is an adapter with {key} = {settings[key]!r}; only a plain LoRA is added."
             )
-    path = repository.find("adapter_model.safetensors", "adapter_model.bin")
-    if path is None:
-        raise FileNotFoundError(f"{repository.name} has no adapter_model.safetensors and no adapter_model.bin.")
+    path = repository.file("adapter_model.safetensors", "adapter_model.bin")
     kind = weights.PickleCheckpoint if path.suffix == ".bin" else weights.SafetensorsCheckpoint
     pairs: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}

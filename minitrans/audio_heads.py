@@ -103,7 +103,7 @@ class CTC(AudioHead):
         if self.repository is None or self.config.adapter_attn_dim is None:
             raise ValueError("A language is loaded into what from_pretrained made, and needs adapter_attn_dim.")
         files = [f"adapter.{target_lang}.{ending}" for ending in ("safetensors", "bin")]
-        path = self.repository.find(*files) or self.repository.file(files[0])
+        path = self.repository.file(*files)
         kind = PickleCheckpoint if path.suffix == ".bin" else SafetensorsCheckpoint
         with kind([path]) as checkpoint:
             tensors = {name: checkpoint.floats(name) for name in checkpoint.shapes}

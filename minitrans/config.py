@@ -209,8 +209,8 @@ class PreTrainedConfig:
         values = {name: value for name, value in self.to_dict().items() if name in names and not BESIDE.search(name)}
         return json.loads(json.dumps({**values, "model_type": self.model_type}))
 
-    def check_saved_with(self, values: dict[str, Any], overrides: Iterable[str]) -> None:
-        """See to it that this configuration, read from a file, is the one that weights were saved with.
+    def check_saved_with(self, values: dict[str, Any], overrides: Iterable[str], source: str) -> None:
+        """See to it that this configuration, read from a file of `source`, is the one that weights were saved with.
 
         `values` are what `decisive` said then. ValueError where a field that decides numbers has another value, other
         than by `overrides`: an edit of config.json that would have changed what the model computes, or two saves
@@ -224,12 +224,12 @@ class PreTrainedConfig:
         if other == ["id2label"]:
             logger.warning(
                 "The labels in config.json of %s are not those that its weights were saved with; save the model anew "
-                "if they are meant.", self.name_or_path,
+                "if they are meant.", source,
             )  # fmt: skip
         elif other:
             name = next(name for name in other if name != "id2label")
             raise ValueError(
-                f"config.json of {self.name_or_path} has {name} = {now[name]!r}, and its weights were saved with "
+                f"config.json of {source} has {name} = {now[name]!r}, and its weights were saved with "
                 f"{values[name]!r}: they are of two saves, or the file was edited; put the value back, or pass "
                 f"{name}={now[name]!r} where it is meant."
             )

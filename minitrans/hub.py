@@ -86,18 +86,22 @@ class Repository:
         self.name = name
         self._folder = folder
 
-    def file(self, filename: str) -> Path:
-        """Return the local path of `filename`; FileNotFoundError says what was looked for and what is there."""
-        path = self.find(filename)
+    def file(self, *filenames: str) -> Path:
+        """Return the local path of the first of `filenames` that exists.
+
+        FileNotFoundError, where none does, says what was looked for and what is there.
+        """
+        path = self.find(*filenames)
         if path is None:
-            raise FileNotFoundError(self._absence(filename))
+            raise FileNotFoundError(self.absence(*filenames))
         return path
 
     def find(self, *filenames: str) -> Path | None:
         """Return the local path of the first of `filenames` that exists, None where none does.
 
-        Raises OSError where that cannot be known: the hub does not answer, or may not be asked. ValueError for a
-        path that leads out of the repository.
+        Where the hub may not be asked, a file that a cached download lacks does not exist. Raises OSError where that
+        cannot be known: nothing is cached, or the hub does not answer. ValueError for a path that leads out of the
+        repository.
         """
         paths = (self._locate(_inside(filename)) for filename in filenames)
         return next((path for path in paths if path is not None), None)
@@ -135,8 +139,12 @@ class Repository:
         path = self._folder / filename
         return path if path.is_file() else None
 
-    def _absence(self, filename: str) -> str:
-        return f"{filename} is missing in {self._folder}, which holds {_listing(self._folder)}."
+    def absence(self, *filenames: str) -> str:
+        """Say that none of `filenames` is there, and what is."""
+        holds = f"which holds {_listing(self._folder)}"
+        if len(filenames) > 1:
+            return f"{self.name} has no {' and no '.join(filenames)} in {self._folder}, {holds}."
+        return f"{filenames[0]} is missing in {self._folder}, {holds}."
 
 
 class SingleFile(Repository):
@@ -173,6 +181,7 @@ class HubRepository(Repository):
         self._commit: str | None = None
         self._options = options
         self._located: dict[str, Path | None] = {}
+        self._left_out: set[str] = set()  # what the cache lacks, and nobody may be asked for
 
     def unchanged(self) -> AbstractContextManager[None]:
         """Nothing to do: all files are of one commit."""
@@ -199,7 +208,10 @@ class HubRepository(Repository):
             return None
         except Exception as error:
             out_of_reach = isinstance(error, errors.LocalEntryNotFoundError)
-            if out_of_reach and (self._known_absent(path) or self._wholly_cached()):
+            if out_of_reach and self._known_absent(path):
+                return None
+            if out_of_reach and self._is_cached():
+                self._left_out.add(path)
                 return None
             raise _explained(error, self.name, self._revision, f"{path} of {self.name}") from error
         self._commit = Path(local).parts[-1 - len(Path(path).parts)]  # …/snapshots/<commit>/<path>
@@ -207,7 +219,7 @@ class HubRepository(Repository):
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in one of its folders: those on the hub or, offline, those in the cache."""
-        from huggingface_hub import HfApi, errors, snapshot_download
+        from huggingface_hub import HfApi, errors
 
         place = f"{self._subfolder}/{_inside(folder)}".strip("/")
         try:
@@ -216,7 +228,10 @@ class HubRepository(Repository):
             api = HfApi(token=self._options["token"])
             found = api.list_repo_files(self.name, revision=self._commit or self._revision)
         except (errors.OfflineModeIsEnabled, ConnectionError):
-            cached = Path(snapshot_download(self.name, local_files_only=True, **self._snapshot()))
+            try:
+                cached = self._cached()
+            except errors.LocalEntryNotFoundError as error:
+                raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from error
             found = [path.relative_to(cached).as_posix() for path in cached.rglob("*")]
         except Exception as error:
             raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from error
@@ -228,25 +243,39 @@ class HubRepository(Repository):
 
         return try_to_load_from_cache(self.name, path, **self._snapshot()) is _CACHED_NO_EXIST
 
-    def _wholly_cached(self) -> bool:
-        """Whether the cache holds a complete download, so that what is not there does not exist.
+    def _is_cached(self) -> bool:
+        """Whether the cache has to do, and holds a download of the revision: what is not there is left out.
 
-        Every repository has a .gitattributes, and nobody but `hf download` and `snapshot_download` fetches it.
+        Where the hub may be asked and does not answer, that takes a complete one. Every repository has a
+        .gitattributes, and nobody but `hf download` and `snapshot_download` fetches it.
         """
-        from huggingface_hub import errors, snapshot_download
+        from huggingface_hub import constants, errors
 
         try:
-            folder = snapshot_download(self.name, local_files_only=True, **self._snapshot())
+            folder = self._cached()
         except errors.LocalEntryNotFoundError:
             return False
-        return Path(folder, ".gitattributes").exists()
+        is_offline = self._options["local_files_only"] or constants.HF_HUB_OFFLINE
+        return is_offline or (folder / ".gitattributes").exists()
+
+    def _cached(self) -> Path:
+        """The folder of the revision in the cache, whole or not; LocalEntryNotFoundError where there is none."""
+        from huggingface_hub import snapshot_download
+
+        # No patterns: newer versions refuse a folder that lacks what was asked for.
+        return Path(snapshot_download(self.name, local_files_only=True, allow_patterns=[], **self._snapshot()))
 
     def _snapshot(self) -> dict[str, Any]:
         return {"revision": self._commit or self._revision, "cache_dir": self._options["cache_dir"]}
 
-    def _absence(self, filename: str) -> str:
+    def absence(self, *filenames: str) -> str:
+        """Say that none of `filenames` is there, and what is."""
+        paths = [f"{self._subfolder}/{name}".lstrip("/") for name in filenames]
+        if self._left_out.intersection(paths):
+            what = f"{' or '.join(paths)} of {self.name}"
+            return _NOT_CACHED.format(what=what, revision=self._revision, hub=_endpoint())
         place = f"{_endpoint()}/{self.name}/tree/{self._commit or self._revision}/{self._subfolder}".rstrip("/")
-        return f"{filename} is missing in {self.name} at revision {self._revision}; see {place}."
+        return f"{' or '.join(filenames)} is missing in {self.name} at revision {self._revision}; see {place}."
 
 
 _NOT_CACHED = (

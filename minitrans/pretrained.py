@@ -218,7 +218,7 @@ class PreTrainedModel(Published):
             if use_safetensors and not isinstance(checkpoint, weights.SafetensorsCheckpoint):
                 raise ValueError(f"{repository.name} has no safetensors file, and use_safetensors=True asks for one.")
             if not is_given:
-                config.check_saved_with(checkpoint.config, overrides)
+                config.check_saved_with(checkpoint.config, overrides, repository.name)
             place = _device(device if device is not None else device_map)
             wanted = _loading_dtype(torch_dtype if dtype is None else dtype, config, checkpoint, place)
             model = _unfilled(cls, config, model_args, constructor)
@@ -280,7 +280,7 @@ class PreTrainedModel(Published):
         given = self.published_state_dict() if state_dict is None else state_dict
         state = {name: tensor.detach().contiguous() for name, tensor in given.items() if name not in seconds}
         with hub.atomic_folder(save_directory, partial(weights.is_weights, variant=variant)) as files:
-            self.config.save_pretrained(files)
+            self.config.to_json_file(files / "config.json", use_diff=False)
             weights.write(state, files, max_shard_size, variant, self.config.decisive())
         if push_to_hub:
             self.push_to_hub(push.pop("repo_id", Path(save_directory).name), **push)

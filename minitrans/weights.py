@@ -304,7 +304,7 @@ def open_checkpoint(repository: Repository, variant: str | None = None) -> Check
             return kind(sorted(set(index.values())), index)
         if path is not None:
             return kind([path])
-    raise FileNotFoundError(f"{repository.name} has no weights: none of {', '.join(name for name, _ in kinds)}.")
+    raise FileNotFoundError(repository.absence(*dict(kinds)))
 
 
 def _shards(repository: Repository, index: str) -> dict[str, Path]:

@@ -103,11 +103,7 @@ class Tokenizer(TokenizerBase):
         """Load as `cls`, which is a kind of `otherwise`, or as that where the file's model is none for `cls`."""
         cls._refuse_unknown(options)
         settings = shared.read_settings(repository)
-        path = repository.find(*cls.files)
-        if path is None:
-            raise FileNotFoundError(
-                f"{repository.name} has no {' and no '.join(cls.files)}, but a tokenizer needs it."
-            )
+        path = repository.file(*cls.files)
         backend = _read_backend(path)
         kind: Any = cls if isinstance(backend.model, cls.model_kind) else otherwise
         if path.suffix == ".json" and kind is not otherwise and not repository.find("tokenizer_config.json"):
