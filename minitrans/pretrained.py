@@ -242,7 +242,7 @@ class PreTrainedModel(Published):
 
     def provenance(self) -> dict[str, str]:
         """Our tensors' paths and the published name of each: the name table as it applies here."""
-        outside = self.outside
+        outside = self.translation("outside")
         return {path: outside(path) for path in weights.tensors_of(self)}
 
     def published_state_dict(self) -> dict[str, Tensor]:

@@ -412,7 +412,7 @@ def compare(model: Published, checkpoint: Checkpoint, ignore_mismatched_sizes: b
     """
     report = LoadReport(files=checkpoint.files, misplaced=checkpoint.misplaced)
     names = [name for name in checkpoint.shapes if not DERIVED.search(name)]
-    tensors, outside = tensors_of(model), model.outside
+    tensors, outside = tensors_of(model), model.translation("outside")
     tied = {path: source for path, source in model.tied().items() if path not in tensors}
     found = model.match([*tensors, *tied], names)
     for path in filter(found.__contains__, [*tensors, *tied]):
@@ -497,7 +497,7 @@ def _load_tied(model: Published, checkpoint: Checkpoint, report: LoadReport) -> 
 @torch.no_grad()
 def published_state(model: Published) -> dict[str, Tensor]:
     """The model's tensors under their published names, each once: what a checkpoint holds."""
-    outside = model.outside
+    outside = model.translation("outside")
     return {outside(path): tensor.detach() for path, tensor in tensors_of(model).items()}
 
 

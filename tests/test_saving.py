@@ -40,12 +40,14 @@ def values_in(folder: Path) -> set[float]:
     index = folder / "model.safetensors.index.json"
     names = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {MODEL}
     assert index.exists() != (folder / MODEL).exists()
-    found = {float(x) for name in names for tensor in load_file(folder / name).values() for x in tensor.unique()}
+    found = {x for name in names for tensor in load_file(folder / name).values() for x in tensor.unique().tolist()}
     return found | {json.loads((folder / "config.json").read_text())["made_with"]}
 
 
 def numbers(model: Any) -> set[float]:
-    return {float(x) for parameter in model.parameters() for x in parameter.unique()} | {model.config.made_with}
+    """Every number in a model, and its configuration's."""
+    found = {x for parameter in model.parameters() for x in parameter.detach().unique().tolist()}
+    return found | {model.config.made_with}
 
 
 def files(folder: Path) -> dict[str, bytes]:
