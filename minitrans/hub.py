@@ -44,9 +44,7 @@ def open_repository(
     if os.path.isdir(name):
         if not os.path.isdir(os.path.join(name, subfolder)):
             raise FileNotFoundError(f"{name} has no folder {subfolder}; it holds {_listing(Path(name))}.")
-        saving.settle(Path(name))
-        saving.settle(Path(name, subfolder))
-        return Repository(name, Path(name, subfolder))
+        return Repository(name, Path(name)).inside(subfolder)
     if os.path.isfile(name):
         raise NotADirectoryError(f"{name} is a file; give the folder that holds the checkpoint's files.")
     if not isinstance(name_or_path, str):
@@ -85,6 +83,7 @@ class Repository:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self._folder = folder
+        saving.settle(folder)
 
     def file(self, *filenames: str) -> Path:
         """Return the local path of the first of `filenames` that exists.
@@ -134,6 +133,7 @@ class Repository:
 
     def _enter(self, folder: str) -> None:
         self._folder = self._folder / folder
+        saving.settle(self._folder)
 
     def _locate(self, filename: str) -> Path | None:
         path = self._folder / filename

@@ -10,7 +10,6 @@ no file behind, and ends with the process that holds it, which also tells the li
 """
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, which flushes no folder either
+    fcntl = None  # type: ignore[assignment]
 
 WRITING, DECIDED = ".saving-", ".saved-"
 
@@ -38,16 +42,16 @@ def atomic_folder(
         if not folder.exists():
             stack.callback(_remove_if_empty, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, fcntl.LOCK_EX):
+        with _locked(folder):
             _settle(folder)
             _sweep(folder)
             writing = Path(tempfile.mkdtemp(prefix=WRITING, dir=folder))
             stack.callback(shutil.rmtree, writing, ignore_errors=True)
-            stack.enter_context(_locked(writing, fcntl.LOCK_EX))
+            stack.enter_context(_locked(writing))
         (writing / "new").mkdir()
         yield writing / "new"
         _flush(writing, *writing.rglob("*"))
-        with _locked(folder, fcntl.LOCK_EX):
+        with _locked(folder):
             _settle(folder)
             _commit(folder, writing, is_replaced)
 
@@ -59,7 +63,7 @@ def unchanged(folder: Path) -> Iterator[None]:
     Raises OSError where that cannot be done, as the folder may not be written.
     """
     while True:
-        with _locked(folder, fcntl.LOCK_SH):
+        with _locked(folder, shared=True):
             if not any(folder.glob(f"{DECIDED}*")):
                 yield
                 return
@@ -71,7 +75,7 @@ def settle(folder: Path) -> None:
     if not any(folder.glob(f"{DECIDED}*")):
         return
     try:
-        with _locked(folder, fcntl.LOCK_EX):
+        with _locked(folder):
             _settle(folder)
     except OSError as error:
         raise OSError(
@@ -81,13 +85,14 @@ def settle(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, kind: int) -> Iterator[bool]:
-    """Hold the folder's lock, and say whether there is one: some network file systems have none."""
+def _locked(folder: Path, *, shared: bool = False, waits: bool = True) -> Iterator[bool]:
+    """Hold the folder's lock, and say whether that is so: some network file systems have none."""
     descriptor, is_held = -1, False
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, kind)
-        is_held = True
+        if fcntl is not None:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if waits else fcntl.LOCK_NB))
+            is_held = True
     try:
         yield is_held
     finally:
@@ -105,7 +110,7 @@ def _settle(folder: Path) -> None:
 def _sweep(folder: Path) -> None:
     """Remove what dead processes were writing."""
     for writing in folder.glob(f"{WRITING}*"):
-        with _locked(writing, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_dead:
+        with _locked(writing, waits=False) as is_dead:
             if is_dead:
                 shutil.rmtree(writing, ignore_errors=True)
 
@@ -174,7 +179,9 @@ def _files(folder: Path) -> list[Path]:
 def _flush(*paths: Path) -> None:
     """Have files, and the names in folders, on the disk."""
     for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
+        if path.is_dir() and fcntl is None:
+            continue
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
         try:
             os.fsync(descriptor)
         except OSError as error:

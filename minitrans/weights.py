@@ -132,7 +132,7 @@ class Checkpoint:
         dtype = self.dtypes[name]
         self.check(name, dtype if isinstance(dtype, torch.dtype) else torch.float32)
         tensor = torch.empty(self.shapes[name], dtype=dtype, device="cpu")  # type: ignore[arg-type]
-        self.read_into(name, tensor)
+        self._fill(name, tensor)
         return tensor
 
     def floats(self, name: str) -> Tensor:
@@ -218,9 +218,7 @@ class SafetensorsCheckpoint(Checkpoint):
     def _fill(self, name: str, destination: Tensor) -> None:
         straight = destination.device.type == "cpu" and destination.dtype == self.dtypes[name]
         if not (straight and destination.is_contiguous()):
-            stored = torch.empty(self.shapes[name], dtype=self.dtypes[name], device="cpu")  # type: ignore[arg-type]
-            self._fill(name, stored)
-            destination.copy_(stored)
+            destination.copy_(self.read(name))
             return
         file, offset, size = self._places[name]
         if size == 0:
