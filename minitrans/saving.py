@@ -1,9 +1,9 @@
 """One folder, many processes: all files of a save appear together or not at all.
 
 A save writes into a hidden folder `.saving-…` inside the one that it saves into, the one place that is certain to be
-writable and on the same file system. Once every file is on the disk, that folder is renamed to `.saved-…`: from here
-the save counts, and its files move to their places. A process that dies before leaves the old files; one that dies
-after leaves what the next who opens the folder, or saves into it, moves to its place.
+writable and on the same file system. Once every file is on the disk, a note of that, `.saved.json`, is renamed to its
+place: from here the save counts, and its files move to theirs. A process that dies before leaves the old files; one
+that dies after leaves what the next who opens the folder, or saves into it, moves to its place.
 
 An advisory lock on the folder itself keeps savers apart, and readers out of the moment in which files move. It leaves
 no file behind, and ends with the process that holds it, which also tells the living's `.saving-…` from the dead's.
@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows, which flushes no folder either
     fcntl = None  # type: ignore[assignment]
 
-WRITING, DECIDED = ".saving-", ".saved-"
+WRITING, NOTE = ".saving-", ".saved.json"
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def unchanged(folder: Path) -> Iterator[None]:
     """
     while True:
         with _locked(folder, shared=True):
-            if not any(folder.glob(f"{DECIDED}*")):
+            if _decided(folder) is None:
                 yield
                 return
         settle(folder)
@@ -72,14 +72,14 @@ def unchanged(folder: Path) -> Iterator[None]:
 
 def settle(folder: Path) -> None:
     """Put in its place what a dead process had decided on; OSError where the folder may not be written."""
-    if not any(folder.glob(f"{DECIDED}*")):
+    if _decided(folder) is None:
         return
     try:
         with _locked(folder):
             _settle(folder)
     except OSError as error:
         raise OSError(
-            f"A process died while it saved into {folder}, and what it left in {DECIDED}… could not be moved to its "
+            f"A process died while it saved into {folder}, and what it left in {WRITING}… could not be moved to its "
             f"place ({error.strerror}); open the folder once where it can be written."
         ) from error
 
@@ -102,9 +102,26 @@ def _locked(folder: Path, *, shared: bool = False, waits: bool = True) -> Iterat
             os.close(descriptor)
 
 
+def _decided(folder: Path) -> tuple[Path, list[str]] | None:
+    """Where the files of a save lie that a note says counts, and the names of what goes with it; None without one.
+
+    A note that came with a folder from elsewhere says nothing here: it names the inode that it was written for.
+    """
+    try:
+        note = json.loads((folder / NOTE).read_bytes())
+        writing = folder / note["folder"]
+        if note["folder"].startswith(WRITING) and writing.lstat().st_ino == note["inode"]:
+            return writing, note["gone"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    return None
+
+
 def _settle(folder: Path) -> None:
-    for decided in folder.glob(f"{DECIDED}*"):
-        shutil.rmtree(_finish(folder, decided), ignore_errors=True)
+    decided = _decided(folder)
+    if decided is not None:
+        _finish(folder, *decided)
+        shutil.rmtree(decided[0], ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
@@ -120,16 +137,16 @@ def _commit(folder: Path, writing: Path, is_replaced: Callable[[str], bool]) -> 
     names = [path.relative_to(writing / "new").as_posix() for path in _files(writing / "new")]
     replaces = any(map(is_replaced, names))
     gone = [path.name for path in folder.iterdir() if replaces and path.name not in names and is_replaced(path.name)]
-    (writing / "gone.json").write_text(json.dumps(gone), encoding="utf-8")
-    _flush(writing / "gone.json", writing)
     _keep(folder, writing / "old", [name for name in (*names, *gone) if (folder / name).is_file()])
-    decided = _renamed(writing, DECIDED)
+    note = {"folder": writing.name, "inode": writing.stat().st_ino, "gone": gone}
+    (writing / NOTE).write_text(json.dumps(note), encoding="utf-8")
+    _flush(writing / NOTE, writing)
     try:
-        writing.rename(decided)
-        _finish(folder, decided)
+        (writing / NOTE).rename(folder / NOTE)
+        _finish(folder, writing, gone)
     except BaseException:
-        if decided.exists():
-            _restore(folder, decided, names)
+        if (folder / NOTE).exists():
+            _restore(folder, writing, names)
         raise
 
 
@@ -143,32 +160,28 @@ def _keep(folder: Path, old: Path, names: list[str]) -> None:
             shutil.copy2(folder / name, old / name)
 
 
-def _finish(folder: Path, decided: Path) -> Path:
-    """Move what is not in its place yet, and return where the rest can be removed; it may be begun again."""
+def _finish(folder: Path, writing: Path, gone: list[str]) -> None:
+    """Move what is not in its place yet; it may be begun again where it was left."""
     _flush(folder)
-    for path in _files(decided / "new"):
-        target = folder / path.relative_to(decided / "new")
+    for path in _files(writing / "new"):
+        target = folder / path.relative_to(writing / "new")
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, target)
         _flush(target.parent)
-    for name in json.loads((decided / "gone.json").read_text(encoding="utf-8")):
+    for name in gone:
         (folder / name).unlink(missing_ok=True)
     _flush(folder)
-    return decided.rename(_renamed(decided, WRITING))
+    (folder / NOTE).unlink()
 
 
-def _restore(folder: Path, decided: Path, names: list[str]) -> None:
-    """Undo what `_finish` did; before the last step the save is whole and decided, should the process die here."""
+def _restore(folder: Path, writing: Path, names: list[str]) -> None:
+    """Undo what `_finish` did; until the last step the save is whole and counts, should the process die here."""
     for name in names:
-        if not (decided / "new" / name).exists():
-            (folder / name).rename(decided / "new" / name)
-    for path in _files(decided / "old"):
-        path.rename(folder / path.relative_to(decided / "old"))
-    decided.rename(_renamed(decided, WRITING))
-
-
-def _renamed(folder: Path, prefix: str) -> Path:
-    return folder.with_name(prefix + folder.name.rpartition("-")[2])
+        if not (writing / "new" / name).exists():
+            (folder / name).rename(writing / "new" / name)
+    for path in _files(writing / "old"):
+        path.rename(folder / path.relative_to(writing / "old"))
+    (folder / NOTE).unlink()
 
 
 def _files(folder: Path) -> list[Path]:

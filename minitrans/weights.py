@@ -109,14 +109,14 @@ class Checkpoint:
                     found.setdefault(name, []).append(path)
             for file in self._opened:
                 file.check(file.path)
-            self._compare(found)
+            self._hold_against_index(found)
             self._closing = stack.pop_all()
 
     def _counts(self, name: str, path: Path) -> bool:
         """Whether it is this file that a tensor is read from."""
         return self.index is None or self.index.get(name) == path
 
-    def _compare(self, found: dict[str, list[Path]]) -> None:
+    def _hold_against_index(self, found: dict[str, list[Path]]) -> None:
         """Say what the files hold that the index does not; ValueError where it names a file for what others hold."""
         if self.index is None:
             return
@@ -204,7 +204,9 @@ class SafetensorsCheckpoint(Checkpoint):
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{file.path} is not a whole safetensors file ({error}); fetch it again.") from error
         length = int.from_bytes(file.stream.read(8), "little")
-        header = json.loads(file.stream.read(length))
+        text = file.stream.read(length)
+        file.check(file.path)  # it is what the library has seen
+        header = json.loads(text)
         metadata = header.pop("__metadata__", None) or {}
         self._saves |= {metadata[SAVE]} if SAVE in metadata else set()
         self.config = self.config or _fields(metadata.get(CONFIG))
