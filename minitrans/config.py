@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import math
 import os
 import re
@@ -21,8 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from minitrans import hub
-
-logger = logging.getLogger("minitrans")
 
 Size = Annotated[int, (1, 2**31 - 1)]
 Count = Annotated[int, (0, 10_000)]  # of layers and the like: an absurd one would be built for hours
@@ -209,30 +206,12 @@ class PreTrainedConfig:
         values = {name: value for name, value in self.to_dict().items() if name in names and not BESIDE.search(name)}
         return json.loads(json.dumps({**values, "model_type": self.model_type}))
 
-    def check_saved_with(self, values: dict[str, Any], overrides: Iterable[str], source: str) -> None:
-        """See to it that this configuration, read from a file of `source`, is the one that weights were saved with.
-
-        `values` are what `decisive` said then. ValueError where a field that decides numbers has another value, other
-        than by `overrides`: an edit of config.json that would have changed what the model computes, or two saves
-        mixed. Names of labels may be edited, and a warning says that they were.
-        """
+    def differing(self, values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+        """The fields of `decisive` that are others than `values`, what it was once, and not by `overrides`."""
         given = {self.attribute_map.get(name, name) for name in overrides}
-        if given & {"num_labels", "label2id"}:
-            given = given | {"id2label"}
-        now = {name: value for name, value in self.decisive().items() if name in values and name not in given}
-        other = [name for name, value in now.items() if value != values[name]]
-        if other == ["id2label"]:
-            logger.warning(
-                "The labels in config.json of %s are not those that its weights were saved with; save the model anew "
-                "if they are meant.", source,
-            )  # fmt: skip
-        elif other:
-            name = next(name for name in other if name != "id2label")
-            raise ValueError(
-                f"config.json of {source} has {name} = {now[name]!r}, and its weights were saved with "
-                f"{values[name]!r}: they are of two saves, or the file was edited; put the value back, or pass "
-                f"{name}={now[name]!r} where it is meant."
-            )
+        given |= {"id2label"} if given & {"num_labels", "label2id"} else set()
+        now = {name: value for name, value in self.decisive().items() if name not in given}
+        return {name: value for name, value in now.items() if value != values.get(name, value)}
 
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:

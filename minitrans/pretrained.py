@@ -175,7 +175,8 @@ class PreTrainedModel(Published):
 
         Raises FileNotFoundError, OSError or ValueError with one sentence for what cannot be found or read, for a
         checkpoint that holds nothing of the backbone or is quantised, and for a config.json of another save than the
-        weights (see `PreTrainedConfig.check_saved_with`).
+        weights: one that differs in a field which decides tensors or numbers. Names of labels may be edited by hand,
+        and a `config` given may differ; a warning says so.
         """
         name = "." if pretrained_model_name_or_path is None else pretrained_model_name_or_path
         repository, options = hub.open_with(name, options)
@@ -217,8 +218,9 @@ class PreTrainedModel(Published):
         with checkpoint:
             if use_safetensors and not isinstance(checkpoint, weights.SafetensorsCheckpoint):
                 raise ValueError(f"{repository.name} has no safetensors file, and use_safetensors=True asks for one.")
-            if not is_given:
-                config.check_saved_with(checkpoint.config, overrides, repository.name)
+            other = config.differing(checkpoint.config, overrides)
+            if other:
+                _say_of_two_saves(repository.name, other, checkpoint.config, is_given)
             place = _device(device if device is not None else device_map)
             wanted = _loading_dtype(torch_dtype if dtype is None else dtype, config, checkpoint, place)
             model = _unfilled(cls, config, model_args, constructor)
@@ -629,6 +631,30 @@ def _config(
     if values.get("model_type", kind.model_type) != kind.model_type:
         raise ValueError(f"{repository.name} is a {values['model_type']!r} checkpoint, not {kind.model_type!r}.")
     return kind.from_dict(values, **overrides)
+
+
+def _say_of_two_saves(source: str, other: dict[str, Any], saved: dict[str, Any], is_given: bool) -> None:
+    """Raise ValueError, or warn where it may be meant, as a configuration is not the one that weights were saved with.
+
+    `other` are the fields that differ, `saved` what they were then.
+    """
+    name = next((name for name in other if name != "id2label"), None)
+    if is_given and name is not None:
+        logger.warning(
+            "The configuration given for %s has %s = %r, and the weights were saved with %r.",
+            source, name, other[name], saved[name],
+        )  # fmt: skip
+    elif name is not None:
+        raise ValueError(
+            f"config.json of {source} has {name} = {other[name]!r}, and its weights were saved with {saved[name]!r}: "
+            f"they are of two saves, or the file was edited; put the value back, or pass {name}={other[name]!r} where "
+            "it is meant."
+        )
+    elif not is_given:
+        logger.warning(
+            "The labels in config.json of %s are not those that its weights were saved with; save the model anew if "
+            "they are meant.", source,
+        )  # fmt: skip
 
 
 def _engine(name: str) -> str:

@@ -297,7 +297,7 @@ def edit(folder: Path, **values: Any) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in DECISIVE.items() for name in names])
-def test_two_saves_in_one_folder_are_refused(family, name, layout, tmp_path):
+def test_two_saves_in_one_folder_are_refused(family, name, layout, tmp_path, caplog):
     value = DECISIVE[family][name]
     one, other = tmp_path / "one", tmp_path / "other"
     model_of(family, 1.0).save_pretrained(one, max_shard_size=LAYOUTS[layout])
@@ -309,11 +309,16 @@ def test_two_saves_in_one_folder_are_refused(family, name, layout, tmp_path):
         assert "\n" not in str(caught.value)
         assert f"{name} = {value!r}" in str(caught.value)
         assert str(one) in str(caught.value)
+    minitrans.AutoModel.from_pretrained(one, config=minitrans.AutoConfig.from_pretrained(one))
+    said = [record.getMessage() for record in caplog.records if record.name == "minitrans"]
+    assert f"The configuration given for {one} has {name} = {value!r}" in said[0]
     meant = minitrans.AutoModel.from_pretrained(one, **{name: value})
     meant.save_pretrained(one)
+    caplog.clear()
     assert getattr(minitrans.AutoModel.from_pretrained(one).config, name) == value
-    whole = minitrans.AutoConfig.from_pretrained(one)
-    minitrans.AutoModel.from_pretrained(one, config=whole)
+    labelled = minitrans.AutoConfig.from_pretrained(one, id2label={0: "no", 1: "yes"})
+    minitrans.AutoModel.from_pretrained(one, config=labelled)
+    assert not [record for record in caplog.records if record.name == "minitrans"]
 
 
 def test_shards_of_two_saves_are_refused(tmp_path):
