@@ -139,6 +139,32 @@ def test_loads_under_a_saver(cases, tmp_path):
     print(f"{cases} loads: {dict(found)}")
 
 
+@pytest.mark.parametrize("kind", ["BertTokenizer", "Wav2Vec2CTCTokenizer"])
+def test_tokenizers_under_a_saver(kind, cases, tmp_path):
+    """A vocabulary is never read with the settings of another."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<pad>", "<s>", "</s>", "<unk>", "|", "a", "b", "c"]
+    tokenizers = []
+    for size in (len(words) - 2, len(words)):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        (folder / "vocab.txt").write_text("\n".join(words[:size]))
+        (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words[:size])}))
+        tokenizers.append(getattr(minitrans, kind).from_pretrained(folder, model_max_length=size))
+    tokenizers[0].save_pretrained(tmp_path)
+    turns = iter(range(10**9))
+    child = started(lambda: tokenizers[next(turns) % 2].save_pretrained(tmp_path))
+    found: Counter[int] = Counter()
+    try:
+        for seed in range(cases):
+            source = random.Random(seed).choice([minitrans.AutoTokenizer, getattr(minitrans, kind)])
+            tokenizer = source.from_pretrained(tmp_path)
+            assert tokenizer.model_max_length == len(tokenizer), seed
+            found[len(tokenizer)] += 1
+    finally:
+        killed(child)
+    print(f"{cases} loads: {dict(found)}")
+
+
 def test_loads_under_a_saver_of_another_library(cases, tmp_path):
     """transformers writes into the files that are there: one save, or an error, in one sentence, that it changed."""
     models = [transformers.BertModel(transformers.BertConfig(**model_of("Bert", 0.0).config.to_dict())) for _ in "ab"]
