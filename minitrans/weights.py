@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -48,6 +49,7 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # What `write` notes in safetensors' metadata: the configuration's fields that belong to the tensors, and which save a
 # shard is of. transformers and the safetensors library read past both.
 CONFIG, SAVE = "minitrans_config", "minitrans_save"
+TICK = 10**7  # nanoseconds: the steps of the clock by which files are stamped, and more
 
 
 class OpenFile:
@@ -55,6 +57,8 @@ class OpenFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.stream = path, path.open("rb", buffering=0)
+        if time.time_ns() - os.fstat(self.stream.fileno()).st_mtime_ns < TICK:
+            time.sleep(TICK / 1e9)  # else another change could have the same time
         self._was = self._is(os.fstat(self.stream.fileno()))
 
     @staticmethod

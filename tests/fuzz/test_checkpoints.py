@@ -19,7 +19,8 @@ import pytest
 import torch
 import transformers
 from checkpoints import reference
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
 from test_saving import at_call, edit, files, model_of, numbers, values_in
 
 import minitrans
@@ -190,6 +191,39 @@ def test_loads_under_a_saver_of_another_library(cases, tmp_path):
             done["accepted"] += 1
     finally:
         killed(child)
+    print(f"{cases} loads: {dict(done)}")
+
+
+def test_loads_of_a_file_that_is_written_over_all_the_time(cases, tmp_path):
+    """In place, as fast as can be, with the same size: never two writings mixed."""
+    model_of("Bert", 1.0).save_pretrained(tmp_path)
+    path, contents = tmp_path / "model.safetensors", []
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    for value in (1.0, 2.0):
+        state = {name: torch.full_like(tensor, value) for name, tensor in load_file(path).items()}
+        contents.append(save(state, metadata))
+    turns, pause = iter(range(10**9)), random.Random(0)
+
+    def write() -> None:
+        with path.open("r+b") as stream:
+            stream.write(contents[next(turns) % 2])
+        time.sleep(0.2 if pause.random() < 0.03 else 0)
+
+    child, done = started(write), Counter()
+    try:
+        for seed in range(cases):
+            try:
+                model = minitrans.AutoModel.from_pretrained(tmp_path)
+            except ValueError as error:
+                one_sentence(error)
+                done["refused"] += 1
+                continue
+            assert len({x for tensor in model.state_dict().values() for x in tensor.unique().tolist()}) == 1, seed
+            done["accepted"] += 1
+    finally:
+        killed(child)
+    assert done["accepted"]
     print(f"{cases} loads: {dict(done)}")
 
 
