@@ -40,20 +40,20 @@ def merge(model: nn.Module, repository: hub.Repository, options: dict[str, Any])
             raise ValueError(
                 f"{repository.name} is an adapter with {key} = {settings[key]!r}; only a plain LoRA is added."
             )
-    path = repository.find("adapter_model.safetensors", "adapter_model.bin")
-    if path is None:
-        raise FileNotFoundError(f"{repository.name} has no adapter_model.safetensors and no adapter_model.bin.")
+    path = repository.file("adapter_model.safetensors", "adapter_model.bin")
     kind = weights.PickleCheckpoint if path.suffix == ".bin" else weights.SafetensorsCheckpoint
-    checkpoint = kind([path])
     pairs: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
-    for name in checkpoint.shapes:
-        key = name.removeprefix(PREFIX)
-        found = MATRIX.match(key)
-        if found:
-            pairs.setdefault(f"{found[1]}.weight", {})[f"{found[2] or ''}{found[3]}"] = checkpoint.read(name).float()
-        else:
-            whole[key.replace(".modules_to_save.default", "").replace(".base_layer", "")] = checkpoint.read(name)
+    sources: dict[str, str] = {}
+    with kind([path]) as checkpoint:
+        for name in checkpoint.shapes:
+            key = name.removeprefix(PREFIX)
+            found = MATRIX.match(key)
+            if found:
+                pairs.setdefault(f"{found[1]}.weight", {})[f"{found[2] or ''}{found[3]}"] = checkpoint.floats(name)
+            else:
+                key = key.replace(".modules_to_save.default", "").replace(".base_layer", "")
+                whole[key], sources[key] = checkpoint.read(name), name
     tensors = weights.tensors_of(model)
     places = model.match(tensors, [*pairs, *whole])  # type: ignore[operator]
     ours = {name: tensors[place] for place, name in places.items()}
@@ -61,7 +61,11 @@ def merge(model: nn.Module, repository: hub.Repository, options: dict[str, Any])
     if lost:
         raise ValueError(f"{path} adapts {lost[0]}, which is no tensor of this {type(model).__name__}.")
     changes = {name: _product(name, pair, settings) for name, pair in pairs.items()}
+    for name, source in sources.items():
+        checkpoint.check(source, ours[name].dtype)
     for name, change in {**changes, **whole}.items():
+        if not change.isfinite().all():
+            raise ValueError(f"{path} holds NaN or infinite numbers for {name}.")
         if change.shape != ours[name].shape:
             raise ValueError(f"{path} changes {name} {tuple(ours[name].shape)} by a tensor {tuple(change.shape)}.")
     for name, change in changes.items():

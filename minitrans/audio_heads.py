@@ -103,9 +103,10 @@ class CTC(AudioHead):
         if self.repository is None or self.config.adapter_attn_dim is None:
             raise ValueError("A language is loaded into what from_pretrained made, and needs adapter_attn_dim.")
         files = [f"adapter.{target_lang}.{ending}" for ending in ("safetensors", "bin")]
-        path = self.repository.find(*files) or self.repository.file(files[0])
+        path = self.repository.file(*files)
         kind = PickleCheckpoint if path.suffix == ".bin" else SafetensorsCheckpoint
-        checkpoint = kind([path])
+        with kind([path]) as checkpoint:
+            tensors = {name: checkpoint.floats(name) for name in checkpoint.shapes}
         vocabulary = checkpoint.shapes.get("lm_head.bias", (self.config.vocab_size,))[0]
         shapes = {
             name: (vocabulary, *tensor.shape[1:]) if name.startswith("lm_head.") else tuple(tensor.shape)
@@ -114,11 +115,13 @@ class CTC(AudioHead):
         if shapes != checkpoint.shapes:
             wrong = sorted(set(shapes.items()) ^ set(checkpoint.shapes.items()))
             raise ValueError(f"{path} is no adapter for this model: they differ in {wrong[0][0]} {wrong[0][1]}.")
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ValueError(f"{path} holds NaN or infinite numbers.")
         if vocabulary != self.config.vocab_size:
             self.lm_head = Linear(self.lm_head.in_features, vocabulary).to(self.device, self.dtype)
             self.config.vocab_size = vocabulary
         for name, tensor in self.language_tensors().items():
-            checkpoint.read_into(name, tensor)
+            tensor.copy_(tensors[name])
         self.target_lang = str(target_lang)
 
     def language_tensors(self) -> dict[str, Tensor]:
@@ -215,8 +218,10 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
         cls, repository: Repository, config: PreTrainedConfig | None = None, *model_args: Any, **options: Any
     ) -> Any:
         """As every model's; a checkpoint whose head is of the older form comes as `older_class`."""
-        state = options.get("state_dict")
-        names = open_checkpoint(repository, options.get("variant")).shapes if state is None else state
+        names = options.get("state_dict")
+        if names is None:
+            with open_checkpoint(repository, options.get("variant")) as checkpoint:
+                names = checkpoint.shapes
         if cls.older_class is not None and "classifier.dense.weight" in names:
             return cls.older_class.load(repository, config, *model_args, **options)
         return super().load(repository, config, *model_args, **options)

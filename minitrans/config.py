@@ -11,7 +11,10 @@ import copy
 import json
 import math
 import os
+import re
+import reprlib
 import types
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -24,6 +27,11 @@ Rate = Annotated[float, (0.0, 1.0)]
 Positive = Annotated[float, (0.0, math.inf)]
 Labels = dict | None
 MOST_LABELS = 10**6
+# Fields that weights do not depend on: how a model starts and is trained, what is masked or cut off around it.
+BESIDE = re.compile(
+    r"drop|^mask_|^initializer_range|_token_id$|^use_cache|^apply_spec_augment|^ctc_|^num_negatives|^contrastive_|"
+    r"^diversity_|^sinusoidal_|^out_(features|indices)$"
+)
 
 # What scripts pass beside the fields: other names of them, and a note of theirs that is kept.
 PASSED_ON = (
@@ -49,8 +57,16 @@ class PreTrainedConfig:
 
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[dict[str, str]] = {}  # other name -> field name
-    honoured: ClassVar[dict[str, tuple]] = {"is_encoder_decoder": (False,)}  # key -> the values that are computed here
-    not_honoured: ClassVar[dict[str, str]] = {}  # key -> why only `honoured` values are accepted
+    # Key -> the values that are computed here, and why only these are accepted.
+    honoured: ClassVar[dict[str, tuple]] = {
+        "is_encoder_decoder": (False,),
+        "quantization_config": (None,),
+        "compression_config": (None,),
+    }
+    not_honoured: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("quantization_config", "compression_config"),
+        "minitrans does not read quantised weights; load the checkpoint that this one was made from",
+    )
 
     # What a configuration remembers and no file does: where it came from, and which attention was asked for.
     _name_or_path: ClassVar[str] = ""
@@ -181,7 +197,21 @@ class PreTrainedConfig:
             value = getattr(self, name, allowed[0])
             if value not in allowed:
                 reason = self.not_honoured.get(name, f"minitrans computes {', '.join(map(repr, allowed))} only")
-                raise ValueError(f"{type(self).__name__}.{name} is {value!r}: {reason}.")
+                raise ValueError(f"{type(self).__name__}.{name} is {reprlib.repr(value)}: {reason}.")
+
+    def decisive(self) -> dict[str, Any]:
+        """What belongs to a model's weights, as JSON has it: all that decides tensors and numbers, and the labels."""
+        common = {spec.name for spec in fields(PreTrainedConfig)} - {"id2label", "tie_word_embeddings"}
+        names = {spec.name for spec in fields(self)} - common
+        values = {name: value for name, value in self.to_dict().items() if name in names and not BESIDE.search(name)}
+        return json.loads(json.dumps({**values, "model_type": self.model_type}))
+
+    def differing(self, values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+        """The fields of `decisive` that are others than `values`, what it was once, and not by `overrides`."""
+        given = {self.attribute_map.get(name, name) for name in overrides}
+        given |= {"id2label"} if given & {"num_labels", "label2id"} else set()
+        now = {name: value for name, value in self.decisive().items() if name not in given}
+        return {name: value for name, value in now.items() if value != values.get(name, value)}
 
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:

@@ -1,4 +1,4 @@
-"""From an id or a folder to the files of a checkpoint, and back: downloading, atomic saving, pushing.
+"""From an id or a folder to the files of a checkpoint, and back: downloading, saving, pushing.
 
 `huggingface_hub` does the transport, the cache and the progress bars, and reads HF_HOME, HF_ENDPOINT and
 HF_HUB_OFFLINE. It is imported when a hub id is opened, never for a local folder. A file enters its cache when it
@@ -8,14 +8,16 @@ has the size that the hub announced, and not before.
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
+
+from minitrans import saving
+from minitrans.saving import atomic_folder
 
 
 def open_repository(
@@ -42,7 +44,7 @@ def open_repository(
     if os.path.isdir(name):
         if not os.path.isdir(os.path.join(name, subfolder)):
             raise FileNotFoundError(f"{name} has no folder {subfolder}; it holds {_listing(Path(name))}.")
-        return Repository(name, Path(name, subfolder))
+        return Repository(name, Path(name)).inside(subfolder)
     if os.path.isfile(name):
         raise NotADirectoryError(f"{name} is a file; give the folder that holds the checkpoint's files.")
     if not isinstance(name_or_path, str):
@@ -81,19 +83,24 @@ class Repository:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self._folder = folder
+        saving.settle(folder)
 
-    def file(self, filename: str) -> Path:
-        """Return the local path of `filename`; FileNotFoundError says what was looked for and what is there."""
-        path = self.find(filename)
+    def file(self, *filenames: str) -> Path:
+        """Return the local path of the first of `filenames` that exists.
+
+        FileNotFoundError, where none does, says what was looked for and what is there.
+        """
+        path = self.find(*filenames)
         if path is None:
-            raise FileNotFoundError(self._absence(filename))
+            raise FileNotFoundError(self.absence(*filenames))
         return path
 
     def find(self, *filenames: str) -> Path | None:
         """Return the local path of the first of `filenames` that exists, None where none does.
 
-        Raises OSError where that cannot be known: the hub does not answer, or may not be asked. ValueError for a
-        path that leads out of the repository.
+        Where the hub may not be asked, a file that a cached download lacks does not exist. Raises OSError where that
+        cannot be known: nothing is cached, or the hub does not answer. ValueError for a path that leads out of the
+        repository.
         """
         paths = (self._locate(_inside(filename)) for filename in filenames)
         return next((path for path in paths if path is not None), None)
@@ -120,15 +127,24 @@ class Repository:
             raise ValueError(f"{filename} of {self.name} should hold a JSON {_JSON[kind]}, not a {found}; see {path}.")
         return content
 
+    def unchanged(self) -> AbstractContextManager[None]:
+        """While the block runs, no `atomic_folder` changes the files; OSError where a killed one cannot be ended."""
+        return saving.unchanged(self._folder)
+
     def _enter(self, folder: str) -> None:
         self._folder = self._folder / folder
+        saving.settle(self._folder)
 
     def _locate(self, filename: str) -> Path | None:
         path = self._folder / filename
         return path if path.is_file() else None
 
-    def _absence(self, filename: str) -> str:
-        return f"{filename} is missing in {self._folder}, which holds {_listing(self._folder)}."
+    def absence(self, *filenames: str) -> str:
+        """Say that none of `filenames` is there, and what is."""
+        holds = f"which holds {_listing(self._folder)}"
+        if len(filenames) > 1:
+            return f"{self.name} has no {' and no '.join(filenames)} in {self._folder}, {holds}."
+        return f"{filenames[0]} is missing in {self._folder}, {holds}."
 
 
 class SingleFile(Repository):
@@ -165,6 +181,11 @@ class HubRepository(Repository):
         self._commit: str | None = None
         self._options = options
         self._located: dict[str, Path | None] = {}
+        self._left_out: set[str] = set()  # what the cache lacks, and nobody may be asked for
+
+    def unchanged(self) -> AbstractContextManager[None]:
+        """Nothing to do: all files are of one commit."""
+        return nullcontext()
 
     def _enter(self, folder: str) -> None:
         self._subfolder = f"{self._subfolder}/{folder}".strip("/")
@@ -187,7 +208,10 @@ class HubRepository(Repository):
             return None
         except Exception as error:
             out_of_reach = isinstance(error, errors.LocalEntryNotFoundError)
-            if out_of_reach and (self._known_absent(path) or self._wholly_cached()):
+            if out_of_reach and self._known_absent(path):
+                return None
+            if out_of_reach and self._is_cached():
+                self._left_out.add(path)
                 return None
             raise _explained(error, self.name, self._revision, f"{path} of {self.name}") from error
         self._commit = Path(local).parts[-1 - len(Path(path).parts)]  # …/snapshots/<commit>/<path>
@@ -195,7 +219,7 @@ class HubRepository(Repository):
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in one of its folders: those on the hub or, offline, those in the cache."""
-        from huggingface_hub import HfApi, errors, snapshot_download
+        from huggingface_hub import HfApi, errors
 
         place = f"{self._subfolder}/{_inside(folder)}".strip("/")
         try:
@@ -204,7 +228,10 @@ class HubRepository(Repository):
             api = HfApi(token=self._options["token"])
             found = api.list_repo_files(self.name, revision=self._commit or self._revision)
         except (errors.OfflineModeIsEnabled, ConnectionError):
-            cached = Path(snapshot_download(self.name, local_files_only=True, **self._snapshot()))
+            try:
+                cached = self._cached()
+            except errors.LocalEntryNotFoundError as error:
+                raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from error
             found = [path.relative_to(cached).as_posix() for path in cached.rglob("*")]
         except Exception as error:
             raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from error
@@ -216,25 +243,39 @@ class HubRepository(Repository):
 
         return try_to_load_from_cache(self.name, path, **self._snapshot()) is _CACHED_NO_EXIST
 
-    def _wholly_cached(self) -> bool:
-        """Whether the cache holds a complete download, so that what is not there does not exist.
+    def _is_cached(self) -> bool:
+        """Whether the cache has to do, and holds a download of the revision: what is not there is left out.
 
-        Every repository has a .gitattributes, and nobody but `hf download` and `snapshot_download` fetches it.
+        Where the hub may be asked and does not answer, that takes a complete one. Every repository has a
+        .gitattributes, and nobody but `hf download` and `snapshot_download` fetches it.
         """
-        from huggingface_hub import errors, snapshot_download
+        from huggingface_hub import constants, errors
 
         try:
-            folder = snapshot_download(self.name, local_files_only=True, **self._snapshot())
+            folder = self._cached()
         except errors.LocalEntryNotFoundError:
             return False
-        return Path(folder, ".gitattributes").exists()
+        is_offline = self._options["local_files_only"] or constants.HF_HUB_OFFLINE
+        return is_offline or (folder / ".gitattributes").exists()
+
+    def _cached(self) -> Path:
+        """The folder of the revision in the cache, whole or not; LocalEntryNotFoundError where there is none."""
+        from huggingface_hub import snapshot_download
+
+        # No patterns: newer versions refuse a folder that lacks what was asked for.
+        return Path(snapshot_download(self.name, local_files_only=True, allow_patterns=[], **self._snapshot()))
 
     def _snapshot(self) -> dict[str, Any]:
         return {"revision": self._commit or self._revision, "cache_dir": self._options["cache_dir"]}
 
-    def _absence(self, filename: str) -> str:
+    def absence(self, *filenames: str) -> str:
+        """Say that none of `filenames` is there, and what is."""
+        paths = [f"{self._subfolder}/{name}".lstrip("/") for name in filenames]
+        if self._left_out.intersection(paths):
+            what = f"{' or '.join(paths)} of {self.name}"
+            return _NOT_CACHED.format(what=what, revision=self._revision, hub=_endpoint())
         place = f"{_endpoint()}/{self.name}/tree/{self._commit or self._revision}/{self._subfolder}".rstrip("/")
-        return f"{filename} is missing in {self.name} at revision {self._revision}; see {place}."
+        return f"{' or '.join(filenames)} is missing in {self.name} at revision {self._revision}; see {place}."
 
 
 _NOT_CACHED = (
@@ -291,43 +332,6 @@ def _inside(path: str) -> str:
 def _listing(folder: Path, limit: int = 12) -> str:
     names = sorted(path.name for path in folder.iterdir())
     return (", ".join(names[:limit]) or "nothing") + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-@contextmanager
-def atomic_folder(
-    folder: str | os.PathLike[str], is_replaced: Callable[[str], bool] = lambda filename: False
-) -> Iterator[Path]:
-    """Give a temporary folder whose files replace those of the same name in `folder` when the block ends well.
-
-    Where the block raises, nothing has changed. Where the process is killed, the old files are whole and a hidden
-    folder `.saving-…` is left over. The temporary folder lies inside `folder`, the one place that is certain to be
-    writable and on the same file system. Every file is on the disk before the first is renamed into its place, and
-    the largest, which are the weights, come last. Old files that `is_replaced` names, and no new one does, go then.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; give the folder to save into.")
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
-    try:
-        yield temporary
-        files = [path for path in temporary.rglob("*") if path.is_file()]
-        for path in files:
-            with path.open("r+b") as stream:
-                os.fsync(stream.fileno())
-        for path in sorted(files, key=lambda path: path.stat().st_size):
-            target = folder / path.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
-        new = {path.name for path in files}
-        for path in folder.iterdir():
-            if path.name not in new and is_replaced(path.name) and any(map(is_replaced, new)):
-                path.unlink()
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def save_files(folder: str | os.PathLike[str], write: Callable[[Path], object]) -> list[str]:

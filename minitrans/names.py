@@ -244,14 +244,15 @@ class Published(Module):
 
     def outside(self, path: str) -> str:
         """The published path of one of ours, of a module or of a tensor."""
-        return self._translation("outside")(path)
+        return self.translation("outside")(path)
 
     def inside(self, name: str) -> str:
         """Our path of a published one; one that is ours already, or nobody's, stays as it is."""
-        return self._translation("inside")(name)
+        return self.translation("inside")(name)
 
-    def _translation(self, way: str) -> Callable[[str], str]:
-        inner = {f"{place}.": model._translation(way) for place, model in self.inner_models().items()}
+    def translation(self, way: str) -> Callable[[str], str]:
+        """`outside` or `inside`, for many paths while the modules stay: the model is searched once."""
+        inner = {f"{place}.": model.translation(way) for place, model in self.inner_models().items()}
         own = getattr(self.names, way)
 
         def translate(path: str) -> str:
@@ -268,7 +269,7 @@ class Published(Module):
         Both spellings are taken, old ones, and those with and without the backbone's prefix; where several names stand
         for one tensor, the one that is spelled as published wins.
         """
-        tensors, ours, prefix = set(tensors), self._translation("inside"), self.base_model_prefix
+        tensors, ours, prefix = set(tensors), self.translation("inside"), self.base_model_prefix
         found: dict[str, str] = {}
         used: set[str] = set()
         asked = [name for name in names if not DERIVED.search(name)]
@@ -321,7 +322,7 @@ class Published(Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's, for published names and ours; RuntimeError, with the published names, where `strict` fails."""
         found = super().load_state_dict(state_dict, strict=False, assign=assign)
-        found.missing_keys[:] = map(self._translation("outside"), found.missing_keys)
+        found.missing_keys[:] = map(self.translation("outside"), found.missing_keys)
         kinds = {"lacks": found.missing_keys, "has besides": found.unexpected_keys}
         wrong = [f"{kind} {', '.join(keys)}" for kind, keys in kinds.items() if keys]
         if strict and wrong:

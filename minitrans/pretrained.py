@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -163,15 +163,18 @@ class PreTrainedModel(Published):
         `dtype` (a torch dtype, its name, or "auto" for the checkpoint's; `torch_dtype` is the older name) defaults to
         the checkpoint's, or float32 where that is a half precision that the CPU does not multiply in itself. `device`
         (or `device_map`) is where the weights are read to. Hub: `revision`, `token`, `cache_dir`, `local_files_only`,
-        `force_download`, `subfolder`, `variant`. `strict=True` makes missing, unused or mismatched tensors an error;
-        `ignore_mismatched_sizes` initialises the last anew. `output_loading_info=True` returns (model, report).
+        `force_download`, `subfolder`, `variant`. `strict=True` makes missing, unused, mismatched or non-finite tensors
+        an error; `ignore_mismatched_sizes` initialises mismatched ones anew. `output_loading_info=True` returns
+        (model, report).
         `state_dict` takes tensors by published names in place of the checkpoint's; the name may then be None, beside a
         `config`.
         `attn_implementation` chooses the engine. What the class's constructor takes, such as
         `add_pooling_layer=False`, goes to it; anything else overrides a field of the configuration.
 
-        Raises FileNotFoundError, OSError or ValueError with one sentence for what cannot be found or read, and for a
-        checkpoint that holds nothing of the backbone.
+        Raises FileNotFoundError, OSError or ValueError with one sentence for what cannot be found or read, for a
+        checkpoint that holds nothing of the backbone or is quantised, and for a config.json of another save than the
+        weights: one that differs in a field which decides tensors or numbers. Names of labels may be edited by hand,
+        and a `config` given may differ; a warning says so.
         """
         name = "." if pretrained_model_name_or_path is None else pretrained_model_name_or_path
         repository, options = hub.open_with(name, options)
@@ -203,23 +206,29 @@ class PreTrainedModel(Published):
         """`from_pretrained` on an open repository."""
         overrides = _without_needless(overrides)
         constructor = {name: overrides.pop(name) for name in _constructor_options(cls) if name in overrides}
-        config = _config(cls.config_class, repository, config, overrides)
-        if state_dict is not None:
-            checkpoint: weights.Checkpoint = weights.StateDict(state_dict)
-        else:
-            checkpoint = weights.open_checkpoint(repository, variant)
-        if use_safetensors and not isinstance(checkpoint, weights.SafetensorsCheckpoint):
-            raise ValueError(f"{repository.name} has no safetensors file, and use_safetensors=True asks for one.")
-        place = _device(device if device is not None else device_map)
-        wanted = _loading_dtype(torch_dtype if dtype is None else dtype, config, checkpoint, place)
-        model = _unfilled(cls, config, model_args, constructor)
-        report = model.load_report = weights.compare(model, checkpoint, ignore_mismatched_sizes)
-        if model.device.type == "meta":
-            _allocate(model, place, wanted)
-            model.tie_weights()
-        else:
-            model.to(place, wanted)
-        weights.load(model, checkpoint, report)
+        is_given = config is not None
+        with repository.unchanged():
+            config = _config(cls.config_class, repository, config, overrides)
+            if state_dict is not None:
+                checkpoint: weights.Checkpoint = weights.StateDict(state_dict)
+            else:
+                checkpoint = weights.open_checkpoint(repository, variant)
+        with checkpoint:
+            if use_safetensors and not isinstance(checkpoint, weights.SafetensorsCheckpoint):
+                raise ValueError(f"{repository.name} has no safetensors file, and use_safetensors=True asks for one.")
+            other = config.differing(checkpoint.config, overrides)
+            if other:
+                _say_of_two_saves(repository.name, other, checkpoint.config, is_given)
+            place = _device(device if device is not None else device_map)
+            wanted = _loading_dtype(torch_dtype if dtype is None else dtype, config, checkpoint, place)
+            model = _unfilled(cls, config, model_args, constructor)
+            report = model.load_report = weights.compare(model, checkpoint, ignore_mismatched_sizes)
+            if model.device.type == "meta":
+                _allocate(model, place, wanted)
+                model.tie_weights()
+            else:
+                model.to(place, wanted)
+            weights.load(model, checkpoint, report)
         config.tie_word_embeddings = config.tie_word_embeddings and not report.untied
         if strict and report.needs_attention:
             raise ValueError(f"strict=True, and the checkpoint is not exactly this model. {report}")
@@ -233,7 +242,7 @@ class PreTrainedModel(Published):
 
     def provenance(self) -> dict[str, str]:
         """Our tensors' paths and the published name of each: the name table as it applies here."""
-        outside = self.outside
+        outside = self.translation("outside")
         return {path: outside(path) for path in weights.tensors_of(self)}
 
     def published_state_dict(self) -> dict[str, Tensor]:
@@ -270,9 +279,9 @@ class PreTrainedModel(Published):
         seconds = {self.outside(path) for path in self.tied()}
         given = self.published_state_dict() if state_dict is None else state_dict
         state = {name: tensor.detach().contiguous() for name, tensor in given.items() if name not in seconds}
-        with hub.atomic_folder(save_directory, weights.is_weights) as files:
-            self.config.save_pretrained(files)
-            weights.write(state, files, max_shard_size, variant)
+        with hub.atomic_folder(save_directory, partial(weights.is_weights, variant=variant)) as files:
+            self.config.to_json_file(files / "config.json", use_diff=False)
+            weights.write(state, files, max_shard_size, variant, self.config.decisive())
         if push_to_hub:
             self.push_to_hub(push.pop("repo_id", Path(save_directory).name), **push)
 
@@ -623,6 +632,30 @@ def _config(
     if values.get("model_type", kind.model_type) != kind.model_type:
         raise ValueError(f"{repository.name} is a {values['model_type']!r} checkpoint, not {kind.model_type!r}.")
     return kind.from_dict(values, **overrides)
+
+
+def _say_of_two_saves(source: str, other: dict[str, Any], saved: dict[str, Any], is_given: bool) -> None:
+    """Raise ValueError, or warn where it may be meant, as a configuration is not the one that weights were saved with.
+
+    `other` are the fields that differ, `saved` what they were then.
+    """
+    name = next((name for name in other if name != "id2label"), None)
+    if is_given and name is not None:
+        logger.warning(
+            "The configuration given for %s has %s = %r, and the weights were saved with %r.",
+            source, name, other[name], saved[name],
+        )  # fmt: skip
+    elif name is not None:
+        raise ValueError(
+            f"config.json of {source} has {name} = {other[name]!r}, and its weights were saved with {saved[name]!r}: "
+            f"they are of two saves, or the file was edited; put the value back, or pass {name}={other[name]!r} where "
+            "it is meant."
+        )
+    elif not is_given:
+        logger.warning(
+            "The labels in config.json of %s are not those that its weights were saved with; save the model anew if "
+            "they are meant.", source,
+        )  # fmt: skip
 
 
 def _engine(name: str) -> str:

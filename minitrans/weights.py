@@ -6,15 +6,19 @@ Loading walks over our parameters, so that none stays unfilled unseen, finds the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
+import os
 import re
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +26,9 @@ from torch import Tensor, nn
 
 from minitrans.hub import Repository
 from minitrans.names import DERIVED, Published, raw_tensors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger("minitrans")
 
@@ -37,35 +44,146 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+# What weights are stored in. Smaller floats and integers are quantised: they mean nothing without the scales beside.
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# What `write` notes in safetensors' metadata: the configuration's fields that belong to the tensors, and which save a
+# shard is of. transformers and the safetensors library read past both.
+CONFIG, SAVE = "minitrans_config", "minitrans_save"
+TICK = 10**7  # nanoseconds: the steps of the clock by which files are stamped, and more
+
+
+class OpenFile:
+    """A file that is opened once, and that must be the same one, unchanged, until it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.stream = path, path.open("rb", buffering=0)
+        if time.time_ns() - os.fstat(self.stream.fileno()).st_mtime_ns < TICK:
+            time.sleep(TICK / 1e9)  # else another change could have the same time
+        self._was = self._is(os.fstat(self.stream.fileno()))
+
+    @staticmethod
+    def _is(found: os.stat_result) -> tuple[int, ...]:
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def check(self, path: Path | None = None) -> None:
+        """ValueError where the file has changed or, given its path, where another stands there now."""
+        try:
+            is_now = self._is(os.fstat(self.stream.fileno()) if path is None else path.stat())
+        except FileNotFoundError:
+            is_now = ()
+        if is_now != self._was:
+            raise ValueError(f"{self.path} changed while it was read; load it again.")
 
 
 class Checkpoint:
     """The tensors of one checkpoint by name, whichever of its files they lie in.
 
-    `shapes` and `dtypes` are known from the headers; a tensor's bytes are read when asked for.
+    `shapes` and `dtypes` are known from the headers; a tensor's bytes are read when asked for. Where there is an
+    `index`, tensor name -> file, it decides, and `misplaced` is what the files hold besides. A checkpoint is a
+    context: at its end the files are closed, and ValueError says where one of them has changed meanwhile.
     """
 
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
+    def __init__(self, files: list[Path], index: Mapping[str, Path] | None = None) -> None:
+        self.files, self.index = files, index
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: dict[str, torch.dtype] = {}
+        self.dtypes: dict[str, torch.dtype | str] = {}  # the file's own word for a type that is none of torch's
+        self.misplaced: list[str] = []
+        self.config: dict[str, Any] = {}  # the fields that the tensors were saved with
+        self._sums: dict[str, Tensor] = {}
+        self._opened: list[OpenFile] = []
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        with self._closing:
+            for file in self._opened if kind is None else ():
+                file.check()
+
+    def _open(self, read: Callable[[OpenFile], Iterable[str]]) -> None:
+        """Open all files, let `read` say what names are in each, and see to it that all were there at one moment."""
+        found: dict[str, list[Path]] = {}
+        with ExitStack() as stack:
+            for path in self.files:
+                file = OpenFile(path)
+                stack.enter_context(file.stream)
+                self._opened.append(file)
+                for name in read(file):
+                    found.setdefault(name, []).append(path)
+            for file in self._opened:
+                file.check(file.path)
+            self._hold_against_index(found)
+            self._closing = stack.pop_all()
+
+    def _counts(self, name: str, path: Path) -> bool:
+        """Whether it is this file that a tensor is read from."""
+        return self.index is None or self.index.get(name) == path
+
+    def _hold_against_index(self, found: dict[str, list[Path]]) -> None:
+        """Say what the files hold that the index does not; ValueError where it names a file for what others hold."""
+        if self.index is None:
+            return
+        for name, path in self.index.items():
+            if path not in found.get(name, [path]):
+                raise ValueError(f"The index says that {name} is in {path}, and it is in {found[name][0].name}.")
+        for name in sorted(self.index.keys() | found.keys()):
+            places = [path.name for path in found[name] if not self._counts(name, path)] if name in found else ["none"]
+            self.misplaced += [f"{name} in {place}" for place in places if not DERIVED.search(name)]
 
     def read(self, name: str) -> Tensor:
-        """The tensor, on the CPU in its own dtype."""
-        tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name], device="cpu")
-        self.read_into(name, tensor)
+        """The tensor, on the CPU in its own dtype; ValueError for one of a type that torch does not have."""
+        dtype = self.dtypes[name]
+        self.check(name, dtype if isinstance(dtype, torch.dtype) else torch.float32)
+        tensor = torch.empty(self.shapes[name], dtype=dtype, device="cpu")  # type: ignore[arg-type]
+        self._fill(name, tensor)
         return tensor
 
+    def floats(self, name: str) -> Tensor:
+        """The tensor, on the CPU in float32; ValueError for one that is not of floats."""
+        self.check(name, torch.float32)
+        return self.read(name).float()
+
     def read_into(self, name: str, destination: Tensor) -> None:
-        """Fill `destination`, of the same shape and any dtype and device."""
+        """Fill `destination`, of the same shape and any device; ValueError where its dtype means something else."""
+        self.check(name, destination.dtype)
+        self._fill(name, destination)
+        if destination.dtype in FLOATS and destination.device.type != "meta":
+            self._sums[name] = destination.detach().sum()  # now, while a CPU has it in its caches
+
+    def _fill(self, name: str, destination: Tensor) -> None:
         raise NotImplementedError
+
+    def check(self, name: str, dtype: torch.dtype) -> None:
+        """ValueError where the tensor's numbers are not those of a tensor of that dtype."""
+        stored = self.dtypes[name]
+        if stored == dtype or (stored in FLOATS and dtype in FLOATS):
+            return
+        whole = isinstance(stored, torch.dtype) and not (stored.is_floating_point or dtype.is_floating_point)
+        if whole and torch.promote_types(stored, dtype) == dtype:  # type: ignore[arg-type]
+            return
+        file = self.files[0] if self.index is None else self.index[name]
+        raise ValueError(
+            f"{file} holds {name} as {str(stored).removeprefix('torch.')}, and the model has "
+            f"{str(dtype).removeprefix('torch.')} there: the checkpoint is quantised, or of something else; load the "
+            "one that it was made from, or save it with its weights as floats."
+        )
+
+    def not_finite(self, names: Iterable[str]) -> list[str]:
+        """Which of the tensors that were read hold NaN or infinite numbers, as far as their sums may tell."""
+        asked = [name for name in names if name in self._sums]
+        if not asked:
+            return []
+        # A number that is none makes the sum one; so does an overflow, which whoever has the tensor can rule out.
+        fine = torch.stack([self._sums[name].float() for name in asked]).isfinite().tolist()
+        return [name for name, is_fine in zip(asked, fine, strict=True) if not is_fine]
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating dtype that holds most of the numbers."""
-        sizes: dict[torch.dtype, int] = {}
+        sizes: dict[Any, int] = {}
         for name, dtype in self.dtypes.items():
-            if dtype.is_floating_point:
+            if dtype in FLOATS:
                 sizes[dtype] = sizes.get(dtype, 0) + math.prod(self.shapes[name])
         return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)
 
@@ -73,67 +191,87 @@ class Checkpoint:
 class SafetensorsCheckpoint(Checkpoint):
     """Safetensors files, read without a memory map: no second copy, and no file that changes under a model."""
 
-    def __init__(self, files: list[Path]) -> None:
-        super().__init__(files)
-        self._places: dict[str, tuple[Path, int, int]] = {}
-        for path in files:
-            try:
-                with safe_open(path, framework="pt"):  # the library checks the header against the file
-                    pass
-            except (SafetensorError, OSError) as error:
-                raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch it again.") from error
-            with path.open("rb") as stream:
-                length = int.from_bytes(stream.read(8), "little")
-                header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            for name, info in header.items():
-                if info["dtype"] not in DTYPES:
-                    raise ValueError(f"{path} holds {name} as {info['dtype']}; known are {', '.join(DTYPES)}.")
-                self.shapes[name], self.dtypes[name] = tuple(info["shape"]), DTYPES[info["dtype"]]
-                begin, end = info["data_offsets"]
-                self._places[name] = path, 8 + length + begin, end - begin
+    def __init__(self, files: list[Path], index: Mapping[str, Path] | None = None) -> None:
+        super().__init__(files, index)
+        self._places: dict[str, tuple[OpenFile, int, int]] = {}
+        self._saves: set[str] = set()
+        self._open(self._read_header)
+        if len(self._saves) > 1:
+            raise ValueError(
+                f"The shards beside {files[0]} are of {len(self._saves)} saves; save or fetch them again."
+            )
 
-    def read_into(self, name: str, destination: Tensor) -> None:
-        """See `Checkpoint`."""
+    def _read_header(self, file: OpenFile) -> Iterable[str]:
+        try:
+            with safe_open(file.path, framework="pt"):  # the library checks the header against the file
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file.path} is not a whole safetensors file ({error}); fetch it again.") from error
+        length = int.from_bytes(file.stream.read(8), "little")
+        text = file.stream.read(length)
+        file.check(file.path)  # it is what the library has seen
+        header = json.loads(text)
+        metadata = header.pop("__metadata__", None) or {}
+        self._saves |= {metadata[SAVE]} if SAVE in metadata else set()
+        self.config = self.config or _fields(metadata.get(CONFIG))
+        for name in filter(lambda name: self._counts(name, file.path), header):
+            info = header[name]
+            self.shapes[name], self.dtypes[name] = tuple(info["shape"]), DTYPES.get(info["dtype"], info["dtype"])
+            begin, end = info["data_offsets"]
+            self._places[name] = file, 8 + length + begin, end - begin
+        return header
+
+    def _fill(self, name: str, destination: Tensor) -> None:
         straight = destination.device.type == "cpu" and destination.dtype == self.dtypes[name]
         if not (straight and destination.is_contiguous()):
             destination.copy_(self.read(name))
             return
-        path, offset, size = self._places[name]
+        file, offset, size = self._places[name]
         if size == 0:
             return
-        with path.open("rb", buffering=0) as stream:
-            stream.seek(offset)
-            target = memoryview(destination.detach().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-            while target:
-                count = stream.readinto(target)
-                if not count:
-                    raise ValueError(f"{path} ended inside {name}; it changed while it was read.")
-                target = target[count:]
+        file.stream.seek(offset)
+        target = memoryview(destination.detach().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+        while target:
+            count = file.stream.readinto(target)
+            if not count:
+                raise ValueError(f"{file.path} ended inside {name}; it changed while it was read.")
+            target = target[count:]
+
+
+def _fields(text: str | None) -> dict[str, Any]:
+    """The fields in a note of `write`; none where there is no such note."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 class PickleCheckpoint(Checkpoint):
     """`pytorch_model.bin` files, through torch's restricted unpickler, which runs no code from the file."""
 
-    def __init__(self, files: list[Path]) -> None:
-        super().__init__(files)
+    def __init__(self, files: list[Path], index: Mapping[str, Path] | None = None) -> None:
+        super().__init__(files, index)
         self._tensors: dict[str, Tensor] = {}
-        for path in files:
-            try:
-                # Mapped, where the format allows it, a file takes memory only as far as it is read.
-                content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-            except Exception as error:
-                reason = str(error).split("\n")[0]
-                raise ValueError(f"{path} is not a readable PyTorch file of weights ({reason}).") from error
-            pairs = content.items() if isinstance(content, dict) else [("", None)]
-            if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in pairs):
-                raise ValueError(f"{path} holds something else than a dictionary of tensors.")
-            self._tensors.update(content)
+        self._open(self._read_pickle)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         self.dtypes = {name: tensor.dtype for name, tensor in self._tensors.items()}
 
-    def read_into(self, name: str, destination: Tensor) -> None:
-        """See `Checkpoint`."""
+    def _read_pickle(self, file: OpenFile) -> Iterable[str]:
+        path = file.path
+        try:
+            # Mapped, where the format allows it, a file takes memory only as far as it is read.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except Exception as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"{path} is not a readable PyTorch file of weights ({reason}).") from error
+        pairs = content.items() if isinstance(content, dict) else [("", None)]
+        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in pairs):
+            raise ValueError(f"{path} holds something else than a dictionary of tensors.")
+        self._tensors.update({name: tensor for name, tensor in content.items() if self._counts(name, path)})
+        return content
+
+    def _fill(self, name: str, destination: Tensor) -> None:
         destination.copy_(self._tensors[name])
 
 
@@ -146,8 +284,7 @@ class StateDict(Checkpoint):
         self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
 
-    def read_into(self, name: str, destination: Tensor) -> None:
-        """See `Checkpoint`."""
+    def _fill(self, name: str, destination: Tensor) -> None:
         destination.copy_(self._tensors[name])
 
 
@@ -166,17 +303,22 @@ def open_checkpoint(repository: Repository, variant: str | None = None) -> Check
     ]
     for filename, kind in kinds:
         path = repository.find(filename)
+        if path is not None and filename.endswith(".json"):
+            index = _shards(repository, filename)
+            return kind(sorted(set(index.values())), index)
         if path is not None:
-            return kind(_shards(repository, filename) if filename.endswith(".json") else [path])
-    raise FileNotFoundError(f"{repository.name} has no weights: none of {', '.join(name for name, _ in kinds)}.")
+            return kind([path])
+    raise FileNotFoundError(repository.absence(*dict(kinds)))
 
 
-def _shards(repository: Repository, index: str) -> list[Path]:
+def _shards(repository: Repository, index: str) -> dict[str, Path]:
+    """Where an index says that each tensor lies."""
     weight_map = repository.json(index).get("weight_map")
-    files = [*weight_map.values()] if isinstance(weight_map, dict) else []
-    if not files or not all(isinstance(name, str) for name in files):
+    files = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
+    if not files or not all(isinstance(name, str) for name in weight_map.values()):
         raise ValueError(f"{index} of {repository.name} has no weight_map from tensor names to file names.")
-    return [repository.file(name) for name in sorted(set(files))]
+    paths = {name: repository.file(name) for name in files}
+    return {name: paths[file] for name, file in weight_map.items()}
 
 
 _LOADING_INFO = {
@@ -200,13 +342,15 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     untied: list[str] = field(default_factory=list)
+    misplaced: list[str] = field(default_factory=list)
+    not_finite: list[str] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
-    cast: dict[str, tuple[torch.dtype, torch.dtype]] = field(default_factory=dict)
+    cast: dict[str, tuple[torch.dtype | str, torch.dtype]] = field(default_factory=dict)
 
     @property
     def needs_attention(self) -> bool:
         """Whether some of the model's numbers, or the checkpoint's, were not used as they stand."""
-        return bool(self.missing or self.unexpected or self.mismatched or self.untied)
+        return any((self.missing, self.unexpected, self.mismatched, self.untied, self.misplaced, self.not_finite))
 
     def __getitem__(self, key: str) -> Any:
         try:
@@ -235,6 +379,10 @@ class LoadReport:
             lines.append(
                 f"  differs from the embeddings that it should be tied to, kept apart: {', '.join(self.untied)}"
             )
+        if self.misplaced:
+            lines.append(f"  other places than the index says, unused: {', '.join(self.misplaced)}")
+        if self.not_finite:
+            lines.append(f"  NaN or infinite numbers: {', '.join(_grouped(self.not_finite))}")
         for title, table in (("renamed", self.renamed), ("cast", self.cast)):
             if table:
                 lines.append(f"  {title}: {len(table)}")
@@ -263,16 +411,18 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 def compare(model: Published, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = False) -> LoadReport:
     """Which of the checkpoint's tensors become the model's; nothing is read, and the model may be on the meta device.
 
-    Raises ValueError where none is the backbone's, or where a shape differs, unless `ignore_mismatched_sizes`.
+    Raises ValueError where none is the backbone's, where one is of a dtype that is none of weights, or where a shape
+    differs, unless `ignore_mismatched_sizes`.
     """
-    report = LoadReport(files=checkpoint.files)
+    report = LoadReport(files=checkpoint.files, misplaced=checkpoint.misplaced)
     names = [name for name in checkpoint.shapes if not DERIVED.search(name)]
-    tensors, outside = tensors_of(model), model.outside
+    tensors, outside = tensors_of(model), model.translation("outside")
     tied = {path: source for path, source in model.tied().items() if path not in tensors}
     found = model.match([*tensors, *tied], names)
     for path in filter(found.__contains__, [*tensors, *tied]):
-        name = found[path]
-        theirs, ours = checkpoint.shapes[name], tuple(tensors[tied.get(path, path)].shape)
+        name, tensor = found[path], tensors[tied.get(path, path)]
+        checkpoint.check(name, tensor.dtype)
+        theirs, ours = checkpoint.shapes[name], tuple(tensor.shape)
         if theirs == ours:
             report.sources[path] = name
         else:
@@ -321,6 +471,10 @@ def load(model: Published, checkpoint: Checkpoint, report: LoadReport) -> None:
             report.cast[name] = checkpoint.dtypes[name], tensor.dtype
         checkpoint.read_into(name, tensor)
     _load_tied(model, checkpoint, report)
+    suspects, filled = set(checkpoint.not_finite(report.sources.values())), dict(raw_tensors(model))
+    for path, name in report.sources.items():
+        if name in suspects and not filled[path].isfinite().all():
+            report.not_finite.append(model.outside(path))
 
 
 def _load_tied(model: Published, checkpoint: Checkpoint, report: LoadReport) -> None:
@@ -347,17 +501,27 @@ def _load_tied(model: Published, checkpoint: Checkpoint, report: LoadReport) -> 
 @torch.no_grad()
 def published_state(model: Published) -> dict[str, Tensor]:
     """The model's tensors under their published names, each once: what a checkpoint holds."""
-    outside = model.outside
+    outside = model.translation("outside")
     return {outside(path): tensor.detach() for path, tensor in tensors_of(model).items()}
 
 
-def is_weights(filename: str) -> bool:
-    """Whether a file holds a checkpoint's weights, or their index, so that another save of weights replaces it."""
-    return bool(re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", filename))
+def is_weights(filename: str, variant: str | None = None) -> bool:
+    """Whether a file holds a variant's weights, or their index, so that another save of these replaces it."""
+    dot = re.escape(f".{variant}" if variant else "")
+    part = r"(-\d+-of-\d+)?"
+    return bool(
+        re.fullmatch(rf"(model{dot}{part}|pytorch_model{dot}{part})\.(safetensors|bin)", filename)
+        or re.fullmatch(rf"(model\.safetensors|pytorch_model\.bin)\.index{dot}\.json", filename)
+    )
 
 
-def write(state: dict[str, Tensor], folder: Path, max_shard_size: int | str, variant: str | None) -> None:
-    """Write tensors as model.safetensors, or as several such files and an index where they are too large for one."""
+def write(
+    state: dict[str, Tensor], folder: Path, max_shard_size: int | str, variant: str | None, config: dict[str, Any]
+) -> None:
+    """Write tensors as model.safetensors, or as several such files and an index where they are too large for one.
+
+    `config` are the fields that they belong to, for whoever reads them: see `Checkpoint.config`.
+    """
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
@@ -365,9 +529,21 @@ def write(state: dict[str, Tensor], folder: Path, max_shard_size: int | str, var
     plan = split_torch_state_dict_into_shards(
         state, filename_pattern=f"model{dot}{{suffix}}.safetensors", max_shard_size=max_shard_size
     )
+    metadata = {"format": "pt", CONFIG: json.dumps(config, sort_keys=True)}
+    if plan.is_sharded:
+        metadata[SAVE] = _digest(state)
     for filename, names in plan.filename_to_tensors.items():
-        save_file({name: state[name] for name in names}, folder / filename, metadata={"format": "pt"})
+        save_file({name: state[name] for name in names}, folder / filename, metadata=metadata)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (folder / f"model.safetensors.index{dot}.json").write_text(text, encoding="utf-8")
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    """A digest of all tensors, which the shards of one save have in common."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(memoryview(tensor.cpu().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+    return digest.hexdigest()

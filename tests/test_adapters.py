@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_programs import LIBRARIES, answer, losses
 
 import minitrans
@@ -167,4 +167,25 @@ def test_an_adapter_of_another_model_changes_nothing(start, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({**settings, "megatron_config": {"a": 1}}))
     with pytest.raises(ValueError, match="megatron_config"):
         ours.load_adapter(tmp_path)
+    assert all(torch.equal(tensor, before[path]) for path, tensor in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("part", ["lora_A", "lora_B", "classifier"])
+@pytest.mark.parametrize("spoilt", [torch.int8, torch.float8_e4m3fn, torch.bool, float("nan"), float("inf")], ids=str)
+def test_an_adapter_of_integers_or_of_no_numbers_changes_nothing(part, spoilt, start, tmp_path):
+    theirs = transformers.BertForSequenceClassification.from_pretrained(start(BERT))
+    settings = config(target_modules=["query"], modules_to_save=["classifier"])
+    get_peft_model(theirs, settings).save_pretrained(tmp_path)
+    ours = minitrans.BertForSequenceClassification.from_pretrained(start(BERT))
+    before = {path: tensor.clone() for path, tensor in ours.state_dict().items()}
+    path = tmp_path / "adapter_model.safetensors"
+    state = load_file(path)
+    key = next(name for name in state if part in name)
+    state[key] = state[key].to(spoilt) if isinstance(spoilt, torch.dtype) else state[key].fill_(spoilt)
+    save_file(state, path)
+    words = "quantised" if isinstance(spoilt, torch.dtype) else "NaN or infinite"
+    with pytest.raises(ValueError, match=words) as caught:
+        ours.load_adapter(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
     assert all(torch.equal(tensor, before[path]) for path, tensor in ours.state_dict().items())

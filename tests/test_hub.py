@@ -158,14 +158,32 @@ def test_cached_files_need_no_network(hub, opened_offline):
     assert len(hub.requests) == asked
 
 
-def test_what_is_not_cached_is_not_taken_for_absent(hub, opened_offline):
-    open_repository(NAME).file("config.json")
+@pytest.mark.parametrize("fetched", [["config.json"], ["*.json"], ["model.safetensors", "small/*"]])
+def test_what_a_cached_download_lacks_is_optional_or_not_cached(hub, opened_offline, fetched):
+    """As after `snapshot_download(allow_patterns=…)`, which container images are made with."""
+    snapshot_download(NAME, allow_patterns=fetched)
     asked = len(hub.requests)
     repository = opened_offline()
-    for filename in ("vocab.txt", "absent.json"):
+    for filename in ("vocab.txt", "absent.json", "small/vocab.txt"):
+        assert repository.find(filename) is None
         with pytest.raises(FileNotFoundError) as caught:
-            repository.find(filename)
+            repository.file(filename)
         one_sentence(caught, f"{filename} of {NAME}", "not in the cache", "HF_HUB_OFFLINE or local_files_only")
+    with pytest.raises(FileNotFoundError, match=r"absent\.json or vocab\.txt of .* is not in the cache"):
+        repository.file("absent.json", "vocab.txt")
+    with pytest.raises(FileNotFoundError, match=r"deep/vocab\.txt of .* is not in the cache"):
+        repository.inside("deep").file("vocab.txt")
+    assert repository.names("small") == (["config.json"] if fetched != ["config.json"] else [])
+    assert len(hub.requests) == asked
+
+
+def test_what_is_not_cached_at_all_is_never_optional(hub, opened_offline):
+    asked = len(hub.requests)
+    with pytest.raises(FileNotFoundError, match="not in the cache"):
+        opened_offline().names("small")
+    with pytest.raises(FileNotFoundError) as caught:
+        opened_offline().find("modules.json")
+    one_sentence(caught, f"modules.json of {NAME}", "not in the cache", "HF_HUB_OFFLINE or local_files_only")
     assert len(hub.requests) == asked
 
 
@@ -177,12 +195,12 @@ def test_a_whole_download_knows_what_the_repository_lacks(hub, opened_offline):
     assert repository.json("config.json") == {"model_type": "bert"}
 
 
-def test_an_incomplete_download_does_not(hub, opened_offline):
-    hub.commit(NAME, {".gitattributes": b""})
-    snapshot_download(NAME, allow_patterns=[".gitattributes", "*.json"])
-    repository = opened_offline()
+def test_a_hub_that_does_not_answer_is_not_taken_for_one_without_the_file(hub, cache):
+    snapshot_download(NAME, allow_patterns=["*.json"])
+    hub.faults = {"vocab.txt": Fault(status=503)}
+    repository = open_repository(NAME)
     assert repository.json("config.json") == {"model_type": "bert"}
-    with pytest.raises(FileNotFoundError, match="not in the cache"):
+    with pytest.raises(ConnectionError, match="HTTP 503"):
         repository.find("vocab.txt")
 
 

@@ -19,14 +19,15 @@ PACKAGE = ROOT / "minitrans"
 KERNELS = ROOT / "kernels" / "src"
 
 # A part of the package -> the parts that it may import. A folder is one part.
-LEAVES = {"sequences", "hub", "names"}
+LEAVES = {"sequences", "hub", "names", "saving"}
 BELOW_MODELS = {"ops", "config", "weights", "outputs", "layers", "pretrained", "heads", *LEAVES}
 ALLOWED: dict[str, set[str]] = {
     "sequences": set(),
     "cpu": set(),
     "plain": {"cpu", "sequences"},
     "ops": {"cpu", "plain", "sequences", "kernels"},
-    "hub": set(),
+    "saving": set(),
+    "hub": {"saving"},
     "config": {"hub"},
     "names": set(),
     "weights": {"hub", "names"},

@@ -6,9 +6,11 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
@@ -312,6 +314,29 @@ def test_by_id_from_the_hub(folder, tmp_path):
         with hub.connected(tmp_path / "cache", offline=True):
             same_numbers(minitrans.AutoModelForMaskedLM.from_pretrained("org/tiny"), theirs)
         assert len(hub.requests) == asked
+
+
+@pytest.mark.parametrize("patterns", [["*.safetensors", "*.json", "vocab.txt"], ["*.safetensors", "*.json"]])
+def test_by_id_from_a_cache_that_lacks_optional_files(patterns, folder, tmp_path):
+    """What `snapshot_download(allow_patterns=…)` left in a container image is enough, as it is for transformers."""
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two"]))
+    with StandInHub({"org/tiny": folder}) as hub, hub.connected(tmp_path / "cache"):
+        huggingface_hub.snapshot_download("org/tiny", allow_patterns=patterns)
+        with hub.connected(tmp_path / "cache", offline=True):
+            same_numbers(minitrans.AutoModelForMaskedLM.from_pretrained("org/tiny"), reference("BertForMaskedLM"))
+            if "vocab.txt" in patterns:
+                theirs = transformers.AutoTokenizer.from_pretrained("org/tiny")
+                assert minitrans.AutoTokenizer.from_pretrained("org/tiny")("one two three") == theirs("one two three")
+            else:
+                with pytest.raises(FileNotFoundError, match=r"vocab.*is not in the cache") as caught:
+                    minitrans.AutoTokenizer.from_pretrained("org/tiny")
+                one_sentence(caught.value)
+            for options in ({"variant": "fp16"}, {"subfolder": "deep"}):
+                with pytest.raises(
+                    FileNotFoundError, match=r"(model\.fp16|deep/config).*is not in the cache"
+                ) as caught:
+                    minitrans.AutoModel.from_pretrained("org/tiny", **options)
+                one_sentence(caught.value)
 
 
 def test_weights_are_saved_as_safetensors_only(folder, tmp_path):
@@ -789,14 +814,251 @@ def test_a_file_that_changes_while_it_is_read(folder, monkeypatch):
     one_sentence(caught.value, MODEL)
 
 
-def test_unknown_tensor_types(folder):
+def overwrite(other: Path, path: Path) -> None:
+    path.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("change", [os.replace, overwrite])
+@pytest.mark.parametrize("when", [1, 10])
+@pytest.mark.parametrize("kind", ["safetensors", "shards", "zip", "legacy"])
+def test_a_file_that_is_replaced_or_overwritten_while_it_is_read(kind, when, change, folder, monkeypatch):
+    """The old tensors or an error, never some of each."""
+    from minitrans import weights
+
+    theirs, model = reference("BertForMaskedLM"), minitrans.BertForMaskedLM
+    if kind == "shards":
+        (folder / MODEL).unlink()
+        theirs.save_pretrained(folder, max_shard_size="20KB")
+    elif kind != "safetensors":
+        state = dict(theirs.state_dict())
+        torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=kind == "zip")
+        (folder / MODEL).unlink()
+    files = [path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
+    reads = 0
+
+    def replaced() -> None:
+        for path in files:
+            other = path.with_name("other")
+            if path.suffix == ".bin":
+                content = {key: torch.zeros_like(x) for key, x in torch.load(path).items()}
+                torch.save(content, other, _use_new_zipfile_serialization=kind == "zip")
+            else:
+                save_file({key: torch.zeros_like(x) for key, x in load_file(path).items()}, other, {"format": "pt"})
+            change(other, path)
+
+    original = weights.Checkpoint.read_into
+
+    def read_into(self: Any, *arguments: Any) -> None:
+        nonlocal reads
+        reads += 1
+        if reads == when:
+            replaced()
+        original(self, *arguments)
+
+    monkeypatch.setattr(weights.Checkpoint, "read_into", read_into)
+    if change is os.replace:
+        same_numbers(model.from_pretrained(folder), theirs)
+    else:
+        with pytest.raises(ValueError, match="changed while it was read; load it again") as caught:
+            model.from_pretrained(folder)
+        one_sentence(caught.value, str(folder))
+
+
+def test_a_change_within_one_tick_of_the_clock_is_seen(folder):
+    """The second writing of a file may have the time of the first; opening waits that out."""
+    from minitrans import weights
+
     content = (folder / MODEL).read_bytes()
-    size = struct.unpack("<Q", content[:8])[0]
-    text = content[8 : 8 + size].replace(b'"F32"', b'"U16"', 1).replace(b'"shape":[97]', b'"shape":[194]', 1)
-    (folder / MODEL).write_bytes(content[:8] + text[:size] + content[8 + size :])
-    with pytest.raises(ValueError, match="safetensors") as caught:
+    for _ in range(20):
+        (folder / MODEL).write_bytes(content)
+        with weights.SafetensorsCheckpoint([folder / MODEL]):
+            assert time.time_ns() - (folder / MODEL).stat().st_mtime_ns >= 10**7
+        checkpoint = weights.SafetensorsCheckpoint([folder / MODEL])
+        (folder / MODEL).write_bytes(content)
+        with pytest.raises(ValueError, match="changed while it was read"), checkpoint:
+            pass
+
+
+def test_shards_that_are_replaced_while_they_are_opened(tmp_path, monkeypatch):
+    from minitrans import weights
+
+    for value in (1, 2):
+        reference("BertModel", seed=value).save_pretrained(tmp_path / str(value), max_shard_size="20KB")
+    original = weights.SafetensorsCheckpoint._read_header
+
+    def read_header(self: Any, file: Any) -> Any:
+        header = original(self, file)
+        for path in (tmp_path / "2").glob("*.safetensors"):
+            os.replace(path, tmp_path / "1" / path.name)
+        return header
+
+    monkeypatch.setattr(weights.SafetensorsCheckpoint, "_read_header", read_header)
+    with pytest.raises(ValueError, match="changed while it was read; load it again"):
+        minitrans.AutoModel.from_pretrained(tmp_path / "1")
+
+
+def test_a_loaded_checkpoint_leaves_no_file_open(folder):
+    def opened() -> set[str]:
+        return {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+
+    for action in (minitrans.AutoModel.from_pretrained, minitrans.BertForMaskedLM.from_pretrained):
+        action(folder)
+        assert not any(str(folder) in name for name in opened())
+    (folder / MODEL).write_bytes(b"")
+    with pytest.raises(ValueError, match="safetensors"):
         minitrans.AutoModel.from_pretrained(folder)
+    assert not any(str(folder) in name for name in opened())
+
+
+# What is no weight
+
+KEY = "bert.encoder.layer.1.intermediate.dense.weight"
+QUANTISED = [torch.int8, torch.uint8, torch.int16, torch.int64, torch.bool, torch.uint16, torch.complex64,
+             torch.float8_e4m3fn, torch.float8_e5m2]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", QUANTISED, ids=str)
+@pytest.mark.parametrize("source", [MODEL, "pytorch_model.bin", "state_dict"])
+def test_quantised_tensors_are_no_weights(dtype, source, folder):
+    """Where they would become weights; those that nobody uses are reported and left alone."""
+    state = load_file(folder / MODEL)
+
+    def load(state: dict[str, Tensor], **options: Any) -> Any:
+        if source == "state_dict":
+            options["state_dict"] = state
+        elif source == MODEL:
+            save_file(state, folder / MODEL, metadata={"format": "pt"})
+        else:
+            (folder / MODEL).unlink(missing_ok=True)
+            torch.save(state, folder / source)
+        return minitrans.BertForMaskedLM.from_pretrained(folder, **options)
+
+    for options in ({}, {"dtype": torch.bfloat16}, {"ignore_mismatched_sizes": True}):
+        with pytest.raises(ValueError, match=f"holds {KEY} as .*quantised") as caught:
+            load({**state, KEY: (state[KEY] * 50).to(dtype)}, **options)
+        one_sentence(caught.value, source)
+    model = load({**state, "scales": torch.ones(3).to(dtype)})
+    assert model.load_report.unexpected == ["scales"]
+    same_numbers(model, reference("BertForMaskedLM"))
+
+
+class Counting(minitrans.BertPreTrainedModel):
+    """A user's own model with a whole number among its tensors."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.bert = minitrans.BertModel(config, add_pooling_layer=False)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.post_init()
+
+
+@pytest.mark.parametrize(
+    ("stored", "fits"),
+    [(torch.int64, True), (torch.int32, True), (torch.bool, True), (torch.float32, False), (torch.complex64, False)],
+)
+def test_whole_numbers_of_the_users_own(stored, fits, folder):
+    rewrite(folder, lambda state: {**state, "steps": torch.ones((), dtype=stored)})
+    if fits:
+        assert Counting.from_pretrained(folder).steps == 1
+    else:
+        with pytest.raises(ValueError, match="holds steps as"):
+            Counting.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+@pytest.mark.parametrize("value", [{"quant_method": "bitsandbytes", "load_in_8bit": True}, {}, "fp8"])
+def test_a_configuration_of_quantised_weights_is_refused(key, value, folder):
+    edit_config(folder, **{key: None})
+    minitrans.AutoModel.from_pretrained(folder)
+    edit_config(folder, **{key: value})
+    for kind in (minitrans.AutoModel, minitrans.BertForMaskedLM, minitrans.AutoConfig):
+        with pytest.raises(ValueError, match=f"{key} is .*quantised") as caught:
+            kind.from_pretrained(folder)
+        one_sentence(caught.value)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_numbers_that_are_none_are_said(number, dtype, folder, caplog):
+    def spoilt(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+        state[KEY][3, 5] = number
+        return {**state, "unused": torch.tensor([number])}
+
+    rewrite(folder, spoilt)
+    model = minitrans.BertForMaskedLM.from_pretrained(folder)
+    assert model.load_report.not_finite == [KEY]
+    assert f"NaN or infinite numbers: {KEY}" in warnings_of(caplog)[-1]
+    with pytest.raises(ValueError, match="NaN or infinite numbers"):
+        minitrans.BertForMaskedLM.from_pretrained(folder, strict=True)
+    assert minitrans.BertForMaskedLM.from_pretrained(folder, device="meta").load_report.not_finite == []
+
+
+def test_numbers_that_become_infinite_and_large_ones_that_do_not(folder):
+    rewrite(folder, lambda state: {**state, KEY: torch.full_like(state[KEY], 3e38)})
+    assert minitrans.BertForMaskedLM.from_pretrained(folder).load_report.not_finite == []
+    for dtype in (torch.float16, torch.bfloat16):
+        report = minitrans.BertForMaskedLM.from_pretrained(folder, dtype=dtype).load_report
+        assert report.not_finite == ([KEY] if dtype == torch.float16 else [])
+
+
+@pytest.mark.parametrize("spelling", [decoder_twice, decoder_only])
+def test_numbers_that_are_none_in_what_is_tied(spelling, folder):
+    def spoilt(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        state["bert.embeddings.word_embeddings.weight"][3, 5] = float("nan")
+        return spelling(state)
+
+    rewrite(folder, spoilt)
+    report = minitrans.BertForMaskedLM.from_pretrained(folder).load_report
+    assert "cls.predictions.decoder.weight" in report.not_finite
+
+
+# What the index of shards says
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_the_index_decides_where_a_tensor_lies(suffix, tmp_path, caplog):
+    theirs = reference("BertModel")
+    theirs.config.save_pretrained(tmp_path)
+    state, stem = theirs.state_dict(), "model" if suffix == ".safetensors" else "pytorch_model"
+    files = [f"{stem}-{number}{suffix}" for number in range(3)]
+    place = {name: files[index % 3] for index, name in enumerate(state)}
+    twice = [name for name in state if place[name] != files[2]][:3]
+    for file in files:
+        part = {name: tensor.clone() for name, tensor in state.items() if place[name] == file}
+        if file == files[2]:
+            part |= {name: torch.full_like(state[name], 9.0) for name in twice}
+            part |= {"stranger": torch.ones(2), "embeddings.position_ids": torch.arange(24)[None]}
+        save_file(part, tmp_path / file, {"format": "pt"}) if suffix == ".safetensors" else torch.save(
+            part, tmp_path / file
+        )
+    index = tmp_path / (f"{stem}{suffix}.index.json")
+    index.write_text(json.dumps({"weight_map": {**place, "absent": files[0]}}))
+    model, report = minitrans.BertModel.from_pretrained(tmp_path, output_loading_info=True)
+    same_numbers(model, theirs)
+    expected = [*(f"{name} in {files[2]}" for name in twice), f"stranger in {files[2]}", "absent in none"]
+    assert sorted(report.misplaced) == sorted(expected)
+    assert report.needs_attention
+    assert all(line in warnings_of(caplog)[0] for line in expected)
+    index.write_text(json.dumps({"weight_map": {**place, twice[0]: files[1 - files.index(place[twice[0]])]}}))
+    with pytest.raises(ValueError, match=f"The index says that {twice[0]} is in") as caught:
+        minitrans.BertModel.from_pretrained(tmp_path)
     one_sentence(caught.value)
+    index.write_text(json.dumps({"weight_map": {name: file for name, file in place.items() if name != twice[0]}}))
+    _, report = minitrans.BertModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert report.missing == [twice[0]]  # what the index leaves out is used by nobody
+    assert f"{twice[0]} in {files[2]}" in report.misplaced
+
+
+@pytest.mark.parametrize("old", ["gamma", "beta"])
+def test_an_old_spelling_beside_the_new_one_is_said(old, folder):
+    new = {"gamma": "weight", "beta": "bias"}[old]
+    stem = "bert.encoder.layer.0.output.LayerNorm"
+    rewrite(folder, lambda state: {**state, f"{stem}.{old}": torch.randn(32)})
+    model, report = minitrans.BertForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert report.unexpected == [f"{stem}.{old}"]
+    assert report.sources[f"bert.layers.0.norm.{new}"] == f"{stem}.{new}"
+    same_numbers(model, reference("BertForMaskedLM"))
 
 
 # Saving is atomic

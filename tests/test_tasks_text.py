@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 from sentence_transformers.util import quantize_embeddings
@@ -166,6 +167,13 @@ class TestEmbedder:
         ours = Embedder.from_pretrained(tmp_path)
         assert ours.dim == 7
         assert np.abs(ours.encode(TEXTS) - theirs.encode(TEXTS)).max() <= 1e-5
+        for path in (tmp_path / "2_Dense").glob("*model*"):
+            path.unlink()
+        for spoilt in (torch.full((20,), float("nan")), torch.ones(20, dtype=torch.int8)):
+            state = {"linear.weight": torch.ones(20, 384), "linear.bias": spoilt}
+            save_file(state, tmp_path / "2_Dense" / "model.safetensors")
+            with pytest.raises(ValueError, match=r"NaN or infinite|linear\.bias as int8"):
+                Embedder.from_pretrained(tmp_path)
 
     def test_lower_case_and_length_from_the_folder(self, minilm: Path, tmp_path: Path) -> None:
         folder = changed(minilm, tmp_path / "m", "sentence_bert_config.json", do_lower_case=True, max_seq_length=9)

@@ -531,6 +531,12 @@ def test_languages_are_loaded_from_their_adapter_files(suffix: str, tmp_path: Pa
     assert torch.equal(direct(samples).logits, ours(samples).logits)
     with pytest.raises(FileNotFoundError, match=r"adapter\.xyz\.safetensors"):
         ours.load_adapter("xyz")
+    state = {path: tensor.clone() for path, tensor in ours.state_dict().items()}
+    for name, spoilt in {"nan": torch.full((23,), float("nan")), "int": torch.ones(23, dtype=torch.int8)}.items():
+        save_file({**language, "lm_head.bias": spoilt}, tmp_path / f"adapter.{name}.safetensors")
+        with pytest.raises(ValueError, match=r"NaN or infinite|lm_head\.bias as int8"):
+            ours.load_adapter(name)
+    assert all(torch.equal(tensor, state[path]) for path, tensor in ours.state_dict().items())
     language.pop("lm_head.weight")
     save_file(language, tmp_path / "adapter.bad.safetensors")
     with pytest.raises(ValueError, match=r"lm_head\.weight"):

@@ -101,11 +101,12 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         name a tokenizer that decodes otherwise.
         """
         repository, options = open_with(pretrained_model_name_or_path, options, "vocab.json")
-        settings = read_settings(repository)
+        with repository.unchanged():
+            settings, vocabulary = read_settings(repository), repository.json("vocab.json")
         named = settings.get("tokenizer_class")
         if named in TOKENIZERS and named != cls.__name__:
             raise ValueError(f"{repository.name} has a {named}, which decodes otherwise than {cls.__name__}.")
-        return cls(repository.json("vocab.json"), settings, repository.name, **options)
+        return cls(vocabulary, settings, repository.name, **options)
 
     def set_target_lang(self, target_lang: str) -> None:
         """Take the vocabulary of another language of a nested vocab.json; ValueError where it has no such language."""

@@ -102,13 +102,10 @@ class Tokenizer(TokenizerBase):
     def _load(cls, repository: hub.Repository, options: dict[str, Any], otherwise: type[T]) -> T:
         """Load as `cls`, which is a kind of `otherwise`, or as that where the file's model is none for `cls`."""
         cls._refuse_unknown(options)
-        settings = shared.read_settings(repository)
-        path = repository.find(*cls.files)
-        if path is None:
-            raise FileNotFoundError(
-                f"{repository.name} has no {' and no '.join(cls.files)}, but a tokenizer needs it."
-            )
-        backend = _read_backend(path)
+        with repository.unchanged():
+            settings = shared.read_settings(repository)
+            path = repository.file(*cls.files)
+            backend = _read_backend(path)
         kind: Any = cls if isinstance(backend.model, cls.model_kind) else otherwise
         if path.suffix == ".json" and kind is not otherwise and not repository.find("tokenizer_config.json"):
             described = cls._described(backend)

@@ -415,15 +415,19 @@ def _sentence_transformers_settings(
 
 def _dense(repository: hub.Repository) -> Dense:
     """The layer in the folder of a Dense module."""
-    config, checkpoint = repository.json("config.json"), open_checkpoint(repository)
+    config = repository.json("config.json")
     activation = ACTIVATIONS.get(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     names = ["linear.weight", "linear.bias"] if config.get("bias", True) else ["linear.weight"]
     source = config.get("module_input_name", "sentence_embedding")
-    if activation is None or source != "sentence_embedding" or {*checkpoint.shapes} != {*names}:
+    with open_checkpoint(repository) as checkpoint:
+        found = {*checkpoint.shapes}
+        tensors = [checkpoint.floats(name) for name in names if found == {*names}]
+    if activation is None or source != "sentence_embedding" or not tensors:
         raise ValueError(
-            f"The Dense module of {repository.name} holds {', '.join(checkpoint.shapes)} and has the settings "
+            f"The Dense module of {repository.name} holds {', '.join(sorted(found))} and has the settings "
             f"{config}; computed here are {' and '.join(names)} of pooled vectors, then one of "
             f"{', '.join(name.rpartition('.')[2] for name in ACTIVATIONS)}."
         )
-    tensors = [checkpoint.read(name).float() for name in names]
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise ValueError(f"The Dense module of {repository.name} holds NaN or infinite numbers.")
     return Dense(tensors[0], tensors[1] if len(tensors) > 1 else None, activation)

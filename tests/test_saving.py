@@ -1,0 +1,381 @@
+"""Saving against processes that die, fail, or save and load at the same time, and what a folder of two saves is."""
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import families
+import pytest
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import minitrans
+from minitrans import saving
+
+MODEL = "model.safetensors"
+SIZES = {name: families.SIZES[name] for name in ("Bert", "DistilBert", "Swin", "Wav2Vec2")}
+
+
+def model_of(family: str, value: float, **values: Any) -> Any:
+    """A model of which every number is `value`, and whose configuration says so too."""
+    config = getattr(minitrans, f"{family}Config")(**{**SIZES[family], "made_with": value, **values})
+    model = getattr(minitrans, f"{family}Model")(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(value)
+    return model
+
+
+def values_in(folder: Path) -> set[float]:
+    """Every number in a folder's weights, read by the safetensors library, and the configuration's."""
+    index = folder / "model.safetensors.index.json"
+    names = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {MODEL}
+    assert index.exists() != (folder / MODEL).exists()
+    found = {x for name in names for tensor in load_file(folder / name).values() for x in tensor.unique().tolist()}
+    return found | {json.loads((folder / "config.json").read_text())["made_with"]}
+
+
+def numbers(model: Any) -> set[float]:
+    """Every number in a model, and its configuration's."""
+    found = {x for parameter in model.parameters() for x in parameter.detach().unique().tolist()}
+    return found | {model.config.made_with}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def in_a_child(job: Callable[[], Any]) -> int:
+    """Run it in a process of its own; return the exit status, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        try:
+            job()
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def at_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, act: Callable[[], Any], after: bool) -> None:
+    """Have the numbered call of a function do something, before or after its work."""
+    owner, _, leaf = name.rpartition(".")
+    place: Any = {"os": os, "Path": Path, "shutil": shutil}[owner]
+    original, calls = getattr(place, leaf), iter(range(1, 10_000))
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        is_it = next(calls) == number
+        if is_it and not after:
+            act()
+        result = original(*arguments, **options)
+        if is_it and after:
+            act()
+        return result
+
+    monkeypatch.setattr(place, leaf, called)
+
+
+# What fails, and what dies
+
+LAYOUTS: dict[str, Any] = {"one file": "50GB", "shards": "20KB"}
+
+
+@pytest.mark.parametrize(("old", "new"), [("one file", "one file"), ("one file", "shards"), ("shards", "one file")])
+@pytest.mark.parametrize(
+    ("name", "number"), [("os.replace", 1), ("os.replace", 2), ("os.fsync", 3), ("os.fsync", 9), ("Path.rename", 1)]
+)
+@pytest.mark.parametrize("after", [False, True])
+def test_an_error_at_any_step_changes_nothing(old, new, name, number, after, tmp_path, monkeypatch):
+    model_of("Bert", 1.0).save_pretrained(tmp_path, max_shard_size=LAYOUTS[old])
+    before, other = files(tmp_path), model_of("Bert", 2.0)
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        at_call(patch, name, number, fail, after)
+        with pytest.raises(OSError, match="Input/output"):
+            other.save_pretrained(tmp_path, max_shard_size=LAYOUTS[new])
+    assert files(tmp_path) == before
+    assert not list(tmp_path.glob(".sav*"))
+
+
+@pytest.mark.parametrize(("old", "new"), [("one file", "one file"), ("one file", "shards"), ("shards", "one file")])
+@pytest.mark.parametrize(
+    ("name", "number", "after", "expected"),
+    [
+        ("os.fsync", 1, True, 1.0),
+        ("os.link", 2, True, 1.0),
+        ("Path.rename", 1, False, 1.0),
+        ("Path.rename", 1, True, 2.0),
+        ("os.replace", 1, True, 2.0),
+        ("os.replace", 2, False, 2.0),
+        ("os.replace", 2, True, 2.0),
+        ("Path.unlink", 1, True, 2.0),
+        ("shutil.rmtree", 1, False, 2.0),
+    ],
+)
+def test_a_death_at_any_step_leaves_one_whole_save(old, new, name, number, after, expected, tmp_path, monkeypatch):
+    """Whoever opens the folder next sees the old save or the new one; the next save removes what is left over."""
+    model_of("Bert", 1.0).save_pretrained(tmp_path, max_shard_size=LAYOUTS[old])
+    other = model_of("Bert", 2.0)
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        at_call(patch, name, number, die, after)
+        status = in_a_child(lambda: other.save_pretrained(tmp_path, max_shard_size=LAYOUTS[new]))
+    assert status in (-signal.SIGKILL, 1)  # nothing to unlink where both saves have the same files
+    model = minitrans.AutoModel.from_pretrained(tmp_path)
+    assert not model.load_report.needs_attention
+    assert numbers(model) == values_in(tmp_path) == {expected if status != 1 else 2.0}
+    assert not (tmp_path / saving.NOTE).exists()
+    model_of("Bert", 3.0).save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", MODEL]
+
+
+def test_a_save_that_died_is_ended_for_a_tokenizer_too(tmp_path, monkeypatch):
+    words = tmp_path / "vocab.txt"
+    words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two"]))
+    tokenizer = minitrans.BertTokenizer.from_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer.add_tokens(["three"])
+    with monkeypatch.context() as patch:
+        at_call(patch, "os.replace", 1, lambda: os.kill(os.getpid(), signal.SIGKILL), after=True)
+        assert in_a_child(lambda: tokenizer.save_pretrained(tmp_path)) == -signal.SIGKILL
+    assert len(minitrans.AutoTokenizer.from_pretrained(tmp_path)) == 8
+
+
+def unsettled(folder: Path, /, **other: Any) -> None:
+    """Leave a folder as a process that died in it would have, with another config.json and no vocab.txt."""
+    model_of("Bert", 1.0).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("words")
+    writing = folder / ".saving-x"
+    (writing / "new").mkdir(parents=True)
+    (writing / "new" / "config.json").write_text(json.dumps({"model_type": "swin"}))
+    note = {"folder": writing.name, "inode": writing.stat().st_ino, "gone": ["vocab.txt", "../vocab.txt"], **other}
+    (folder / saving.NOTE).write_text(json.dumps(note))
+
+
+def test_a_note_counts_where_it_was_written(tmp_path):
+    unsettled(tmp_path, gone=["vocab.txt"])
+    assert minitrans.AutoConfig.from_pretrained(tmp_path).model_type == "swin"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", MODEL]
+
+
+@pytest.mark.parametrize("note", [{}, {"inode": 1}, {"inode": None}, {"folder": "../elsewhere"}, {"folder": 3}, None])
+def test_a_note_from_elsewhere_moves_and_removes_nothing(note, tmp_path):
+    """What comes in a folder of somebody else's, least of all outside of it."""
+    (tmp_path / "vocab.txt").write_text("secret")
+    (tmp_path / "elsewhere").mkdir()
+    unsettled(tmp_path / "first", **(note or {}))
+    if note is None:
+        (tmp_path / "first" / saving.NOTE).write_text("[" * 99999)
+    folder = shutil.copytree(tmp_path / "first", tmp_path / "copy") if note == {} else tmp_path / "first"
+    before = files(folder)
+    assert numbers(minitrans.AutoModel.from_pretrained(folder)) == {1.0}
+    assert files(folder) == before
+    model_of("Bert", 2.0).save_pretrained(folder)
+    assert sorted(files(folder)) == ["config.json", MODEL, "vocab.txt"]
+    assert values_in(folder) == {2.0}
+    assert (tmp_path / "vocab.txt").read_text() == "secret"
+
+
+def test_what_cannot_be_ended_is_said(tmp_path, monkeypatch):
+    unsettled(tmp_path)
+
+    def refused(*_: Any) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(OSError, match=r"died while it saved into .*Read-only file system.*open the folder") as caught:
+        minitrans.AutoModel.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_what_the_dead_left_is_removed(tmp_path):
+    """A save that goes on in another thread or process keeps its folder; one of a dead process goes."""
+    (tmp_path / ".saving-old").mkdir()
+    (tmp_path / ".saving-old" / MODEL).write_bytes(b"x" * 1000)
+    with saving.atomic_folder(tmp_path) as first:
+        (first / "a.txt").write_text("first")
+        assert not (tmp_path / ".saving-old").exists()
+        assert in_a_child(lambda: (model_of("Bert", 1.0).save_pretrained(tmp_path), os._exit(0))) == 0
+        assert (first / "a.txt").exists()
+        with saving.atomic_folder(tmp_path) as second:
+            (second / "a.txt").write_text("second")
+        assert (first / "a.txt").exists()
+    assert (tmp_path / "a.txt").read_text() == "first"
+    assert sorted(files(tmp_path)) == ["a.txt", "config.json", MODEL]
+
+
+def test_a_file_system_without_locks_or_links(tmp_path, monkeypatch):
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    monkeypatch.setattr(os, "link", refused)
+    for value in (1.0, 2.0):
+        model_of("Bert", value).save_pretrained(tmp_path)
+        assert numbers(minitrans.AutoModel.from_pretrained(tmp_path)) == values_in(tmp_path) == {value}
+    at_call(monkeypatch, "os.replace", 2, refused, after=False)
+    with pytest.raises(OSError, match="not supported"):
+        model_of("Bert", 3.0).save_pretrained(tmp_path)
+    assert values_in(tmp_path) == {2.0}
+
+
+def test_two_savers_do_not_mix(tmp_path):
+    models = [model_of("Bert", float(value)) for value in range(1, 5)]
+    threads = [
+        threading.Thread(target=model.save_pretrained, args=(tmp_path,), kwargs={"max_shard_size": size})
+        for model, size in zip(models, [*LAYOUTS.values()] * 2, strict=True)
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(values_in(tmp_path)) == 1
+    assert not list(tmp_path.glob(".sav*"))
+
+
+def test_a_process_that_is_forked_while_a_folder_is_read_keeps_nobody_from_saving(tmp_path):
+    model_of("Bert", 1.0).save_pretrained(tmp_path)
+    with saving.unchanged(tmp_path):
+        child = multiprocessing.get_context("fork").Process(target=signal.pause)
+        child.start()
+    try:
+        model_of("Bert", 2.0).save_pretrained(tmp_path)
+    finally:
+        child.kill()
+        child.join()
+    assert values_in(tmp_path) == {2.0}
+
+
+# Layouts that follow each other
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("old", LAYOUTS)
+@pytest.mark.parametrize("new", LAYOUTS)
+def test_another_layout_of_the_same_variant_replaces_the_old_one(old, new, variant, tmp_path):
+    other = "bf16" if variant else "fp16"
+    model_of("Bert", 3.0).save_pretrained(tmp_path, variant=other)
+    model_of("Bert", 1.0).save_pretrained(tmp_path, variant=variant, max_shard_size=LAYOUTS[old])
+    model_of("Bert", 2.0).save_pretrained(tmp_path, variant=variant, max_shard_size=LAYOUTS[new])
+    for library in (minitrans, transformers):
+        assert numbers(library.BertModel.from_pretrained(tmp_path, variant=variant)) == {2.0}
+        found = library.BertModel.from_pretrained(tmp_path, variant=other)
+        assert numbers(found) == {2.0, 3.0}  # its own weights, and the one configuration
+
+
+# A configuration of one save and the weights of another
+
+DECISIVE = {
+    "Bert": {"hidden_act": "relu", "num_attention_heads": 4, "layer_norm_eps": 1e-5, "tie_word_embeddings": False},
+    "DistilBert": {"activation": "relu", "n_heads": 4},
+    "Swin": {"hidden_act": "relu", "layer_norm_eps": 1e-6},
+    "Wav2Vec2": {"hidden_act": "relu", "num_attention_heads": 4, "conv_stride": [5, 2, 3], "layer_norm_eps": 1e-6},
+}
+
+
+def edit(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in DECISIVE.items() for name in names])
+def test_two_saves_in_one_folder_are_refused(family, name, layout, tmp_path, caplog):
+    value = DECISIVE[family][name]
+    one, other = tmp_path / "one", tmp_path / "other"
+    model_of(family, 1.0).save_pretrained(one, max_shard_size=LAYOUTS[layout])
+    model_of(family, 2.0, **{name: value}).save_pretrained(other)
+    shutil.copy(other / "config.json", one)
+    for kind in (minitrans.AutoModel, getattr(minitrans, f"{family}Model")):
+        with pytest.raises(ValueError, match="of two saves, or the file was edited") as caught:
+            kind.from_pretrained(one)
+        assert "\n" not in str(caught.value)
+        assert f"{name} = {value!r}" in str(caught.value)
+        assert str(one) in str(caught.value)
+    minitrans.AutoModel.from_pretrained(one, config=minitrans.AutoConfig.from_pretrained(one))
+    said = [record.getMessage() for record in caplog.records if record.name == "minitrans"]
+    assert f"The configuration given for {one} has {name} = {value!r}" in said[0]
+    meant = minitrans.AutoModel.from_pretrained(one, **{name: value})
+    meant.save_pretrained(one)
+    caplog.clear()
+    assert getattr(minitrans.AutoModel.from_pretrained(one).config, name) == value
+    labelled = minitrans.AutoConfig.from_pretrained(one, id2label={0: "no", 1: "yes"})
+    minitrans.AutoModel.from_pretrained(one, config=labelled)
+    assert not [record for record in caplog.records if record.name == "minitrans"]
+
+
+def test_shards_of_two_saves_are_refused(tmp_path):
+    for value in (1.0, 2.0):
+        model_of("Bert", value, made_with=0.0).save_pretrained(tmp_path / str(value), max_shard_size="20KB")
+    shards = sorted(path.name for path in (tmp_path / "1.0").glob("*.safetensors"))
+    shutil.copy(tmp_path / "2.0" / shards[1], tmp_path / "1.0")
+    with pytest.raises(ValueError, match="of 2 saves"):
+        minitrans.AutoModel.from_pretrained(tmp_path / "1.0")
+
+
+HARMLESS = {
+    "hidden_dropout_prob": 0.5, "initializer_range": 0.5, "id2label": {"0": "no", "1": "yes"}, "problem_type": "x",
+    "architectures": ["BertForMaskedLM"], "output_hidden_states": True, "mine": [1, 2], "bos_token_id": 3,
+    "transformers_version": "4.0", "chunk_size_feed_forward": 2, "use_cache": False, "classifier_dropout": 0.3,
+    "dtype": "float64",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_other_fields_may_be_edited_by_hand(name, tmp_path, caplog):
+    model_of("Bert", 1.0).save_pretrained(tmp_path)
+    edit(tmp_path, **{name: HARMLESS[name]})
+    model = minitrans.AutoModel.from_pretrained(tmp_path)
+    assert numbers(model) == {1.0}
+    assert model.load_report.needs_attention is False
+    said = [record.getMessage() for record in caplog.records if record.name == "minitrans"]
+    assert len(said) == (name == "id2label")
+    assert all("labels in config.json" in message and str(tmp_path) in message for message in said)
+    model.save_pretrained(tmp_path)
+    caplog.clear()
+    minitrans.AutoModel.from_pretrained(tmp_path, num_labels=3)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", families.PUBLISHED)
+def test_what_transformers_writes_over_a_configuration_or_a_folder(name, tmp_path, caplog):
+    """Its configuration beside our weights, and its folder over ours, load as before, and nothing is said."""
+    ours = families.make(minitrans, name)
+    ours.save_pretrained(tmp_path)
+    metadata = safe_open(next(tmp_path.glob("*.safetensors")), "pt").metadata()
+    assert metadata["format"] == "pt"
+    assert all(isinstance(value, str) for value in metadata.values())
+    transformers.AutoConfig.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    again = getattr(minitrans, name).from_pretrained(tmp_path, strict=True)
+    state = ours.published_state_dict()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in again.published_state_dict().items())
+    theirs, info = getattr(transformers, name).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    theirs.save_pretrained(tmp_path)
+    third = getattr(minitrans, name).from_pretrained(tmp_path)
+    assert not third.load_report.missing
+    assert all(torch.equal(tensor, state[key]) for key, tensor in third.published_state_dict().items())
+    said = [record.getMessage() for record in caplog.records if record.name == "minitrans"]
+    assert not any("config.json" in message for message in said)
+
+
+@pytest.mark.parametrize("note", ["", "{", "[1]", "3", '{"hidden_act": "gelu", "of_another_version": 1}', "[" * 99999])
+def test_a_note_that_is_none_is_no_hindrance(note, tmp_path):
+    model_of("Bert", 1.0).save_pretrained(tmp_path)
+    save_file(load_file(tmp_path / MODEL), tmp_path / MODEL, metadata={"format": "pt", "minitrans_config": note})
+    assert numbers(minitrans.AutoModel.from_pretrained(tmp_path)) == {1.0}
