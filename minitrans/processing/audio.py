@@ -34,8 +34,13 @@ logger = logging.getLogger(__name__)
 
 PCM = {"int8": (0, 2**7), "uint8": (2**7, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # silence, full scale
 MAX_CHANNELS = 8
+RATES = 1000, 384_000  # Hz; what lies outside is no sound, and converting it could take any memory or time
+# What FFmpeg may take a file for, by its names: formats that show in the content, unlike those that it knows by the
+# ending of a name alone and would hear any text in, and none that names other files or addresses to open.
+CONTAINERS = "mov,matroska,asf,aac,avi,flv,mpegts,mpeg,mp3,ogg,wav,flac,aiff,caf,amr,ape,wv"
 CORRECTED = re.compile(r":\s*(\d+) \(should be (\d+)\)")  # in libsndfile's log
 UNKNOWN_SIZE = 0x7FFFFF00
+NO_HEADER = "no header says what its bytes are"
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray"
 TYPE_KEYS = ("feature_extractor_type", "processor_class")
 
@@ -66,7 +71,7 @@ class Wav2Vec2FeatureExtractor(Likeness, Saved):
                 setattr(self, spec.name, spec.default)
         if self.feature_size != 1:
             raise ValueError(f"feature_size is {self.feature_size!r}; Wav2Vec2 hears one value per sample, so 1.")
-        _check_rate(self.sampling_rate)
+        check_rate(self.sampling_rate)
         if not isinstance(self.padding_value, Real) or not math.isfinite(self.padding_value):
             raise ValueError(f"padding_value is {self.padding_value!r}; it must be a finite number.")
         choose("padding_side", self.padding_side, SIDES)
@@ -120,7 +125,7 @@ class Wav2Vec2FeatureExtractor(Likeness, Saved):
         """
         clips = _named_clips(raw_speech, mono)
         if sampling_rate is not None:
-            _check_rate(sampling_rate)
+            check_rate(sampling_rate)
         elif not all(isinstance(clip, (str, Path)) for _, clip in clips):
             if resample:
                 raise ValueError("resample=True needs sampling_rate, the rate in Hz at which the samples were taken.")
@@ -275,6 +280,7 @@ class AvRecording(Recording):
         if not container.streams.audio:
             raise ValueError(f"{name} could not be read as audio: there is no sound in it.")
         stream = container.streams.audio[0]
+        check_rate(stream.rate, f"{name} cannot be heard: its")
         self.name, self.samplerate = name, stream.rate
         seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
         self.frames = int(seconds * stream.rate)
@@ -312,28 +318,34 @@ def open_audio(source: Source) -> Iterator[Recording]:
         raise FileNotFoundError(f"There is no audio file {name}{address}.")
     try:
         sound = soundfile.SoundFile(io.BytesIO(source) if is_bytes else source)  # type: ignore[arg-type]
-    except soundfile.LibsndfileError as error:
-        with _open_av(source, name, error) as recording:
+    except (soundfile.LibsndfileError, TypeError) as error:
+        with _open_av(source, name, getattr(error, "error_string", NO_HEADER)) as recording:
             yield recording
         return
     try:
         with sound:
+            if sound.format == "RAW":  # libsndfile went by the ending of the name, and would hear any text
+                raise ValueError(f"{name} could not be read as audio: {NO_HEADER}.")
+            check_rate(sound.samplerate, f"{name} cannot be heard: its")
             yield SoundFileRecording(name, sound, _tail(source))
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{name} could not be read as audio: {error.error_string}") from error
 
 
 @contextmanager
-def _open_av(source: Source, name: str, refusal: Any) -> Iterator[Recording]:
+def _open_av(source: Source, name: str, refusal: str) -> Iterator[Recording]:
     """What libsndfile refused, by PyAV."""
-    reason = f"{name} could not be read as audio: {refusal.error_string.rstrip('.')}."
+    reason = f"{name} could not be read as audio: {refusal.rstrip('.')}."
     try:
         import av
     except ImportError as error:
         raise ValueError(f'{reason} (M4A, AAC, WebM and WMA need PyAV: pip install "minitrans[av]".)') from error
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else os.fspath(source)) as container:
+        place = io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else f"file:{os.fspath(source)}"
+        with av.open(place, options={"format_whitelist": CONTAINERS}) as container:
             yield AvRecording(name, container, av)
+    except av.ArgumentError as error:  # a format beside these
+        raise ValueError(f"{name} could not be read as audio: it is none of {CONTAINERS}.") from error
     except av.FFmpegError as error:
         raise ValueError(f"{name} could not be read as audio: {error.strerror}.") from error
 
@@ -361,9 +373,12 @@ def import_soxr() -> ModuleType:
     return soxr
 
 
-def _check_rate(rate: Any) -> None:
-    if not isinstance(rate, Real) or isinstance(rate, bool) or rate != rate or rate <= 0:
-        raise ValueError(f"sampling_rate is {rate!r}; it must be a positive number of samples per second (Hz).")
+def check_rate(rate: Any, whose: str = "") -> None:
+    """ValueError, which begins with `whose`, for what is no number of samples per second in `RATES`."""
+    low, high = RATES
+    if not isinstance(rate, Real) or isinstance(rate, bool) or not low <= rate <= high:
+        wanted = f"it must be a number of samples per second (Hz) from {low} to {high}"
+        raise ValueError(f"{whose} sampling_rate is {rate!r:.80}; {wanted}.".lstrip())
 
 
 def _limit(truncation: bool, max_length: int | None, multiple: int | None) -> int | None:
