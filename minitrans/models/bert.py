@@ -206,7 +206,7 @@ class BertModel(BertPreTrainedModel):
         output_hidden_states: bool | None = None,
     ) -> Encoded:
         """What `forward` computes, as packed rows: the heads' input."""
-        text = pack_text(self.config, self.device, input_ids, attention_mask, position_ids, inputs_embeds)
+        text = pack_text(self, input_ids, attention_mask, position_ids, inputs_embeds)
         sequences = text.sequences
         if token_type_ids is None:
             types = torch.zeros_like(text.positions)

@@ -178,7 +178,7 @@ class DistilBertModel(DistilBertPreTrainedModel):
         output_hidden_states: bool | None = None,
     ) -> Encoded:
         """What `forward` computes, as packed rows: the heads' input."""
-        text = pack_text(self.config, self.device, input_ids, attention_mask, position_ids, inputs_embeds)
+        text = pack_text(self, input_ids, attention_mask, position_ids, inputs_embeds)
         trace = Trace(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions)
         rows = run_layers(self.layers, rows, text.sequences, trace, self.gradient_checkpointing and self.training)

@@ -85,6 +85,7 @@ class SwinEmbeddings(Module):
         if masked is not None:
             if self.mask_token is None:
                 raise ValueError("bool_masked_pos needs a mask token; make the model with use_mask_token=True.")
+            layers.check_tensor("bool_masked_pos", masked)
             if masked.shape != (shape := x.flatten(1, 2).shape[:2]):
                 raise ValueError(f"bool_masked_pos is {tuple(masked.shape)}; these patches are {tuple(shape)}.")
             x = torch.where(masked.to(x.device, torch.bool).view(*x.shape[:3], 1), self.mask_token, x)

@@ -37,6 +37,7 @@ from minitrans.layers import (
     SelfAttention,
     Trace,
     add_norm,
+    check_tensor,
     recompute,
     residual_norm,
     run_layers,
@@ -422,6 +423,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         """
         config, masked = self.config, None
         if indices is not None:
+            check_tensor("mask_time_indices", indices)
             if tuple(indices.shape) != frames.shape:
                 raise ValueError(
                     f"mask_time_indices has the shape {tuple(indices.shape)}; the frames have {frames.shape}."

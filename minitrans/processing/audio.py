@@ -376,7 +376,8 @@ def import_soxr() -> ModuleType:
 def check_rate(rate: Any, whose: str = "") -> None:
     """ValueError, which begins with `whose`, for what is no number of samples per second in `RATES`."""
     low, high = RATES
-    if not isinstance(rate, Real) or isinstance(rate, bool) or not low <= rate <= high:
+    is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    if not is_number or not low <= rate <= high:
         wanted = f"it must be a number of samples per second (Hz) from {low} to {high}"
         raise ValueError(f"{whose} sampling_rate is {rate!r:.80}; {wanted}.".lstrip())
 

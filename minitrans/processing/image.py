@@ -313,8 +313,8 @@ def _checked_target(size: dict[str, int], height: int, width: int) -> tuple[int,
     target = _target(size, height, width)
     if target[0] * target[1] > MOST_PIXELS:
         raise ValueError(
-            f"An image of {height} × {width} pixels would become {target[0]} × {target[1]} by size {size}; it must stay "
-            f"within {MOST_PIXELS} pixels: choose a smaller size, or cut the image."
+            f"An image of {height} × {width} pixels would become {target[0]} × {target[1]} by size {size}; it must "
+            f"stay within {MOST_PIXELS} pixels: choose a smaller size, or cut the image."
         )
     return target
 
