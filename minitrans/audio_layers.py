@@ -28,7 +28,7 @@ def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Any
     The samples must have the dtype and device of `like`, a tensor or a model; on the CPU NaN and infinite ones are
     refused too.
     """
-    check_tensor("input_values", input_values)
+    check_tensor("input_values", input_values, like.device)
     if input_values.dim() != 2 or input_values.numel() == 0:
         raise ValueError(
             f"input_values has the shape {tuple(input_values.shape)}; it must be (B, samples) and not empty "
@@ -38,7 +38,7 @@ def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Any
     check_finite("input_values", input_values)
     if attention_mask is None:
         return
-    check_tensor("attention_mask", attention_mask)
+    check_tensor("attention_mask", attention_mask, like.device, anywhere=True)
     if attention_mask.shape != input_values.shape:
         raise ValueError(
             f"attention_mask has the shape {tuple(attention_mask.shape)}; it must be {tuple(input_values.shape)}, 1 "

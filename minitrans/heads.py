@@ -245,7 +245,7 @@ class MultipleChoice(SequenceClassification):
         """The choices side by side as one batch; `pooled` is (B, choices, C)."""
         tensors = {name: x for name, x in inputs.items() if isinstance(x, Tensor)}
         for name, x in tensors.items():
-            check_tensor(name, x)
+            check_tensor(name, x, self.device, anywhere=True)
             if x.dim() < 3:
                 raise ValueError(f"{name} has the shape {tuple(x.shape)}; with choices it is (B, choices, N).")
         if not tensors:

@@ -117,6 +117,7 @@ class Repository:
         path = self.file(filename)
         try:
             content = json.loads(path.read_bytes().decode("utf-8"))
+            json.dumps(content, ensure_ascii=False).encode("utf-8")  # else a text in it has half a surrogate pair
         except (ValueError, RecursionError) as error:
             self._spoilt(path)
             raise ValueError(f"{filename} of {self.name} cannot be read as JSON ({error}); see {path}.") from error

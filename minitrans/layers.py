@@ -472,10 +472,13 @@ DTYPES = (
 )  # fmt: skip
 
 
-def check_tensor(name: str, value: Any, device: torch.device | None = None, *, whole: bool | None = None) -> None:
-    """TypeError or ValueError unless `value` is a dense tensor on a device (None: any with data) of usual numbers.
+def check_tensor(
+    name: str, value: Any, device: torch.device, *, whole: bool | None = None, anywhere: bool = False
+) -> None:
+    """TypeError or ValueError unless `value` is a dense tensor of usual numbers on a device.
 
-    `whole` says which: True whole ones, False real ones, None any, and True and False among them.
+    `whole` says which: True whole ones, False real ones, None any, and True and False among them. What is moved where
+    it is needed may lie `anywhere`.
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; it must be a tensor (return_tensors='pt').")
@@ -485,7 +488,7 @@ def check_tensor(name: str, value: Any, device: torch.device | None = None, *, w
         raise ValueError(f"{name} is of {value.dtype}; convert it with .long() or .float().")
     if whole is not None and (value.is_floating_point() == whole or value.dtype == torch.bool):
         raise ValueError(f"{name} is of {value.dtype}; it must hold {'whole' if whole else 'real'} numbers.")
-    if value.device.type == "meta" if device is None else value.device != device:
+    if value.device != device and (value.device.type == "meta" or not anywhere):
         raise ValueError(f"{name} is on {value.device}, the model on {device}; move one of them with .to().")
 
 
@@ -494,7 +497,7 @@ def check_like(name: str, values: Tensor, like: Any) -> None:
 
     Within autocast they may be of any.
     """
-    check_tensor(name, values)
+    check_tensor(name, values, values.device)
     mixed = torch.is_autocast_enabled(values.device.type) and values.is_floating_point()
     if (values.dtype != like.dtype and not mixed) or values.device != like.device:
         raise ValueError(
@@ -517,7 +520,7 @@ def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device:
         if wants_grid():
             return Sequences.grid(torch.ones(batch, length, dtype=torch.bool, device=device))
         return Sequences.full(batch, length, device)
-    check_tensor("attention_mask", mask)
+    check_tensor("attention_mask", mask, device, anywhere=True)
     if mask.dim() > 2:
         return _of_queries(mask, batch, length, device)
     if tuple(mask.shape) != (batch, length):
@@ -619,7 +622,7 @@ def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Te
 
     Raises ValueError otherwise, and for NaN or infinite numbers on the CPU.
     """
-    check_tensor("pixel_values", pixels, whole=False)
+    check_tensor("pixel_values", pixels, like.device, whole=False)
     shape = tuple(pixels.shape)
     if len(shape) != 4 or shape[1] != channels or 0 in shape:
         raise ValueError(

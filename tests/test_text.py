@@ -566,7 +566,7 @@ def test_stride_is_checked_before_the_library_panics(ours, theirs):
 
 def test_bad_settings(ours, tmp_path):
     for name, value in {"model_max_length": "512", "model_input_names": "input_ids", "never_split": "abc"}.items():
-        with pytest.raises(TypeError, match=f"{name}='{value}' of .* is not of type"):
+        with pytest.raises(TypeError, match=f"{name} of .* is '{value}'; it must be a"):
             BertTokenizer.from_pretrained(MINILM, **{name: value})
     with pytest.raises(ValueError, match="whole number from 0"):
         BertTokenizer({"a": -1})
@@ -614,7 +614,7 @@ BROKEN = {
                           "type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}}),
     "another vocabulary": (ValueError, "gives '<new>' the id 99, but beside its vocabulary of 27 tokens it gets 27",
                            {"tokenizer_config": {"added_tokens_decoder": {"99": {"content": "<new>"}}}}),
-    "a token that is a number": (TypeError, "A special token is a string or an AddedToken, not 5",
+    "a token that is a number": (TypeError, r"pad_token of .*tokenizer_config.json. is 5; it must be a token",
                                  {"tokenizer_config": {"pad_token": 5}}),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import heads, ops
-from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size
+from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Words
 from minitrans.layers import (
     Embedding,
     FeedForward,
@@ -49,8 +49,8 @@ class DistilBertConfig(PreTrainedConfig):
     layer_norm_eps: ClassVar[float] = 1e-12  # no published configuration says otherwise
     honoured: ClassVar[dict[str, tuple]] = {"activation": tuple(ops.ACTIVATIONS), "pruned_heads": ({},)}
 
-    vocab_size: Size = 30522
-    max_position_embeddings: Size = 512
+    vocab_size: Words = 30522
+    max_position_embeddings: Words = 512
     sinusoidal_pos_embds: bool = False
     n_layers: Count = 6
     n_heads: Size = 12

@@ -362,6 +362,7 @@ class Tokenizer(TokenizerBase):
     def _write_vocabulary(self, folder: Path) -> None:
         if isinstance(self._state[0].model, models.WordPiece):
             tokens = {index: token for token, index in self._state[0].get_vocab(with_added_tokens=False).items()}
+            shared.check_ids(tokens, self.name_or_path or "the tokenizer")
             lines = "".join(tokens.get(index, "") + "\n" for index in range(max(tokens) + 1))
             (folder / "vocab.txt").write_bytes(lines.encode("utf-8"))
         else:
@@ -400,6 +401,7 @@ class BertTokenizer(Tokenizer):
             raise ValueError(f"A {type(self).__name__} is made of a vocab, a vocab_file or a tokenizer_file.")
         vocab = given[0]
         chosen = {**self.defaults, **(settings or {}), **options}
+        shared.check_settings(chosen, name_or_path or f"the {type(self).__name__}")
         for role in ("unk_token", "cls_token", "sep_token"):
             if chosen[role] is None:
                 raise ValueError(f"A {type(self).__name__} cannot do without {role}; it is None.")
@@ -412,6 +414,7 @@ class BertTokenizer(Tokenizer):
                 f"A {type(self).__name__} needs a WordPiece model; {name_or_path} has {type(backend.model).__name__}."
             )
         ids = backend.get_vocab(with_added_tokens=False)
+        shared.check_ids(ids.values(), name_or_path or f"the {type(self).__name__}")
         if len(set(ids.values())) < len(ids):
             raise ValueError(f"The vocabulary of {name_or_path or type(self).__name__} gives an id to two tokens.")
         backend.model.unk_token = shared.token_text(chosen["unk_token"])

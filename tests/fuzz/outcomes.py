@@ -20,12 +20,12 @@ class Outcomes:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
 
-    def judge(self, case: object, call: Callable[[], Any], is_right: Callable[[Any], Any]) -> str:
-        """Run a case; an answer must be what `is_right` confirms, a refusal a sentence of ours."""
+    def judge(self, case: object, call: Callable[[], Any], is_right: Callable[[Any], Any], *named: str) -> str:
+        """Run a case: an answer must be what `is_right` confirms, a refusal a sentence with what is `named`."""
         try:
             found = call()
         except REFUSALS as error:
-            outcome = "refused" if is_sentence(error) else "unclear"
+            outcome = "refused" if is_sentence(error) and all(x in str(error) for x in named) else "unclear"
             detail = f"{type(error).__name__}: {error}"
         except Exception as error:
             outcome, detail = "crashed", f"{type(error).__name__}: {error}"
