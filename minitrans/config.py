@@ -24,6 +24,7 @@ Size = Annotated[int, (1, 10**6)]
 Words = Annotated[int, (1, 10**7)]  # of a vocabulary, positions of a text
 Pixels = Annotated[int, (1, 10_000)]  # of an edge: two of them multiply
 Count = Annotated[int, (0, 10_000)]  # of layers and the like: an absurd one would be built for hours
+Depth = Annotated[int, (1, 10_000)]  # of a stage, in layers
 Rate = Annotated[float, (0.0, 1.0)]
 Positive = Annotated[float, (0.0, math.inf)]
 Ratio = Annotated[float, (0.0, 1000.0)]
@@ -357,7 +358,7 @@ class BackboneConfig(PreTrainedConfig):
     """
 
     embed_dim: Size = 96
-    depths: list[Count] = field(default_factory=lambda: [2, 2, 6, 2])
+    depths: list[Depth] = field(default_factory=lambda: [2, 2, 6, 2])
     out_features: list[str] | None = None
     out_indices: list[int] | None = None
 

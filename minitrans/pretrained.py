@@ -632,9 +632,9 @@ def _engine(name: str) -> str:
 
 def _dtype(name: torch.dtype | str) -> torch.dtype:
     dtype = name if isinstance(name, torch.dtype) else getattr(torch, str(name).removeprefix("torch."), None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(
-            f'dtype is {name!r}; it must be a floating torch dtype, its name such as "bfloat16", or "auto".'
+            f'dtype is {name!r:.80}; it must be torch.float16, bfloat16, float32 or float64, its name, or "auto".'
         )
     return dtype
 
@@ -654,15 +654,15 @@ def _device(place: Any) -> torch.device:
     if place == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        if place is not None:
+        if place is not None and torch.device(place).type != "meta":
             return torch.empty(0, device=torch.device(place)).device
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f'device is {place!r}; it must be one that torch has here ("cpu"): {reason}') from None
-    place = torch.get_default_device()
-    if place.type == "meta":
-        raise ValueError("Loading within torch.device('meta') would read no weights; load outside, or name a device=.")
-    return place
+    default = torch.get_default_device()
+    if place is not None or default.type == "meta":
+        raise ValueError("On the device 'meta', or within torch.device('meta'), no weights are read; name a device.")
+    return default
 
 
 def _loading_dtype(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import heads, layers, ops
-from minitrans.config import BackboneConfig, Count, Pixels, Positive, Rate, Ratio, Size, pair
+from minitrans.config import BackboneConfig, Depth, Pixels, Positive, Rate, Ratio, Size, pair
 from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, QueryKeyValue, channels_first, is_plain
 from minitrans.names import Module
 from minitrans.outputs import BackboneOutput, EncodedImages, Feature, ImageModelOutput
@@ -40,7 +40,7 @@ class SwinConfig(BackboneConfig):
     patch_size: Pixels | list[Pixels] = 4
     num_channels: Pixels = 3
     embed_dim: Size = 96
-    depths: list[Count] = field(default_factory=lambda: [2, 2, 6, 2])
+    depths: list[Depth] = field(default_factory=lambda: [2, 2, 6, 2])
     num_heads: list[Size] = field(default_factory=lambda: [3, 6, 12, 24])
     window_size: Pixels = 7
     mlp_ratio: Ratio = 4.0
