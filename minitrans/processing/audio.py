@@ -25,7 +25,16 @@ import numpy as np
 
 from minitrans import hub
 from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
-from minitrans.processing.features import BatchFeature, Likeness, Saved, open_with, read_settings, warn_once
+from minitrans.processing.features import (
+    BatchFeature,
+    Likeness,
+    Saved,
+    as_array,
+    open_with,
+    read_settings,
+    warn_once,
+)
+from minitrans.processing.kinds import shown
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -315,7 +324,7 @@ def open_audio(source: Source) -> Iterator[Recording]:
     name = f"A recording of {len(source)} bytes" if is_bytes else str(source)  # type: ignore[arg-type]
     if not is_bytes and not os.path.isfile(source):  # type: ignore[arg-type]
         address = " (it is an address: nothing is downloaded here)" if "://" in name else ""
-        raise FileNotFoundError(f"There is no audio file {name}{address}.")
+        raise FileNotFoundError(f"There is no audio file {name[:300]}{address}.")
     try:
         sound = soundfile.SoundFile(io.BytesIO(source) if is_bytes else source)  # type: ignore[arg-type]
     except (soundfile.LibsndfileError, TypeError) as error:
@@ -398,7 +407,7 @@ def _gathered(features: Any) -> dict[str, Any]:
             raise ValueError("The features do not all have the same keys; pad needs input_values of each clip.")
         features = {name: [item[name] for item in features] for name in features[0]}
     if not isinstance(features, Mapping) or not len(features.get("input_values", ())):
-        raise ValueError(f"pad needs a dict with input_values, or a list of such dicts, not {features!r:.80}.")
+        raise ValueError(f"pad needs a dict with input_values, or a list of such dicts, not {shown(features)}.")
     return dict(features)
 
 
@@ -414,6 +423,8 @@ def _named_clips(audio: Any, mono: bool) -> list[tuple[str, Any]]:
     """The clips of an input, each with its name for messages."""
     if isinstance(audio, (str, Path)):
         return [("the clip", audio)]
+    if isinstance(audio, (bytes, bytearray, memoryview)):
+        raise TypeError(f"A clip is an array or list of samples, or the path of a file, not a {type(audio).__name__}.")
     if isinstance(audio, (list, tuple)):
         if len(audio) and isinstance(audio[0], Real):
             return [("the clip", audio)]
@@ -429,9 +440,8 @@ def _named_clips(audio: Any, mono: bool) -> list[tuple[str, Any]]:
 
 
 def _array(value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):  # a torch tensor; numpy knows no bfloat16
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
+    if hasattr(value, "detach"):  # a torch tensor
+        value = as_array(value)
     try:
         return np.asarray(value)
     except ValueError as error:

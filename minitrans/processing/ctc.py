@@ -30,6 +30,7 @@ from minitrans.processing.encoding import (
     token_text,
 )
 from minitrans.processing.features import BatchFeature, open_with
+from minitrans.processing.kinds import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -267,7 +268,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
             return list(chain.from_iterable(map(self._encode, text)))
         if not isinstance(text, str):
             raise TypeError(
-                f"The tokenizer takes a text or a list of them, not a {type(text).__name__}: {text!r:.80}."
+                f"The tokenizer takes a text or a list of them, not a {type(text).__name__}: {shown(text)}."
             )
         tokens = self.tokenize(text)
         ids = self.convert_tokens_to_ids(tokens)

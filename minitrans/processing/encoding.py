@@ -18,6 +18,7 @@ from tokenizers import AddedToken
 
 from minitrans import hub
 from minitrans.processing.features import BatchFeature, Likeness, Saved, refuse_without_push
+from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_text, is_whole, or_none
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -629,15 +630,6 @@ def _has_text(value: Any) -> bool:
     return isinstance(text, str)
 
 
-def _each(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Whether a value is a list of such items."""
-    return lambda value: isinstance(value, list | tuple) and all(map(is_right, value))
-
-
-def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or is_right(value)
-
-
 def _is_length(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and value >= 1 and (value >= UNLIMITED or value == int(value))
@@ -648,58 +640,43 @@ def _is_decoder(value: Any) -> bool:
     return all(ids) and all(map(_has_text, value.values()))
 
 
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _are_tokens(value: Any) -> bool:
-    return _each(_has_text)(value) or (isinstance(value, Mapping) and all(map(_has_text, value.values())))
+    return each(_has_text)(value) or (isinstance(value, Mapping) and all(map(_has_text, value.values())))
 
 
 def _is_box(value: Any) -> bool:
-    return _each(_is_whole)(value) and len(value) == 4
+    return each(is_whole)(value) and len(value) == 4
 
 
+TOKEN = or_none(_has_text), "a token: text, an object with its content, or null"
 # What a setting may be, and how that is said.
-KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys((*ROLES, "word_delimiter_token", "phone_delimiter_token"),
-                    (_or_none(_has_text), "a token: text, an object with its content, or null")),
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys((*ROLES, "word_delimiter_token", "phone_delimiter_token"), TOKEN),
     **dict.fromkeys(("extra_special_tokens", "additional_special_tokens"),
-                    (_or_none(_are_tokens), "a list of tokens, or an object with tokens")),
-    **dict.fromkeys(("model_max_length", "max_len"), (_or_none(_is_length), "a whole number from 1, or null")),
-    **dict.fromkeys(("model_input_names", "never_split"), (_or_none(_each(_is_text)), "a list of texts, or null")),
+                    (or_none(_are_tokens), "a list of tokens, or an object with tokens")),
+    **dict.fromkeys(("model_max_length", "max_len"), (or_none(_is_length), "a whole number from 1, or null")),
+    **dict.fromkeys(("model_input_names", "never_split"), (or_none(each(is_text)), "a list of texts, or null")),
     **dict.fromkeys(("do_lower_case", "tokenize_chinese_chars", "do_phonemize", "only_label_first_subword"),
-                    (_is_bool, "true or false")),
+                    (is_bool, "true or false")),
     **dict.fromkeys(("strip_accents", "clean_up_tokenization_spaces", "split_special_tokens", "return_attention_mask"),
-                    (_or_none(_is_bool), "true, false or null")),
-    **dict.fromkeys(("replace_word_delimiter_char", "phonemizer_lang", "phonemizer_backend"), (_is_text, "text")),
+                    (or_none(is_bool), "true, false or null")),
+    **dict.fromkeys(("replace_word_delimiter_char", "phonemizer_lang", "phonemizer_backend"), (is_text, "text")),
     **dict.fromkeys(("cls_token_box", "sep_token_box", "pad_token_box"), (_is_box, "four whole numbers")),
-    "added_tokens_decoder": (_or_none(_is_decoder), "an object from ids to tokens, or null"),
-    "target_lang": (_or_none(_is_text), "text or null"),
-    "pad_token_label": (_is_whole, "a whole number"),
+    "added_tokens_decoder": (or_none(_is_decoder), "an object from ids to tokens, or null"),
+    "target_lang": (or_none(is_text), "text or null"),
+    "pad_token_label": (is_whole, "a whole number"),
 }  # fmt: skip
 
 
 def check_settings(settings: Mapping[str, Any], whose: str) -> None:
     """TypeError, with the key, the value and whose it is, where a setting is not what it may be."""
-    for key, value in settings.items():
-        is_right, wanted = KINDS.get(key, (_has_text, "a token: text, or an object with its content"))
-        known = key in KINDS or (key.endswith("_token") and isinstance(value, Mapping))
-        if known and not is_right(value):
-            raise TypeError(f"{key} of {whose} is {value!r:.80}; it must be {wanted}.")
+    own = {key: TOKEN for key, value in settings.items() if key.endswith("_token") and isinstance(value, Mapping)}
+    check_kinds(settings, {**own, **KINDS}, whose)
 
 
 def is_id(value: Any) -> bool:
     """Whether a value is the id of a token."""
-    return _is_whole(value) and 0 <= value < MOST_IDS
+    return is_whole(value) and 0 <= value < MOST_IDS
 
 
 def check_ids(ids: Iterable[int], whose: str) -> None:

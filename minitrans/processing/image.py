@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, Saved, open_with, read_settings, warn_once
+from minitrans.processing.features import BatchFeature, Saved, as_array, open_with, read_settings, warn_once
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -401,8 +401,7 @@ def _checked(image: Any, name: str, data_format: str | None, channels: int | Non
     `channels` are expected, which says where they stand unless `data_format` does.
     """
     if "torch" in sys.modules and isinstance(image, sys.modules["torch"].Tensor):
-        image = image.detach().cpu()
-        image = (image.float() if image.is_floating_point() else image).numpy()
+        image = as_array(image)
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "buif":
         kind = f"an array of {image.dtype}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
         raise TypeError(f"{name} is {kind}; give a PIL image, the path of a file, or an array or tensor of numbers.")

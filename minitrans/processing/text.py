@@ -21,6 +21,7 @@ from minitrans.processing import encoding as shared
 from minitrans.processing import training
 from minitrans.processing.encoding import BatchEncoding, TokenizerBase
 from minitrans.processing.features import open_with
+from minitrans.processing.kinds import shown
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -480,7 +481,7 @@ def _rows(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
     if not items:
         raise ValueError("There is no text to encode: the list is empty.")
     if pairs is not None and not isinstance(pairs, list | tuple):
-        raise TypeError(f"text is a list of {len(items)}, so text_pair must be one as well, not {pairs!r:.60}.")
+        raise TypeError(f"text is a list of {len(items)}, so text_pair must be one as well, not {shown(pairs, 60)}.")
     if pairs is not None and len(pairs) != len(items):
         raise ValueError(f"text has {len(items)} items and text_pair {len(pairs)}; each text needs its pair.")
     rows = list(zip(items, pairs, strict=True)) if pairs is not None else list(items)
@@ -492,7 +493,7 @@ def _rows(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
             if wrong:
                 raise TypeError(
                     f"{f'Item {number} of the batch' if batched else 'The text'} must be "
-                    f"{'a list of words' if words else 'a string'}, but it is {wrong[0]!r:.60} "
+                    f"{'a list of words' if words else 'a string'}, but it is {shown(wrong[0], 60)} "
                     f"({type(wrong[0]).__name__})."
                 )
             rows[number] = tuple(parts)

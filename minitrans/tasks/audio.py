@@ -27,6 +27,7 @@ from minitrans.auto import (
     AutoProcessor,
 )
 from minitrans.processing.audio import check_rate, import_soxr, open_audio
+from minitrans.processing.features import as_array
 from minitrans.tasks.base import Classifier, Piece, Task, as_bytes, check_labels, label_of
 
 logger = logging.getLogger("minitrans")
@@ -79,7 +80,8 @@ class AudioTask(Task):
             return source  # type: ignore[return-value]
         if _is_samples(source):
             check_rate(source[1])
-            return source
+            samples, rate = source
+            return as_array(samples) if hasattr(samples, "detach") else samples, rate
         if hasattr(source, "get_all_samples"):  # torchcodec's decoder, as datasets gives it
             samples = source.get_all_samples()
             return samples.data, samples.sample_rate
