@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -34,7 +33,7 @@ from minitrans.processing.features import (
     read_settings,
     warn_once,
 )
-from minitrans.processing.kinds import shown
+from minitrans.processing.kinds import Kind, check_kinds, is_bool, shown
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -43,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 PCM = {"int8": (0, 2**7), "uint8": (2**7, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # silence, full scale
 MAX_CHANNELS = 8
+FLOAT32 = float(np.finfo(np.float32).max)
 RATES = 1000, 384_000  # Hz; what lies outside is no sound, and converting it could take any memory or time
 # What FFmpeg may take a file for, by its names: formats that show in the content, unlike those that it knows by the
 # ending of a name alone and would hear any text in, and none that names other files or addresses to open.
@@ -52,6 +52,7 @@ UNKNOWN_SIZE = 0x7FFFFF00
 NO_HEADER = "no header says what its bytes are"
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray"
 TYPE_KEYS = ("feature_extractor_type", "processor_class")
+KINDS: dict[str, Kind] = dict.fromkeys(("do_normalize", "return_attention_mask"), (is_bool, "true or false"))
 
 
 @dataclass
@@ -75,14 +76,16 @@ class Wav2Vec2FeatureExtractor(Likeness, Saved):
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.do_normalize = self.do_normalize or False  # as transformers reads null
         for spec in fields(self):
             if getattr(self, spec.name) is None:
                 setattr(self, spec.name, spec.default)
+        check_kinds(vars(self), KINDS, "the feature extractor")
         if self.feature_size != 1:
             raise ValueError(f"feature_size is {self.feature_size!r}; Wav2Vec2 hears one value per sample, so 1.")
         check_rate(self.sampling_rate)
-        if not isinstance(self.padding_value, Real) or not math.isfinite(self.padding_value):
-            raise ValueError(f"padding_value is {self.padding_value!r}; it must be a finite number.")
+        if not isinstance(self.padding_value, Real) or not abs(self.padding_value) <= FLOAT32:
+            raise ValueError(f"padding_value is {self.padding_value!r:.80}; it must be a number that float32 holds.")
         choose("padding_side", self.padding_side, SIDES)
 
     @classmethod
@@ -99,7 +102,7 @@ class Wav2Vec2FeatureExtractor(Likeness, Saved):
         values = read_settings(repository, "feature_extractor")
         found = values.get("feature_extractor_type")
         if found is not None and found not in cls.published_names:
-            raise ValueError(f"{repository.name} has a {found}; {cls.__name__} cannot prepare its inputs.")
+            raise ValueError(f"{repository.name} has a {found!r:.80}; {cls.__name__} cannot prepare its inputs.")
         known = {spec.name for spec in fields(cls)} - {"extra"}
         extra = {key: value for key, value in values.items() if key not in known.union(TYPE_KEYS)}
         return cls(**{**{key: values[key] for key in known & set(values)}, **overrides}, extra=extra)

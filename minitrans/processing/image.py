@@ -49,11 +49,11 @@ P = TypeVar("P", bound="ImageProcessor")
 class ImageProcessor(Saved):
     """Read, convert, resize, crop, rescale and normalise images, each step by its `do_` switch.
 
-    The fields are the settings of preprocessor_config.json; each can be overridden in a call, and None stands for the
-    default. An image is a PIL image, the path of a file, or an array or tensor of shape (height, width), (height,
-    width, channels) or (channels, height, width). A batch is any nesting of lists, or an array with one more dimension
-    in front. A shape that can be read both ways has as many channels as `image_mean` has values, or else its channels
-    first, unless `input_data_format` says otherwise.
+    The fields are the settings of preprocessor_config.json; each can be overridden in a call. None stands for the
+    default, and for a step that is left out. An image is a PIL image, the path of a file, or an array or tensor of
+    shape (height, width), (height, width, channels) or (channels, height, width). A batch is any nesting of lists, or
+    an array with one more dimension in front. A shape that can be read both ways has as many channels as `image_mean`
+    has values, or else its channels first, unless `input_data_format` says otherwise.
 
     **Colours.** Palette, CMYK, 1-bit and 16-bit grey images become 8 bits a channel. A PIL image or file is brought to
     as many channels as `image_mean` has values; `do_convert_rgb=True` makes RGB of arrays too, and False leaves the
@@ -77,7 +77,7 @@ class ImageProcessor(Saved):
 
     do_convert_rgb: bool | None = None
     do_resize: bool = True
-    size: Any = 224
+    size: Any = (224, 224)
     resample: Any = 2
     default_to_square: bool = True
     do_center_crop: bool = False
@@ -94,12 +94,14 @@ class ImageProcessor(Saved):
     def __post_init__(self) -> None:
         for spec in fields(self):
             value = getattr(self, spec.name)
-            if value is None:
-                setattr(self, spec.name, spec.default)
+            is_switch = isinstance(value, int) and value in (0, 1)
+            if value is None:  # of a step it says, as to transformers, that it is not done
+                is_step = spec.name.startswith("do_") and spec.default is not None
+                setattr(self, spec.name, False if is_step else spec.default)
             elif spec.name.endswith("data_format") and not (isinstance(value, str) and value in (FIRST, LAST)):
                 raise ValueError(f"{spec.name} is {value!r}; it must be {FIRST!r} or {LAST!r}.")
-            elif spec.name.startswith("do_") and not (isinstance(value, (bool, int)) and value in (True, False)):
-                raise ValueError(f"{spec.name} is {value!r}; it must be True or False.")
+            elif spec.name.startswith(("do_", "default_to_square")) and not is_switch:
+                raise ValueError(f"{spec.name} is {value!r:.80}; it must be True or False.")
         self.size = _size("size", self.size, self.default_to_square)
         name = self.resample
         self.resample = FILTERS.get(name.lower(), name) if isinstance(name, str) else name
@@ -124,7 +126,7 @@ class ImageProcessor(Saved):
         values = read_settings(repository, "image_processor")
         found = values.get("image_processor_type") or values.get("feature_extractor_type")
         if found is not None and found not in cls.published_names:
-            raise ValueError(f"{repository.name} has a {found}, which {cls.__name__} does not stand for.")
+            raise ValueError(f"{repository.name} has a {found!r:.80}, for which {cls.__name__} does not stand.")
         if values.get("do_pad"):
             raise ValueError(f"{repository.name} asks for do_pad, which {cls.__name__} does not do.")
         known = {spec.name for spec in fields(cls)}

@@ -5,13 +5,18 @@ A value is refused by a sentence that names the field and the file, or the answe
 
 import json
 import random
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import transformers
+from families import SIZES as SIZES_OF_FAMILIES
 from outcomes import Outcomes
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import minitrans
 
@@ -82,4 +87,115 @@ def test_tokenizers(tmp_path: Path, cases: int, form: str) -> None:
             return tokenizer
 
         outcomes.judge((key, value), load, partial(same_tokens, folder), *named(key, value))
+    outcomes.check()
+
+
+@pytest.mark.parametrize("family", SIZES_OF_FAMILIES)
+def test_configurations(tmp_path: Path, cases: int, family: str) -> None:
+    """What is accepted makes the tensors that transformers makes of it, where that takes the file."""
+    rng, outcomes = random.Random(family), Outcomes(f"values in config.json of {family}")
+    config = getattr(minitrans, f"{family}Config")(**SIZES_OF_FAMILIES[family])
+    values = json.loads(config.to_json_string(use_diff=False))
+    for _ in range(cases):
+        changed = {key: rng.choice(VALUES) for key in rng.sample(sorted(values), rng.choice([1, 1, 1, 2]))}
+        write(tmp_path / "config.json", {**values, **changed})
+
+        def load() -> Any:
+            with torch.device("meta"):
+                return minitrans.AutoModel.from_config(minitrans.AutoConfig.from_pretrained(tmp_path))
+
+        outcomes.judge(changed, load, partial(same_shapes, tmp_path))
+    outcomes.check()
+
+
+def same_shapes(folder: Path, ours: Any) -> bool:
+    """Whether transformers, where it makes a model of the file, makes one with the same tensors."""
+    try:
+        with torch.device("meta"):
+            theirs = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder))
+    except Exception:
+        return True
+    there = {name: tuple(tensor.shape) for name, tensor in theirs.state_dict().items()}
+    here = {name: tuple(tensor.shape) for name, tensor in ours.published_state_dict().items()}
+    return all(there.get(name, shape) == shape for name, shape in here.items())
+
+
+IMAGE_KEYS = ["do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor",
+              "do_normalize", "image_mean", "image_std", "do_convert_rgb", "default_to_square", "data_format",
+              "input_data_format", "image_processor_type", "do_pad"]  # fmt: skip
+SOUND_KEYS = [
+    "sampling_rate",
+    "feature_size",
+    "padding_value",
+    "return_attention_mask",
+    "do_normalize",
+    "padding_side",
+]
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+SAMPLES = np.random.default_rng(0).normal(size=(2, 4000)).astype(np.float32)
+
+
+def processed(kind: Any, folder: Path) -> np.ndarray:
+    """What a processor makes of one input."""
+    processor = kind.from_pretrained(folder)
+    if "image" in kind.__name__.lower():
+        return np.asarray(processor(PIXELS, return_tensors="np")["pixel_values"][0])
+    rate = processor.sampling_rate
+    return np.asarray(processor(list(SAMPLES), sampling_rate=rate, return_tensors="np", padding=True)["input_values"])
+
+
+def same_values(kind: Any, folder: Path, ours: np.ndarray) -> bool:
+    """Whether transformers, where it can read the file, gives the same values."""
+    try:
+        theirs = processed(kind, folder)
+    except Exception:
+        return bool(np.isfinite(ours).all())
+    return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-4, atol=2e-3, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["ViTImageProcessor", "Wav2Vec2FeatureExtractor"])
+def test_processors(tmp_path: Path, cases: int, kind: str) -> None:
+    rng, outcomes = random.Random(kind), Outcomes(f"values in preprocessor_config.json of a {kind}")
+    keys, theirs = (
+        (IMAGE_KEYS, ViTImageProcessorPil)
+        if kind.startswith("ViT")
+        else (SOUND_KEYS, transformers.Wav2Vec2FeatureExtractor)
+    )
+    for _ in range(cases):
+        key, value = rng.choice(keys), rng.choice(VALUES)
+        write(tmp_path / "preprocessor_config.json", {key: value})
+        ours = partial(processed, getattr(minitrans, kind), tmp_path)
+        outcomes.judge((key, value), ours, partial(same_values, theirs, tmp_path))
+    outcomes.check()
+
+
+FOLDER = {
+    "modules.json": (None,),
+    "1_Pooling/config.json": ("pooling_mode", "pooling_mode_mean_tokens", "include_prompt"),
+    "config_sentence_transformers.json": ("prompts", "default_prompt_name", "similarity_fn_name"),
+    "sentence_bert_config.json": ("max_seq_length", "do_lower_case"),
+}
+
+
+def test_sentence_transformers_folders(minilm: Path, tmp_path: Path, cases: int, monkeypatch: Any) -> None:
+    """What is accepted gives finite vectors of length 1, as the folder's own."""
+    rng, outcomes = random.Random(0), Outcomes("values in a sentence-transformers folder")
+    loaded = minitrans.Embedder.from_pretrained(minilm).model
+    monkeypatch.setattr(minitrans.Embedder, "load_model", classmethod(lambda *_, **__: loaded))
+    folder = tmp_path / "model"
+    shutil.copytree(minilm, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    for _ in range(cases):
+        file = rng.choice(sorted(FOLDER))
+        key, value = rng.choice(FOLDER[file]), rng.choice(VALUES)
+        before = (folder / file).read_text() if (folder / file).exists() else "{}"
+        (folder / file).parent.mkdir(exist_ok=True)
+        write(folder / file, value if key is None else {**json.loads(before), key: value})
+        try:
+            outcomes.judge(
+                (file, key, value),
+                lambda: minitrans.Embedder.from_pretrained(folder).encode([TEXT, "other"]),
+                lambda found: bool(np.isfinite(found).all()),
+            )
+        finally:
+            (folder / file).write_text(before) if before != "{}" else (folder / file).unlink()
     outcomes.check()
