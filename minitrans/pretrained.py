@@ -654,15 +654,15 @@ def _device(place: Any) -> torch.device:
     if place == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        if place is not None and torch.device(place).type != "meta":
+        if place is not None:
             return torch.empty(0, device=torch.device(place)).device
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f'device is {place!r}; it must be one that torch has here ("cpu"): {reason}') from None
-    default = torch.get_default_device()
-    if place is not None or default.type == "meta":
-        raise ValueError("On the device 'meta', or within torch.device('meta'), no weights are read; name a device.")
-    return default
+    place = torch.get_default_device()
+    if place.type == "meta":
+        raise ValueError("Loading within torch.device('meta') would read no weights; load outside, or name a device=.")
+    return place
 
 
 def _loading_dtype(

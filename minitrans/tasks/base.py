@@ -101,6 +101,8 @@ class Task:
             model = cls.auto.from_pretrained(repository, **options)
         finally:
             logger.removeFilter(held)
+        if model.device.type == "meta":
+            raise ValueError("device is 'meta', which holds no weights to answer by; name another one.")
         report = model.load_report
         mismatched = [name for name, *_ in report.mismatched]
         random = [name for name in [*report.missing, *mismatched] if not re.search(cls.unneeded, name)]
