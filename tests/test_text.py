@@ -633,3 +633,23 @@ def test_vocabulary_that_is_not_utf8(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"tokenizer_config.json of .* not a list"):
         BertTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("index", [10**7, 10**9, 2**32 - 1])
+def test_ids_that_no_vocabulary_has(index):
+    with pytest.raises(ValueError, match=f"has the id {index}; ids go up to 9999999"):
+        BertTokenizer({**{token: place for place, token in enumerate(SPECIAL)}, "a": index})
+
+
+@pytest.mark.parametrize("limit", [1e20, 10**20, 1e30, float("inf"), 10**400, None])
+def test_lengths_that_are_no_limit(limit):
+    tokenizer = BertTokenizer({token: place for place, token in enumerate(SPECIAL)}, model_max_length=limit)
+    assert len(tokenizer("a b", truncation=True)["input_ids"]) == 4
+    with pytest.raises(ValueError, match="10000000 are the most"):
+        tokenizer("a b", padding="max_length", max_length=10**12)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, float("nan"), -float("inf"), True, "512", [512]])
+def test_lengths_that_cannot_be(limit):
+    with pytest.raises(TypeError, match=r"^model_max_length of the BertTokenizer is .*; it must be a whole"):
+        BertTokenizer({token: place for place, token in enumerate(SPECIAL)}, model_max_length=limit)

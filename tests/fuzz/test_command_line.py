@@ -17,12 +17,13 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from minitrans.cli import JOBS, main
 
-TEXTS = ["a text", "a\tb", "[MASK] is", "", "x" * 300, "a\0b", "no/such/file", "missing.png", "\ud800", "猫", "{dir}", "/dev/null",
-         "{dir}/a.png", "{dir}/a.wav", "{dir}/texts", "{dir}/latin", "-"]  # fmt: skip
-VALUES = ["", "0", "-1", "1", "3", "nan", "inf", "1e400", "x", "art,law", "simple", "cpu", "meta", "cuda:9", "float8_e4m3fn",
-          "bfloat16", "float64", "int8", "stage1", "stage9", "[MASK]", "9" * 400, "{dir}/new", "{dir}/a.png"]  # fmt: skip
-FLAGS = ["--task", "--output", "--top-k", "--question", "--threshold", "--query", "--labels", "--targets", "--aggregation",
-         "--chunk", "--features", "--device", "--dtype", "--batch"]  # fmt: skip
+TEXTS = ["a text", "a\tb", "[MASK] is", "", "x" * 300, "a\0b", "no/such/file", "missing.png", "\ud800", "猫", "{dir}",
+         "/dev/null", "{dir}/a.png", "{dir}/a.wav", "{dir}/texts", "{dir}/latin", "-"]  # fmt: skip
+VALUES = ["", "0", "-1", "1", "3", "nan", "inf", "1e400", "x", "art,law", "simple", "cpu", "meta", "cuda:9",
+          "float8_e4m3fn", "bfloat16", "float64", "int8", "stage1", "stage9", "[MASK]", "9" * 400, "{dir}/new",
+          "{dir}/a.png"]  # fmt: skip
+FLAGS = ["--task", "--output", "--top-k", "--question", "--threshold", "--query", "--labels", "--targets",
+         "--aggregation", "--chunk", "--features", "--device", "--dtype", "--batch"]  # fmt: skip
 SWITCHES = ["--json", "--srt", "--vtt", "--pairs", "--no-answer", "--multi-label", "--frozen", "--nonsense"]
 
 
