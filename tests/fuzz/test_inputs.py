@@ -132,7 +132,7 @@ def right(name: str, theirs: Any, inputs: dict[str, Any], found: Any) -> bool:
             pairs = [(own[: len(there[key][0])], there[key][0]) for own, there in zip(ours, expected, strict=True)]
         elif padded and ours.shape[:2] == mask.shape:
             pairs = [(ours[mask != 0], expected[0][key][mask != 0])]
-        elif padded and mask.dim() == 2 and not bool((mask[:, 0] != 0).all()):
+        elif padded and not bool((mask[..., 0] != 0).all()):
             continue  # what is pooled is the first token here, and the first cell there
         else:
             pairs = [(ours, expected[0][key])]
