@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from minitrans import heads, ops
 from minitrans.audio_layers import mean_of_first
 from minitrans.config import PreTrainedConfig
-from minitrans.heads import IGNORED, Count, Head, cross_entropy
+from minitrans.heads import IGNORED, Count, Head, cross_entropy, whole
 from minitrans.hub import Repository
 from minitrans.layers import Linear, is_plain
 from minitrans.names import Module
@@ -164,7 +164,7 @@ class CTC(AudioHead):
             raise ValueError(f"labels has the shape {tuple(labels.shape)}; it must be ({len(logits)}, tokens).")
         blank = self.config.pad_token_id
         real = (labels != IGNORED) & (labels != blank)
-        targets = labels[real].long()
+        targets = whole(labels)[real]
         ops.check_ids(targets, self.config.vocab_size, "labels", "vocabulary")
         return F.ctc_loss(
             F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1),
@@ -293,7 +293,7 @@ class FrameClassification(LayerSum, heads.TokenClassification):
         if labels is not None and labels.dim() == 3:
             if labels.shape[2] != self.config.num_labels:
                 raise ValueError(f"labels are one-hot for {labels.shape[2]} classes, not {self.config.num_labels}.")
-            labels = labels.argmax(2)
+            labels = labels.int().argmax(2) if labels.dtype == torch.bool else labels.argmax(2)
         return super().answer(encoded, labels)
 
 
@@ -396,9 +396,12 @@ class AdditiveMargin(nn.Module):
     def forward(self, vectors: Tensor, labels: Tensor, count: Count = None) -> Tensor:
         """Vectors (B, K) and speakers (B,) -> the loss; `count` as in `cross_entropy`."""
         speakers = self.weight.shape[1]
+        labels = whole(labels)
+        if len(labels) != len(vectors):
+            raise ValueError(f"There are {len(labels)} labels for {len(vectors)} clips; each has one speaker.")
         ops.check_ids(labels, speakers, "labels", "list of speakers")
         cosines = F.normalize(vectors, dim=1) @ F.normalize(self.weight, dim=0)
-        right = F.one_hot(labels.long(), speakers)
+        right = F.one_hot(labels, speakers)
         return cross_entropy(self.scale * (cosines - self.margin * right), labels, count)
 
 

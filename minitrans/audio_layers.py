@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import ops
-from minitrans.layers import LayerNorm, is_plain
+from minitrans.layers import LayerNorm, check_finite, check_like, check_tensor, is_plain
 from minitrans.names import Module
 from minitrans.sequences import Sequences, traced, wants_static_shapes
 
@@ -24,25 +24,23 @@ FRAMES_AT_ONCE = {"cpu": 128}  # what they are made of then fits a cache
 
 
 def check_samples(input_values: Tensor, attention_mask: Tensor | None, like: Any) -> None:
-    """Raise ValueError, with the value, unless these are samples (B, n) and a mask of that shape.
+    """Raise TypeError or ValueError, with the value, unless these are samples (B, n) and a mask of that shape.
 
     The samples must have the dtype and device of `like`, a tensor or a model; on the CPU NaN and infinite ones are
     refused too.
     """
+    check_tensor("input_values", input_values, like.device)
     if input_values.dim() != 2 or input_values.numel() == 0:
         raise ValueError(
             f"input_values has the shape {tuple(input_values.shape)}; it must be (B, samples) and not empty "
             "(one clip: input_values[None])."
         )
-    if (input_values.dtype, input_values.device) != (like.dtype, like.device):
-        raise ValueError(
-            f"input_values is of {input_values.dtype} on {input_values.device}, the model of {like.dtype} on "
-            f"{like.device}; make it floating-point (the feature extractor does) and move it with .to()."
-        )
-    readable = input_values.device.type == "cpu" and not traced()
-    if readable and not input_values.sum().isfinite() and not input_values.isfinite().all():  # a sum may overflow
-        raise ValueError("input_values holds NaN or infinite samples.")
-    if attention_mask is not None and attention_mask.shape != input_values.shape:
+    check_like("input_values", input_values, like)
+    check_finite("input_values", input_values)
+    if attention_mask is None:
+        return
+    check_tensor("attention_mask", attention_mask, like.device, anywhere=True)
+    if attention_mask.shape != input_values.shape:
         raise ValueError(
             f"attention_mask has the shape {tuple(attention_mask.shape)}; it must be {tuple(input_values.shape)}, 1 "
             "for a sample and 0 for padding."

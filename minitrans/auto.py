@@ -377,7 +377,7 @@ class AutoProcessing:
         if name is None:
             known = sorted({*cls.by_model_type.values(), *cls.more})
             raise ValueError(
-                f"{repository.name} names no class that {cls.__name__} knows ({found or 'none at all'}), and code in "
+                f"{repository.name} names no class that {cls.__name__} knows ({found!r:.80}), and code in "
                 f"a checkpoint is never run; it knows {', '.join(known)}."
             )
         return published_class(name)

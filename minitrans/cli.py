@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,9 +57,11 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
     """
     for item in arguments.input or ["-"]:
         try:
+            if item == "-" and sys.stdin is None:
+                raise ValueError("Standard input is closed; name files, or give texts.")
             if item == "-":
                 yield from _lines(sys.stdin, "Standard input")
-            elif Path(item).is_file():
+            elif os.path.isfile(item):
                 with Path(item).open(encoding="utf-8") as stream:
                     yield from _lines(stream, item)
             elif re.fullmatch(r"\S*(/\S*|\.\w{2,5})", item):
@@ -74,9 +77,44 @@ def _say(error: object) -> None:
     print(f"minitrans: {error}", file=sys.stderr, flush=True)
 
 
+def _print(line: str) -> None:
+    """Write a line to standard output; OSError or ValueError, which name it, where it does not take it."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _leave_output()
+        raise OSError(error.errno, error.strerror, "standard output") from error
+    except UnicodeEncodeError as error:
+        wrong, encoding = error.object[error.start], error.encoding
+        raise ValueError(f"Standard output takes {encoding}, which has no {wrong!r}: set PYTHONUTF8=1.") from error
+
+
+def _leave_output() -> None:
+    """Let nothing more be written to standard output, which Python would try when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams(needs_output: bool) -> None:
+    """Put /dev/null in place of standard streams that are closed, since the next files to be opened would take theirs.
+
+    Raises ValueError where answers are to be printed and standard output is closed.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None and needs_output:
+        raise ValueError("Standard output is closed, and answers would be lost; open it, or write them by --output.")
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+
+
 def _lines(stream: TextIO, name: str) -> Iterator[str]:
     try:
-        yield from (line.rstrip("\n") for line in stream)
+        yield from (line.rstrip("\r\n") for line in stream)
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not UTF-8 text: {error}.") from error
 
@@ -213,6 +251,10 @@ JOBS: dict[str, Job] = {
 }  # fmt: skip
 FEATURES = Job("minitrans.tasks.image:FeatureMaps", _files, {})
 FLAGS = sorted({flag for job in JOBS.values() for flag in job.options})
+UNEXPECTED = (
+    "This should not have happened ({kind}: {error}). Please report it in the issue tracker of minitrans, with the "
+    "command and what it prints with --debug."
+)
 ENDINGS = {"text": "txt", "json": "json", "srt": "srt", "vtt": "vtt"}
 
 
@@ -261,7 +303,7 @@ def _run(arguments: argparse.Namespace) -> int:
     inputs = job.read(arguments)
     paths = _paths(arguments, job) if arguments.output else None
     task = job.load(arguments)
-    typed = sys.stdin.isatty() and "-" in (arguments.input or ["-"])
+    typed = sys.stdin is not None and sys.stdin.isatty() and "-" in (arguments.input or ["-"])
     task.window = min(task.window, 1 if typed else 256)  # answers come soon after their inputs
     stream = task.stream(inputs, budget=arguments.batch, on_error="skip", **options)
     for number, (source, answer) in enumerate(stream):
@@ -275,7 +317,7 @@ def _run(arguments: argparse.Namespace) -> int:
             lines = job.lines[arguments.form](source, answer)
         if paths is None:
             for line in lines:
-                print(line, flush=True)
+                _print(line)
         else:
             _write(paths[number], lines)
     return int(arguments.failed)
@@ -303,10 +345,12 @@ def _paths(arguments: argparse.Namespace, job: Job) -> list[Path]:
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     """Write a file, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(".minitrans.unfinished")  # as short as any name may have to be
     try:
         unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         unfinished.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -324,10 +368,10 @@ def _write_features(arguments: argparse.Namespace) -> None:
 
     shapes = save_maps(answers(), arguments.output)
     if arguments.form == "json":
-        print(json.dumps(dict(shapes), ensure_ascii=False))
+        _print(json.dumps(dict(shapes), ensure_ascii=False))
     else:
         for name, shape in shapes:
-            print(f"{name}\t{' '.join(map(str, shape))}")
+            _print(f"{name}\t{' '.join(map(str, shape))}")
 
 
 @contextmanager
@@ -365,15 +409,13 @@ def _info(arguments: argparse.Namespace) -> None:
         "renamed": report.renamed,
     }
     if arguments.json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        _print(json.dumps(summary, indent=2, ensure_ascii=False))
         return
-    print(f"{summary['class']}, {summary['parameters']:,} parameters, {summary['dtype']}")
-    for key, value in config.to_dict().items():
-        print(f"  {key}: {value}")
-    print("\nOur tensor <- the checkpoint's")
-    for ours, item in tensors.items():
-        print(f"  {ours} {tuple(item['shape'])} <- {item['name']}")
-    print(f"\n{report}")
+    lines = [f"{summary['class']}, {summary['parameters']:,} parameters, {summary['dtype']}"]
+    lines += [f"  {key}: {value}" for key, value in config.to_dict().items()]
+    lines += ["\nOur tensor <- the checkpoint's"]
+    lines += [f"  {ours} {tuple(item['shape'])} <- {item['name']}" for ours, item in tensors.items()]
+    _print("\n".join([*lines, "", str(report)]))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -433,23 +475,33 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument("--frozen", action="store_true", help="prepare the weights first: faster where batches are small")
     run.add_argument("--batch", type=int, help="what a batch may hold: tokens of text, images, or samples of sound")
     run.set_defaults(run=_run)
+    for command in (demo, info, run):
+        command.add_argument("--debug", action="store_true", help="show where in the program an error was raised")
+        command.set_defaults(output=None)
     return parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 1 with a sentence on stderr for each input that is at fault."""
+    """Run one command; 0, or 1 with a sentence on stderr for each input that is at fault.
+
+    With --debug the traceback of what ended the work comes before its sentence.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
     parser, run = _parsers()
     # Options may stand anywhere, between MODEL and INPUT too.
     parsed = run.parse_intermixed_args(words[1:]) if words[:1] == ["run"] else parser.parse_args(words)
-    logging.basicConfig(format="minitrans: %(message)s", stream=sys.stderr)
     try:
+        _open_streams(needs_output=not parsed.output)
+        logging.basicConfig(format="minitrans: %(message)s", stream=sys.stderr)
         return parsed.run(parsed) or 0
     except BrokenPipeError:  # the reader of our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
+        _leave_output()
         return 0
-    except (ValueError, OSError, TypeError, ImportError) as error:
-        _say(error)
-        return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if parsed.debug:
+            traceback.print_exc()
+        expected = isinstance(error, (ValueError, OSError, TypeError, ImportError))
+        _say(error if expected else UNEXPECTED.format(kind=type(error).__name__, error=str(error).split("\n")[0]))
+        return 1

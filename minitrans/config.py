@@ -13,6 +13,7 @@ import math
 import os
 import re
 import reprlib
+import sys
 import types
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
@@ -21,10 +22,15 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 
 from minitrans import hub
 
-Size = Annotated[int, (1, 2**31 - 1)]
+# No product of three of these overflows, and no model that was ever made is larger.
+Size = Annotated[int, (1, 10**6)]
+Words = Annotated[int, (1, 10**7)]  # of a vocabulary, positions of a text
+Pixels = Annotated[int, (1, 10_000)]  # of an edge: two of them multiply
 Count = Annotated[int, (0, 10_000)]  # of layers and the like: an absurd one would be built for hours
+Depth = Annotated[int, (1, 10_000)]  # of a stage, in layers
 Rate = Annotated[float, (0.0, 1.0)]
 Positive = Annotated[float, (0.0, math.inf)]
+Ratio = Annotated[float, (0.0, 1000.0)]
 Labels = dict | None
 MOST_LABELS = 10**6
 # Fields that weights do not depend on: how a model starts and is trained, what is masked or cut off around it.
@@ -382,7 +388,7 @@ class BackboneConfig(PreTrainedConfig):
     """
 
     embed_dim: Size = 96
-    depths: list[Size] = field(default_factory=lambda: [2, 2, 6, 2])
+    depths: list[Depth] = field(default_factory=lambda: [2, 2, 6, 2])
     out_features: list[str] | None = None
     out_indices: list[int] | None = None
 
@@ -411,6 +417,7 @@ class BackboneConfig(PreTrainedConfig):
         super().validate()
         if not self.depths:
             raise ValueError(f"{type(self).__name__}.depths is empty; it must have a number for each stage.")
+        _check(f"{type(self).__name__}.hidden_size, embed_dim doubled from stage to stage,", self.hidden_size, Size)
         self.verify_out_features_out_indices()
 
     def verify_out_features_out_indices(self) -> None:
@@ -483,7 +490,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is dict or hint is dict:
         return isinstance(value, dict)
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return hint is Any or isinstance(value, hint)
@@ -502,4 +509,4 @@ def _spell(hint: Any) -> str:
 
 def _check(name: str, value: Any, hint: Any) -> None:
     if not _fits(value, hint):
-        raise ValueError(f"{name} is {value!r}; it must be {_spell(hint)}.")
+        raise ValueError(f"{name} is {value!r:.200}; it must be {_spell(hint)}.")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from minitrans import ops
 from minitrans.config import PreTrainedConfig, pair
-from minitrans.layers import LayerNorm, Linear, channels_first, is_plain
+from minitrans.layers import LayerNorm, Linear, channels_first, check_tensor, is_plain
 from minitrans.names import Module
 from minitrans.outputs import (
     Encoded,
@@ -102,6 +102,9 @@ class Head(PreTrainedModel):
             )
         given = self.without_effect(given, given.keys() - {*NO_EFFECT})
         targets = {name: given.pop(name, None) for name in self.targets}
+        for name, labels in targets.items():
+            if labels is not None:
+                check_tensor(name, labels, self.device)
         if self.accepts_loss_kwargs:
             targets["num_items_in_batch"] = options.get("num_items_in_batch")
         return self.returned(self.answer(self.encode(**given), **targets), return_dict)
@@ -140,13 +143,13 @@ def _token_labels(labels: Tensor, sequences: Sequences, name: str = "labels") ->
     """Labels (B, N) as those of the rows (T,); rows that hold no token are ignored."""
     if tuple(labels.shape) != sequences.shape:
         raise ValueError(f"{name} has the shape {tuple(labels.shape)}; the tokens have {sequences.shape}.")
-    rows, real = sequences.pack(_whole(labels)), sequences.real()
+    rows, real = sequences.pack(whole(labels)), sequences.real()
     return rows if real is None else rows.masked_fill(~real, IGNORED)
 
 
 def _check_classes(labels: Tensor, classes: int) -> Tensor:
     """Labels of classes that exist as int64, checked on the CPU only."""
-    labels = _whole(labels)
+    labels = whole(labels)
     if labels.device.type == "cpu" and not traced():
         wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
         if wrong.numel():
@@ -154,7 +157,8 @@ def _check_classes(labels: Tensor, classes: int) -> Tensor:
     return labels
 
 
-def _whole(labels: Tensor) -> Tensor:
+def whole(labels: Tensor) -> Tensor:
+    """Labels of classes as int64; ValueError for real numbers."""
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"The labels are of {labels.dtype}; classes are whole numbers.")
     return labels.long()
@@ -165,8 +169,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, count: Count = None) -> Tensor
 
     With `count` it is their sum over that number, which is the mean's share of several batches of so many.
     """
-    classes = _check_classes(labels.flatten(), logits.shape[-1])
-    rows = logits.flatten(0, -2)
+    rows, classes = logits.flatten(0, -2), _check_classes(labels.flatten(), logits.shape[-1])
+    if len(rows) != len(classes):
+        raise ValueError(f"The labels have the shape {tuple(labels.shape)}; {len(rows)} are needed, one for each row.")
     if count is None:
         return F.cross_entropy(rows, classes, ignore_index=IGNORED)
     return F.cross_entropy(rows, classes, ignore_index=IGNORED, reduction="sum") / count
@@ -188,8 +193,8 @@ def classification_loss(config: PreTrainedConfig, logits: Tensor, labels: Tensor
         kind = "single_label_classification" if whole else "multi_label_classification"
         kind = "regression" if config.num_labels == 1 else kind
     if kind == "single_label_classification":
-        return cross_entropy(logits.view(-1, config.num_labels), labels.view(-1), count)
-    if labels.numel() != logits.numel():
+        return cross_entropy(logits, labels, count)
+    if labels.shape != logits.shape and (config.num_labels > 1 or labels.numel() != logits.numel()):
         raise ValueError(f"labels has the shape {tuple(labels.shape)} for scores {tuple(logits.shape)} ({kind}).")
     target = labels.view_as(logits).to(logits.dtype)
     if kind == "regression":
@@ -238,12 +243,16 @@ class MultipleChoice(SequenceClassification):
 
     def encode(self, **inputs: Any) -> Encoded:
         """The choices side by side as one batch; `pooled` is (B, choices, C)."""
-        tensors = [x for x in inputs.values() if isinstance(x, Tensor)]
-        if not tensors or tensors[0].dim() < 3:
-            raise ValueError("A multiple-choice model takes inputs of the shape (B, choices, N).")
+        tensors = {name: x for name, x in inputs.items() if isinstance(x, Tensor)}
+        for name, x in tensors.items():
+            check_tensor(name, x, self.device, anywhere=True)
+            if x.dim() < 3:
+                raise ValueError(f"{name} has the shape {tuple(x.shape)}; with choices it is (B, choices, N).")
+        if not tensors:
+            raise ValueError("A multiple-choice model takes inputs of the shape (B, choices, N), and got none.")
         flat = {name: x.flatten(0, 1) if isinstance(x, Tensor) else x for name, x in inputs.items()}
         encoded = super().encode(**flat)
-        return replace(encoded, pooled=self.summary(encoded).unflatten(0, tensors[0].shape[:2]))
+        return replace(encoded, pooled=self.summary(encoded).unflatten(0, next(iter(tensors.values())).shape[:2]))
 
     def answer(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
@@ -252,7 +261,7 @@ class MultipleChoice(SequenceClassification):
         pooled = encoded.pooled
         assert pooled is not None  # see `encode`
         logits = self.classifier(self.dropout(pooled.flatten(0, 1))).view(pooled.shape[:2])
-        loss = None if labels is None else cross_entropy(logits, labels.view(-1), num_items_in_batch)
+        loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
 
 
@@ -270,7 +279,7 @@ class NextSentencePrediction(Head):
     ) -> LogitsOutput:
         """See `Head`."""
         logits = self.seq_relationship(encoded.pooled)
-        loss = None if labels is None else cross_entropy(logits, labels.view(-1), num_items_in_batch)
+        loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
 
 
@@ -295,7 +304,9 @@ class TokenClassification(Head):
 def _place_loss(scores: Tensor, places: Tensor, inside: Tensor) -> Tensor:
     """Cross entropy of scores (B, N) for a place each (B,); one outside the text, as after truncation, is ignored."""
     length = scores.shape[1]
-    places = _whole(places).view(-1, 1).clamp(0, length)
+    if places.numel() != len(scores):
+        raise ValueError(f"Positions have the shape {tuple(places.shape)}; each of {len(scores)} texts has one.")
+    places = whole(places).reshape(-1, 1).clamp(0, length)
     places = places.masked_fill(~F.pad(inside, (0, 1)).gather(1, places), length).squeeze(1)
     return F.cross_entropy(scores, places, ignore_index=length)
 
@@ -407,7 +418,7 @@ class PreTraining(MaskedLM):
         follows = self.seq_relationship(encoded.pooled)
         loss = words.get("loss")
         if loss is not None and next_sentence_label is not None:
-            loss = loss + cross_entropy(follows, next_sentence_label.view(-1))
+            loss = loss + cross_entropy(follows, next_sentence_label)
         return PreTrainingOutput(loss, words["logits"], follows, encoded.hidden_states, encoded.attentions)
 
 

@@ -2,16 +2,19 @@
 
 `huggingface_hub` does the transport, the cache and the progress bars, and reads HF_HOME, HF_ENDPOINT and
 HF_HUB_OFFLINE. It is imported when a hub id is opened, never for a local folder. A file enters its cache when it
-has the size that the hub announced, and not before.
+has the size that the hub announced, and stays there when it has the digest that its etag is. A hub is believed no
+more than that: an etag or a commit that would lead out of the cache is refused.
 """
 
+import hashlib
 import json
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,8 @@ def open_repository(
     """Open a local folder, or else the repository of that id on the hub at `revision` (branch, tag or commit).
 
     A folder of that name wins over the hub, and only a string can be a hub id. Nothing is downloaded yet. Raises
-    FileNotFoundError where the name is neither, ValueError for options that contradict each other.
+    FileNotFoundError where the name is neither, ValueError for options that contradict each other and for a token
+    that none can be, which no message shows.
     """
     name = os.fspath(name_or_path)
     if not isinstance(name, str) or not name:
@@ -49,8 +53,8 @@ def open_repository(
         raise NotADirectoryError(f"{name} is a file; give the folder that holds the checkpoint's files.")
     if not isinstance(name_or_path, str):
         raise FileNotFoundError(f"There is no folder {name}.")
-    options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    return HubRepository(name, subfolder, revision or "main", {**options, "force_download": force_download})
+    options = {"token": _alone(token), "cache_dir": cache_dir, "local_files_only": local_files_only}
+    return HubRepository(name, subfolder, _inside(revision or "main"), {**options, "force_download": force_download})
 
 
 def open_with(
@@ -120,7 +124,9 @@ class Repository:
         path = self.file(filename)
         try:
             content = json.loads(path.read_bytes().decode("utf-8"))
+            json.dumps(content, ensure_ascii=False).encode("utf-8")  # else a text in it has half a surrogate pair
         except (ValueError, RecursionError) as error:
+            self._spoilt(path)
             raise ValueError(f"{filename} of {self.name} cannot be read as JSON ({error}); see {path}.") from error
         if not isinstance(content, kind):
             found = type(content).__name__
@@ -130,6 +136,9 @@ class Repository:
     def unchanged(self) -> AbstractContextManager[None]:
         """While the block runs, no `atomic_folder` changes the files; OSError where a killed one cannot be ended."""
         return saving.unchanged(self._folder)
+
+    def _spoilt(self, path: Path) -> None:
+        """A file that is not what it should be stays: it is the user's."""
 
     def _enter(self, folder: str) -> None:
         self._folder = self._folder / folder
@@ -182,10 +191,17 @@ class HubRepository(Repository):
         self._options = options
         self._located: dict[str, Path | None] = {}
         self._left_out: set[str] = set()  # what the cache lacks, and nobody may be asked for
+        self._fetched: list[Path] = []
 
     def unchanged(self) -> AbstractContextManager[None]:
         """Nothing to do: all files are of one commit."""
         return nullcontext()
+
+    def _spoilt(self, path: Path) -> None:
+        """A file that was just fetched and is not what it should be goes, so that it is fetched again."""
+        if path in self._fetched:
+            _discard(path)
+            self._located = {}
 
     def _enter(self, folder: str) -> None:
         self._subfolder = f"{self._subfolder}/{folder}".strip("/")
@@ -202,7 +218,8 @@ class HubRepository(Repository):
         if self._commit is not None and self._known_absent(path):
             return None
         try:
-            local = hf_hub_download(self.name, path, revision=self._commit or self._revision, **self._options)
+            with _listening() as heard:
+                local = hf_hub_download(self.name, path, revision=self._commit or self._revision, **self._options)
         except errors.RemoteEntryNotFoundError as error:
             self._commit = self._commit or error.response.headers.get("X-Repo-Commit")
             return None
@@ -213,7 +230,14 @@ class HubRepository(Repository):
             if out_of_reach and self._is_cached():
                 self._left_out.add(path)
                 return None
-            raise _explained(error, self.name, self._revision, f"{path} of {self.name}") from error
+            raise _explained(error, self.name, self._revision, f"{path} of {self.name}") from None
+        if (damage := _damage(Path(local), heard)) is not None:
+            _discard(Path(local))
+            raise ConnectionError(
+                f"{path} of {self.name} did not arrive whole from {_endpoint()}: {damage}; try again."
+            )
+        if "fetched" in heard:
+            self._fetched.append(Path(local))
         self._commit = Path(local).parts[-1 - len(Path(path).parts)]  # …/snapshots/<commit>/<path>
         return Path(local)
 
@@ -231,10 +255,10 @@ class HubRepository(Repository):
             try:
                 cached = self._cached()
             except errors.LocalEntryNotFoundError as error:
-                raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from error
+                raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from None
             found = [path.relative_to(cached).as_posix() for path in cached.rglob("*")]
         except Exception as error:
-            raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from error
+            raise _explained(error, self.name, self._revision, f"the list of files of {self.name}") from None
         return sorted(name.rpartition("/")[2] for name in found if name.rpartition("/")[0] == place)
 
     def _known_absent(self, path: str) -> bool:
@@ -296,7 +320,10 @@ _SENTENCES: tuple[tuple[str, type[OSError], str], ...] = (
 
 
 def _explained(error: BaseException, name: str, revision: str, what: str) -> OSError:
-    """Turn what huggingface_hub raised into a built-in error whose message is one sentence."""
+    """Turn what huggingface_hub raised into a built-in error whose message is one sentence.
+
+    It is raised `from None`: what lies below may show the token, or an address that is signed.
+    """
     from huggingface_hub import errors
 
     hub = _endpoint()
@@ -312,14 +339,99 @@ def _explained(error: BaseException, name: str, revision: str, what: str) -> OSE
         return ConnectionError(f"{hub} answered HTTP {status} for {what}; try again later or check HF_ENDPOINT.")
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, f"{what} could not be stored: {error.strerror}", error.filename)
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    reason = _public(str(error).strip().split("\n")[0] or type(error).__name__)
+    if "Bearer" in reason:  # a header that cannot be sent, with all that is in it
+        reason = "the stored token, or that of HF_TOKEN, holds characters that no token has."
     return ConnectionError(f"{what} could not be exchanged with {hub}: {reason}")
 
 
 def _endpoint() -> str:
     from huggingface_hub import constants
 
-    return constants.ENDPOINT
+    return _public(constants.ENDPOINT)
+
+
+def _public(text: str) -> str:
+    """A text without the name and password that an address in it may hold."""
+    return re.sub(r"(?<=//)[^/\s@]*@", "", text)
+
+
+def _alone(token: str | bool | None) -> str | bool | None:
+    """A token without the white space around it, such as the line break of a file; None where nothing is left."""
+    if token is None or isinstance(token, bool):
+        return token
+    if not isinstance(token, str):
+        raise TypeError(f"token is of type {type(token).__name__}; it must be text, or True for the one stored here.")
+    token = token.strip()
+    if not re.fullmatch("[!-~]*", token):  # never shown
+        raise ValueError("token= holds white space or other characters that no token has; pass the token alone.")
+    return token or None
+
+
+# What a download heard from the hub: the etag of the file, and whether bytes came.
+_heard: ContextVar[dict[str, str] | None] = ContextVar("_heard", default=None)
+# What is safe as a file's name, in which huggingface_hub stores a file or what it says of a commit.
+_SAFE = re.compile(r"(?!\.+$)[\w.,;=+~@-]{1,200}", re.ASCII)
+
+
+@contextmanager
+def _listening() -> Iterator[dict[str, str]]:
+    """Hear the hub's answers while a file is fetched; ValueError where one names a place outside the cache.
+
+    huggingface_hub takes an etag and a commit as names of files as they are, from the very answer that is heard here.
+    """
+    from huggingface_hub import get_session
+
+    hooks = get_session().event_hooks["response"]
+    if _hear not in hooks:
+        hooks.append(_hear)
+    heard: dict[str, str] = {}
+    before = _heard.set(heard)
+    try:
+        yield heard
+    finally:
+        _heard.reset(before)
+
+
+def _hear(response: Any) -> None:
+    heard = _heard.get()
+    if heard is None:  # somebody else's request
+        return
+    if response.request.method == "GET":
+        heard["fetched"] = "yes"
+        return
+    etag = response.headers.get("X-Linked-Etag") or response.headers.get("ETag")
+    found = {"etag": etag and etag.lstrip("W/").strip('"'), "commit": response.headers.get("X-Repo-Commit")}
+    for name, value in found.items():
+        if value is not None and not _SAFE.fullmatch(value):
+            raise ValueError(f"its answer has the {name} {value[:80]!r}, which is no name, and was refused.")
+    heard["etag"] = found["etag"] or ""
+
+
+def _damage(path: Path, heard: dict[str, str]) -> str | None:
+    """What is wrong with a file that was just downloaded, None where it is as announced or nothing tells.
+
+    The etag of a large file is its SHA-256, that of a small one the SHA-1 that git gives it, or of a mirror the plain.
+    """
+    etag = heard.get("etag", "").lower()
+    kinds = {64: ("sha256", (b"",)), 40: ("sha1", (b"blob %d\0" % path.stat().st_size, b""))}
+    if "fetched" not in heard or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", etag):
+        return None
+    kind, beginnings = kinds[len(etag)]
+    digests = [hashlib.new(kind, beginning) for beginning in beginnings]
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            for digest in digests:
+                digest.update(block)
+    found = [digest.hexdigest() for digest in digests]
+    return None if etag in found else f"its {kind.upper()} is {found[0]}, and {etag} was announced"
+
+
+def _discard(path: Path) -> None:
+    """Take a file out of the cache, and what its link leads to."""
+    target = path.resolve()
+    path.unlink(missing_ok=True)
+    target.unlink(missing_ok=True)
 
 
 def _inside(path: str) -> str:
@@ -358,7 +470,7 @@ def push_folder(
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.utils import disable_progress_bars
 
-    api = HfApi(token=token)
+    api = HfApi(token=_alone(token))
     # The bars of a download ask for a terminal by themselves.
     silence = nullcontext() if sys.stderr.isatty() else disable_progress_bars()
     with silence, tempfile.TemporaryDirectory(prefix="minitrans-push-") as folder:
@@ -372,4 +484,4 @@ def push_folder(
             message = commit_message or "Upload a model with minitrans"
             return api.create_commit(repo_id, additions, commit_message=message, revision=revision).commit_url
         except Exception as error:
-            raise _explained(error, repo_id, revision or "main", f"the upload to {repo_id}") from error
+            raise _explained(error, repo_id, revision or "main", f"the upload to {repo_id}") from None

@@ -391,23 +391,24 @@ class TextRows:
 
 
 def pack_text(
-    config: PreTrainedConfig,
-    device: torch.device,
+    model: Any,
     input_ids: Tensor | None,
     attention_mask: Tensor | Sequences | None,
     position_ids: Tensor | None,
     inputs_embeds: Tensor | None,
 ) -> TextRows:
-    """Check what a text model was given, (B, N) or (B, N, C), and pack it.
+    """Check what a text `model` was given, (B, N) or (B, N, C), and pack it.
 
     `attention_mask` is (B, N), a mask for each query of more dimensions, or the sequences that it would make. A
     token's position is its column, whatever is padded, unless `position_ids` (B or 1, N) says otherwise. Raises
-    ValueError, with the value, for shapes, devices, indices and lengths that the model cannot take.
+    ValueError, with the value, for shapes, devices, dtypes, indices and lengths that the model cannot take, and for
+    vectors that hold NaN or infinite numbers.
     """
+    config, device = model.config, model.device
     name, tokens = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
         raise ValueError("Give either input_ids (B, N) or inputs_embeds (B, N, C), not both and not neither.")
-    _check_tensor(name, tokens, device, whole=inputs_embeds is None)
+    check_tensor(name, tokens, device, whole=inputs_embeds is None)
     if tokens.dim() != (2 if inputs_embeds is None else 3) or tokens.numel() == 0:
         wanted = "(B, N)" if inputs_embeds is None else "(B, N, C)"
         raise ValueError(f"{name} has the shape {tuple(tokens.shape)}; it must be {wanted} and not empty.")
@@ -429,7 +430,9 @@ def pack_text(
             "position_ids", position_ids, sequences, config.max_position_embeddings, "position table"
         )
     if inputs_embeds is not None:
+        check_like(name, inputs_embeds, model)
         rows = sequences.blank(sequences.pack(inputs_embeds))
+        check_finite(name, rows)
         table = rows.flatten(0, -2)
         return TextRows(torch.arange(len(table), device=device).view(rows.shape[:-1]), table, positions, sequences)
     words = pack_indices("input_ids", tokens, sequences, config.vocab_size, "vocabulary")
@@ -453,7 +456,7 @@ def pack_indices(name: str, values: Tensor, sequences: Sequences, size: int, tab
 
     Padding, where it is not left out, has index 0.
     """
-    _check_tensor(name, values, sequences.starts.device, whole=True)
+    check_tensor(name, values, sequences.starts.device, whole=True)
     grid = values[None] if values.dim() == 1 else values
     if grid.dim() != 2 or grid.shape[0] not in (1, sequences.shape[0]) or grid.shape[1] != sequences.shape[1]:
         raise ValueError(f"{name} has the shape {tuple(values.shape)}; the tokens have {sequences.shape}.")
@@ -462,13 +465,52 @@ def pack_indices(name: str, values: Tensor, sequences: Sequences, size: int, tab
     return rows
 
 
-def _check_tensor(name: str, value: Any, device: torch.device, *, whole: bool) -> None:
+# What torch computes with everywhere: no unsigned integers but bytes, nothing complex or quantised.
+DTYPES = (
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+)  # fmt: skip
+
+
+def check_tensor(
+    name: str, value: Any, device: torch.device, *, whole: bool | None = None, anywhere: bool = False
+) -> None:
+    """TypeError or ValueError unless `value` is a dense tensor of usual numbers on a device.
+
+    `whole` says which: True whole ones, False real ones, None any, and True and False among them. What is moved where
+    it is needed may lie `anywhere`.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; it must be a tensor (return_tensors='pt').")
-    if value.is_floating_point() == whole or value.dtype == torch.bool:
+    if value.is_nested or value.layout != torch.strided:
+        raise ValueError(f"{name} is a {'nested' if value.is_nested else value.layout} tensor; give a dense one.")
+    if value.dtype not in DTYPES:
+        raise ValueError(f"{name} is of {value.dtype}; convert it with .long() or .float().")
+    if whole is not None and (value.is_floating_point() == whole or value.dtype == torch.bool):
         raise ValueError(f"{name} is of {value.dtype}; it must hold {'whole' if whole else 'real'} numbers.")
-    if value.device != device:
+    if value.device != device and (value.device.type == "meta" or not anywhere):
         raise ValueError(f"{name} is on {value.device}, the model on {device}; move one of them with .to().")
+
+
+def check_like(name: str, values: Tensor, like: Any) -> None:
+    """ValueError unless real numbers are of the dtype and on the device of `like`, a tensor or a model.
+
+    Within autocast they may be of any.
+    """
+    check_tensor(name, values, values.device)
+    mixed = torch.is_autocast_enabled(values.device.type) and values.is_floating_point()
+    if (values.dtype != like.dtype and not mixed) or values.device != like.device:
+        raise ValueError(
+            f"{name} is of {values.dtype} on {values.device}, the model of {like.dtype} on {like.device}; convert and "
+            "move one of them with .to()."
+        )
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """ValueError for NaN or infinite numbers, looked for on the CPU only."""
+    checked = values.device.type == "cpu" and not traced()
+    if checked and not (values.sum().isfinite() or values.isfinite().all()):  # the sum is quicker, but may overflow
+        raise ValueError(f"{name} holds NaN or infinite numbers.")
 
 
 def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device: torch.device) -> Sequences:
@@ -478,8 +520,7 @@ def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device:
         if wants_grid():
             return Sequences.grid(torch.ones(batch, length, dtype=torch.bool, device=device))
         return Sequences.full(batch, length, device)
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"attention_mask is a {type(mask).__name__}; it must be a tensor.")
+    check_tensor("attention_mask", mask, device, anywhere=True)
     if mask.dim() > 2:
         return _of_queries(mask, batch, length, device)
     if tuple(mask.shape) != (batch, length):
@@ -581,6 +622,7 @@ def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Te
 
     Raises ValueError otherwise, and for NaN or infinite numbers on the CPU.
     """
+    check_tensor("pixel_values", pixels, like.device, whole=False)
     shape = tuple(pixels.shape)
     if len(shape) != 4 or shape[1] != channels or 0 in shape:
         raise ValueError(
@@ -590,12 +632,6 @@ def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Te
         raise ValueError(
             f"The images have {shape[2]} × {shape[3]} pixels, less than a patch of {patch[0]} × {patch[1]}."
         )
-    if (pixels.dtype, pixels.device) != (like.dtype, like.device):
-        raise ValueError(
-            f"pixel_values is of {pixels.dtype} on {pixels.device}, the model of {like.dtype} on {like.device}; move "
-            "one of them with .to()."
-        )
-    checked = pixels.device.type == "cpu" and not traced()
-    if checked and not (pixels.sum().isfinite() or pixels.isfinite().all()):  # the sum is quicker, but may overflow
-        raise ValueError("pixel_values holds NaN or infinite numbers.")
+    check_like("pixel_values", pixels, like)
+    check_finite("pixel_values", pixels)
     return pixels

@@ -666,9 +666,9 @@ def _engine(name: str) -> str:
 
 def _dtype(name: torch.dtype | str) -> torch.dtype:
     dtype = name if isinstance(name, torch.dtype) else getattr(torch, str(name).removeprefix("torch."), None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(
-            f'dtype is {name!r}; it must be a floating torch dtype, its name such as "bfloat16", or "auto".'
+            f'dtype is {name!r:.80}; it must be torch.float16, bfloat16, float32 or float64, its name, or "auto".'
         )
     return dtype
 

@@ -31,7 +31,7 @@ Files = dict[str, bytes]
 
 @dataclass
 class Fault:
-    """What goes wrong with a file: one of the first four, for `times` requests, or for all where it is None."""
+    """What goes wrong with a file, for `times` requests, or for all where it is None."""
 
     status: int = 0  # answer with this HTTP status
     cut_after: int | None = None  # send so many bytes of the body, then close the connection
@@ -40,6 +40,14 @@ class Fault:
     times: int | None = None
     methods: tuple[str, ...] = ("HEAD", "GET")
     announce_length: bool = True  # False: the end of the connection is the end of the body
+    flip: int | None = None  # the byte of the body that arrives as another one
+    headers: dict[str, str] = field(default_factory=dict)  # sent in place of, or beside, the answer's own
+
+    def spoilt(self, content: bytes) -> bytes:
+        """The body as it is sent."""
+        if self.flip is not None and content:
+            content = bytes(byte ^ (index == self.flip % len(content)) for index, byte in enumerate(content))
+        return content[: self.cut_after]
 
 
 @dataclass
@@ -215,13 +223,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, content: bytes = b"", fault: Fault | None = None, **headers: str) -> None:
         self.send_response(status)
-        for key, value in headers.items():
-            self.send_header(key.replace("_", "-"), value)
+        headers = {key.replace("_", "-"): value for key, value in headers.items()}
+        for key, value in {**headers, **(fault.headers if fault is not None else {})}.items():
+            self.send_header(key, value)
         if fault is None or fault.announce_length:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content if fault is None else content[: fault.cut_after])
+            self.wfile.write(content if fault is None else fault.spoilt(content))
             self.close_connection = self.close_connection or fault is not None
 
     def _json(self, content: object, status: int = 200) -> None:
@@ -267,12 +276,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = self.hub.repositories[repo].commits[commit].get(path)
         if content is None:
-            self._send(404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+            self._send(404, b"", fault, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
         elif path.endswith(LARGE):
             oid = hashlib.sha256(content).hexdigest()
             location = f"http://localhost:{self.hub.port}/cdn/{oid}/{path}"
             linked = {"X_Linked_Etag": f'"{oid}"', "X_Linked_Size": str(len(content))}
-            self._send(302, Location=location, X_Repo_Commit=commit, **linked)
+            self._send(302, b"", fault, Location=location, X_Repo_Commit=commit, **linked)
         else:
             etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             self._content(content, fault, ETag=f'"{etag}"', X_Repo_Commit=commit)

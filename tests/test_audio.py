@@ -262,6 +262,10 @@ BAD = [
     (GOOD, {"sampling_rate": 8000}, ValueError, "sampled at 8000 Hz.*16000 Hz.*resample=True"),
     (GOOD, {"sampling_rate": -1}, ValueError, "sampling_rate is -1"),
     (GOOD, {"sampling_rate": "16k"}, ValueError, "sampling_rate is '16k'"),
+    *[
+        (GOOD, {"sampling_rate": rate, "resample": True}, ValueError, "from 1000 to 384000")
+        for rate in (1, 100, 999, 1e18, 384_001, 10**400, float("inf"), float("nan"), True, [8000], np.zeros(2))
+    ],
     (GOOD, {"sampling_rate": None, "resample": True}, ValueError, "resample=True needs sampling_rate"),
     ([], {}, ValueError, "no clip"),
     (np.zeros((0, 5)), {}, ValueError, "no clip"),
@@ -417,6 +421,46 @@ class TestRecordings:
         if kind != "OGG":
             assert re.search(r"(19\.9\d|20\.00) s were recorded, by its header", record.getMessage())
 
+    @pytest.mark.parametrize("rate", [1, 100, 999, 400_000, 2**31 - 1])
+    def test_rates_that_no_sound_has(self, rate, tmp_path):
+        soundfile.write(tmp_path / "a.wav", np.zeros(9000), rate, format="WAV")
+        for source in (tmp_path / "a.wav", (tmp_path / "a.wav").read_bytes()):
+            with pytest.raises(
+                ValueError, match=f"cannot be heard: its sampling_rate is {rate}; .* from 1000 to 384000"
+            ):
+                read_audio(source)
+
+    @pytest.mark.parametrize(
+        "ending", ["au", "snd", "vox", "gsm", "raw", "wav", "al", "ul", "sw", "g722", "sln", "aptx"]
+    )
+    @pytest.mark.parametrize(
+        "content", [b"This is no sound at all, but a text.\n" * 99, bytes(4000)], ids=["text", "0"]
+    )
+    @pytest.mark.parametrize("with_av", [True, False])
+    def test_what_has_no_header_is_no_sound(self, ending, content, with_av, tmp_path, monkeypatch):
+        if with_av:
+            pytest.importorskip("av", reason="comes with the extra test")
+        else:
+            monkeypatch.setitem(sys.modules, "av", None)
+        (tmp_path / f"a.{ending}").write_bytes(content)
+        with pytest.raises(ValueError, match="could not be read as audio"):
+            read_audio(tmp_path / f"a.{ending}")
+
+    def test_what_has_one_is_read_under_any_name(self, tmp_path):
+        for kind, ending in (("AU", "au"), ("AU", "snd"), ("WAV", "vox"), ("FLAC", "gsm")):
+            soundfile.write(tmp_path / f"a.{ending}", np.full(500, 0.25), 8000, format=kind, subtype="PCM_16")
+            np.testing.assert_array_equal(read_audio(tmp_path / f"a.{ending}")[0], np.full(500, 0.25))
+
+    def test_a_list_of_other_files_is_no_sound(self, tmp_path):
+        pytest.importorskip("av", reason="comes with the extra test")
+        (tmp_path / "other.wav").write_bytes(self.content("WAV", "PCM_16"))
+        lists = {"a.m3u8": "#EXTM3U\n#EXTINF:9,\nother.wav\n#EXT-X-ENDLIST\n",
+                 "a.txt": "ffconcat version 1.0\nfile other.wav\n"}  # fmt: skip
+        for name, content in lists.items():
+            (tmp_path / name).write_text(content)
+            with pytest.raises(ValueError, match="could not be read as audio"):
+                read_audio(tmp_path / name)
+
     def test_cut_and_refused(self):
         content = self.content("FLAC", "PCM_16")
         with pytest.raises(ValueError, match="could not be read as audio"):
@@ -476,7 +520,14 @@ class TestRecordings:
                 read_audio(tmp_path / "cut")
 
     def test_no_sound_in_it(self, tmp_path):
-        pytest.importorskip("av", reason="comes with the extra test")
+        av = pytest.importorskip("av", reason="comes with the extra test")
         Image.new("RGB", (9, 9)).save(tmp_path / "i.png")
-        with pytest.raises(ValueError, match=r"i\.png could not be read as audio: there is no sound in it"):
+        with pytest.raises(ValueError, match=r"i\.png could not be read as audio: it is none of mov,"):
             read_audio(tmp_path / "i.png")
+        with av.open(str(tmp_path / "a.mp4"), "w") as out:
+            stream = out.add_stream("mpeg4", rate=25)
+            stream.width = stream.height = 16
+            out.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+            out.mux(stream.encode(None))
+        with pytest.raises(ValueError, match=r"a\.mp4 could not be read as audio: there is no sound in it"):
+            read_audio(tmp_path / "a.mp4")

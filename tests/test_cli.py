@@ -1,5 +1,6 @@
 """The command line: what each kind of checkpoint prints, and one sentence for every mistake."""
 
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -518,3 +520,131 @@ class TestEndToEnd:
         rows = [[float(value) for value in line.split()] for line in self.run(minilm, *TEXTS).splitlines()]
         theirs = SentenceTransformer(str(minilm), device="cpu").encode(TEXTS)
         assert np.abs(np.array(rows) - theirs).max() <= 1e-5
+
+
+# What can be wrong with the streams, the disk and the names
+
+
+def shell(command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A command line of the shell, in which `minitrans` is this one."""
+    command = command.replace("minitrans", f"{sys.executable} -m minitrans")
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+@pytest.mark.parametrize(
+    ("streams", "status", "said"),
+    [
+        ("<&-", 1, "Standard input is closed"),
+        ("<&- >/dev/null", 1, "Standard input is closed"),
+        (">&-", 1, "Standard output is closed, and answers would be lost"),
+        (">/dev/full", 1, "No space left on device: 'standard output'"),
+        ("2>&-", 0, ""),
+        ("</dev/null >&- 2>&-", 1, ""),
+        ("<&- 2>&-", 1, ""),
+        ("</dev/null", 0, ""),
+    ],
+)
+def test_closed_streams(minilm: Path, streams: str, status: int, said: str) -> None:
+    text = "echo one text | " if "<" not in streams else ""
+    done = shell(f"{text}minitrans run {minilm} {streams}")
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert done.stderr.count("\n") == bool(said)
+    assert len(done.stdout.splitlines()) == (streams == "2>&-")
+
+
+def test_a_closed_output_is_not_needed_where_files_are_written(
+    checkpoints: dict[str, Path], image: str, tmp_path: Path
+) -> None:
+    done = shell(f"minitrans run {checkpoints['SwinModel']} {image} --output {tmp_path / 'new'} <&- >&- 2>&-")
+    assert done.returncode == 0
+    (answer,) = (tmp_path / "new").iterdir()
+    assert len(answer.read_text().split()) == 24
+
+
+def test_lines_of_other_systems(minilm: Path, tmp_path: Path) -> None:
+    for name, ending in (("unix", b"\n"), ("windows", b"\r\n")):
+        (tmp_path / name).write_bytes(b"".join(line + ending for line in (b"one text", b"", b"another one")))
+    read = [
+        [json.loads(line)["input"] for line in shell(f"minitrans run {minilm} --json {given}").stdout.splitlines()]
+        for name in ("unix", "windows")
+        for given in (tmp_path / name, f"< {tmp_path / name}")
+    ]
+    assert read == [["one text", "", "another one"]] * 4
+
+
+def test_an_encoding_without_the_character(minilm: Path) -> None:
+    done = shell(f"minitrans run {minilm} --json 'eine Straße, 猫'", env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert done.returncode == 1
+    assert r"Standard output takes latin-1, which has no '\u732b'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_long_text_is_no_name(minilm: Path, capsys: Any) -> None:
+    text = "a text of very many words " * 400
+    assert objects(capsys, "run", minilm, text)[0]["input"] == text
+
+
+@pytest.mark.parametrize("length", [100, 243, 250, 300])
+def test_long_names(checkpoints: dict[str, Path], image: str, tmp_path: Path, length: int, capsys: Any) -> None:
+    if length <= 250:
+        copy = tmp_path / f"{'x' * (length - 4)}.png"
+        shutil.copyfile(image, copy)
+        assert main(["run", str(checkpoints["SwinModel"]), str(copy), "--output", str(tmp_path / "new")]) == 0
+        assert len([*(tmp_path / "new").iterdir()]) == 1
+    else:
+        assert main(["run", str(checkpoints["SwinModel"]), "x" * length]) == 1
+        assert "xxx" in capsys.readouterr().err
+        assert main(["run", "x" * length, "a text"]) == 1
+        assert "neither a folder here nor an id" in capsys.readouterr().err
+
+
+def test_a_full_disk_names_the_file(checkpoints: dict[str, Path], image: str, tmp_path: Path, capsys: Any) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with mock.patch.object(Path, "write_text", side_effect=full):
+        assert main(["run", str(checkpoints["SwinModel"]), image, "--output", str(tmp_path / "new")]) == 1
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert f"{Path(image).stem}.txt" in error
+    assert [*(tmp_path / "new").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug\nof ours"), KeyError("x"), RecursionError("too deep"), MemoryError()]
+)
+def test_what_nobody_expected(minilm: Path, monkeypatch: Any, capsys: Any, error: Exception) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("minitrans.cli._task", fail)
+    assert main(["run", str(minilm), "a text"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"minitrans: This should not have happened ({type(error).__name__}")
+    assert "report it" in said
+    assert said.count("\n") == 1
+    assert main(["run", str(minilm), "a text", "--debug"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "in fail" in said
+    assert "minitrans: This should not have happened" in said
+
+
+def test_debug_shows_where_a_mistake_was_found(tmp_path: Path, capsys: Any) -> None:
+    for command in (["info", str(tmp_path)], ["run", str(tmp_path), "a text"]):
+        assert main([*command, "--debug"]) == 1
+        assert "Traceback" in capsys.readouterr().err
+        assert main(command) == 1
+        assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("dtype", "float8_e4m3fn"), ("dtype", "int8"), ("dtype", ""), ("dtype", "load"), ("device", "meta"),
+     ("device", "nowhere"), ("device", ""), ("device", "cpu:x"), ("batch", "0"), ("batch", "-5")],
+)  # fmt: skip
+def test_options_that_cannot_be(minilm: Path, option: str, value: str, capsys: Any) -> None:
+    assert main(["run", str(minilm), "a text", f"--{option}={value}"]) == 1
+    said = capsys.readouterr().err
+    assert option.replace("batch", "budget") in said
+    assert said.count("\n") == 1
+    assert "should not" not in said

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+import traceback
 from pathlib import Path
 from unittest import mock
 
@@ -325,6 +327,152 @@ def test_a_download_that_stays_cut_leaves_nothing_behind(hub, cache, filename, f
         open_repository(NAME, local_files_only=True).file(filename)
     hub.faults.clear()
     assert open_repository(NAME).file(filename).read_bytes() == FILES[filename]
+
+
+SPOILT = {
+    "flipped": Fault(flip=7),
+    "flipped at the end": Fault(flip=-1),
+    "cut short, no length anywhere": Fault(cut_after=11, announce_length=False),
+}
+
+
+@pytest.mark.parametrize("filename", ["config.json", "model.safetensors", "vocab.txt", "small/config.json"])
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_arrives_otherwise_than_announced_is_not_kept(hub, cache, filename, how):
+    hub.faults[Path(filename).name] = SPOILT[how]
+    with pytest.raises(ConnectionError) as caught:
+        open_repository(NAME).file(filename)
+    one_sentence(caught, f"{filename} of {NAME}", hub.url)
+    with pytest.raises(FileNotFoundError):
+        open_repository(NAME, local_files_only=True).file(filename)
+    hub.faults.clear()
+    assert open_repository(NAME).file(filename).read_bytes() == FILES[filename]
+    hub.faults[Path(filename).name] = Fault(flip=3)
+    with pytest.raises(ConnectionError, match="try again"):
+        open_repository(NAME, force_download=True).file(filename)
+
+
+def test_json_that_arrives_broken_under_an_etag_that_says_nothing(hub, cache):
+    hub.faults["config.json"] = Fault(cut_after=9, announce_length=False, headers={"ETag": '"v1"'})
+    with pytest.raises(ValueError, match="cannot be read as JSON"):
+        open_repository(NAME).json("config.json")
+    hub.faults["config.json"] = Fault(headers={"ETag": '"v1"'})
+    assert open_repository(NAME).json("config.json") == {"model_type": "bert"}
+
+
+def test_a_file_is_read_once_more_only_when_it_was_downloaded(hub, cache):
+    with mock.patch("minitrans.hub.hashlib.new", wraps=hashlib.new) as made:
+        open_repository(NAME).file("model.safetensors")
+        assert [call.args[0] for call in made.call_args_list] == ["sha256"]
+        open_repository(NAME).file("model.safetensors")
+        assert made.call_count == 1
+
+
+@pytest.mark.parametrize("digest", ["plain SHA-1", "an S3 etag", "a word"])
+def test_etags_of_mirrors(hub, cache, digest):
+    etag = {"plain SHA-1": hashlib.sha1(FILES["config.json"]).hexdigest(), "an S3 etag": "d41d8cd9-2", "a word": "v1"}
+    hub.faults["config.json"] = Fault(headers={"ETag": f'"{etag[digest]}"'})
+    assert open_repository(NAME).json("config.json") == {"model_type": "bert"}
+
+
+OUTSIDE = [
+    "../../../../owned",
+    "/{outside}/owned",
+    "..",
+    ".",
+    "",
+    "a/../../../../owned",
+    "..\\owned",
+    "x" * 250,
+    "a/b",
+]
+
+
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
+@pytest.mark.parametrize("value", OUTSIDE)
+@pytest.mark.parametrize("filename", ["config.json", "model.safetensors", "absent.json"])
+def test_a_hub_cannot_write_outside_the_cache(hub, cache, tmp_path, filename, value, header):
+    value = value.format(outside=tmp_path)
+    answer = {"X-Linked-Etag": "", header: value if header == "X-Repo-Commit" else f'"{value}"'}
+    hub.faults[filename] = Fault(headers=answer)
+    with pytest.raises(ConnectionError) as caught:
+        open_repository(NAME).file(filename)
+    one_sentence(caught, f"{filename} of {NAME}", "was refused")
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and "owned" in path.name] == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+    hub.faults.clear()
+    assert open_repository(NAME).json("config.json") == {"model_type": "bert"}
+
+
+def test_a_revision_is_no_path_out_of_the_cache(hub, cache):
+    with pytest.raises(ValueError, match="points outside"):
+        open_repository(NAME, revision="../../owned")
+
+
+def every_text(error: BaseException) -> str:
+    """All that a traceback of an error prints."""
+    return "".join(traceback.format_exception(error))
+
+
+SECRET = "hf_topsecret"
+TOKENS = ["{}\n", "\n {}\t", "{}\nmore", "{} more", "{}\x00", "{}é", "\ud800{}"]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+@pytest.mark.parametrize("doing", ["opening", "pushing", "listing"])
+def test_no_message_shows_the_token(hub, cache, caplog, token, doing):
+    token = token.format(SECRET)
+    hub.repositories[NAME].token = SECRET
+    work = {
+        "opening": lambda: open_repository(NAME, token=token).file("config.json"),
+        "listing": lambda: open_repository(NAME, token=token).names(""),
+        "pushing": lambda: push_folder(NAME, write, token=token),
+    }[doing]
+    if token.strip() == SECRET:
+        work()
+    else:
+        with pytest.raises(ValueError, match="token= holds") as caught:
+            work()
+        assert SECRET not in every_text(caught.value)
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("token", [b"hf_topsecret", ["hf_topsecret"], Path("hf_topsecret"), 7])
+def test_a_token_is_text(token):
+    with pytest.raises(TypeError, match="token is of type") as caught:
+        open_repository(NAME, token=token)
+    assert SECRET not in every_text(caught.value)
+
+
+@pytest.mark.parametrize("token", ["{}é", "{}\x00{}"])
+@pytest.mark.parametrize("place", ["HF_TOKEN", "file"])
+def test_no_message_shows_a_stored_token(hub, cache, monkeypatch, token, place):
+    token = token.format(SECRET, SECRET)
+    cache.mkdir()
+    if place == "file":
+        (cache / "token").write_text(token)
+    else:
+        monkeypatch.setattr("huggingface_hub.utils._auth._get_token_from_environment", lambda: token)
+    for work in (
+        lambda: open_repository(NAME).file("config.json"),
+        lambda: open_repository(NAME).names(""),
+        lambda: push_folder(NAME, write),
+    ):
+        with pytest.raises(ConnectionError) as caught:
+            work()
+        assert SECRET not in every_text(caught.value)
+
+
+@pytest.mark.parametrize("status", [0, 200, 401, 403, 404, 429, 500])
+def test_no_failure_shows_the_token_or_a_password(hub, cache, monkeypatch, caplog, status):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url.replace("//", "//me:hf_topsecret@"))
+    hub.faults["config.json"] = Fault(status=status, silent=status == 0)
+    hub.faults["absent.json"] = Fault(status=status, silent=status == 0)
+    for filename in ("config.json", "absent.json"):
+        with pytest.raises(OSError, match=filename) as caught:
+            open_repository(NAME, token=SECRET).file(filename)
+        assert SECRET not in every_text(caught.value)
+    assert SECRET not in caplog.text
 
 
 def test_a_killed_download_does_not_spoil_the_cache(hub, tmp_path):

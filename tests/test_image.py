@@ -198,9 +198,41 @@ def test_no_program_is_started_to_draw_a_file(tmp_path, monkeypatch, name):
     with pytest.raises(OSError, match="cannot be read as an image"):
         ViTImageProcessor()(tmp_path / name)
     if name != "a.wmf":  # which is not what its name says
-        with pytest.raises(OSError, match="Image 0 holds EPS, which has no pixels"):
+        with pytest.raises(OSError, match="Image 0 is EPS, which is not opened here"):
             ViTImageProcessor()(Image.open(tmp_path / name))
     assert not started
+
+
+def test_no_file_within_a_file_is_drawn(tmp_path, monkeypatch):
+    """IPTC holds an image of any format, which Pillow opens as it opens anything."""
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: started.append(1))
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    inside = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+
+    def record(number, content, page=3):
+        return bytes([0x1C, page, number]) + len(content).to_bytes(2, "big") + content
+
+    fields = record(60, b"\x01\0") + record(20, b"\0\x09") + record(30, b"\0\x09")
+    (tmp_path / "a.png").write_bytes(fields + record(120, b"\x05") + record(10, inside, page=8))
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "IPTC"
+        with pytest.raises(OSError, match="Image 0 is IPTC, which is not opened here"):
+            ViTImageProcessor()(picture)
+    with pytest.raises(OSError, match="cannot be read as an image"):
+        ViTImageProcessor()(tmp_path / "a.png")
+    assert not started
+
+
+@pytest.mark.parametrize(
+    "kind", sorted({"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA"})
+)
+def test_formats_with_pixels(tmp_path, kind):
+    Image.fromarray(CHINA[:40, :50]).save(tmp_path / "picture", format=kind)
+    with Image.open(tmp_path / "picture") as picture:
+        expected = np.asarray(picture.convert("RGB"))
+    (pixels,) = ViTImageProcessor(do_resize=False, do_normalize=False)(tmp_path / "picture")["pixel_values"]
+    np.testing.assert_array_equal(pixels, (expected.transpose(2, 0, 1) / 255).astype(np.float32))
 
 
 def test_axes_in_and_out():
@@ -353,6 +385,33 @@ BROKEN[3, 3, 1] = np.nan
         ("https://example.org/a.png", {}, ValueError, "nothing is downloaded"),
         ("data:image/png;base64,AAAA", {}, ValueError, "nothing is downloaded"),
         ("no/such/file.png", {}, FileNotFoundError, "no/such/file.png"),
+        ("a\0b.png", {}, OSError, "cannot be read as an image"),
+        ("x" * 300 + ".png", {}, OSError, "cannot be read as an image"),
+        (".", {}, OSError, "cannot be read as an image"),
+        (None, {}, TypeError, "NoneType"),
+        ([[None]], {}, TypeError, "NoneType"),
+        ({}, {}, TypeError, "dict"),
+        (CHINA, {"image_mean": [[0.1], [0.2, 0.3]]}, ValueError, "image_mean is"),
+        (CHINA, {"image_mean": {"r": 1}}, ValueError, "image_mean is"),
+        (CHINA, {"image_mean": [0.1, float("nan"), 0.1]}, ValueError, "image_mean is"),
+        (CHINA, {"image_mean": [0.1, None, 0.1]}, ValueError, "image_mean is"),
+        (CHINA, {"image_mean": [10**400] * 3}, ValueError, "image_mean is"),
+        (CHINA, {"image_mean": [1e39] * 3}, ValueError, "image_mean is"),
+        (CHINA, {"image_std": [0.1, float("nan"), 0.1]}, ValueError, "image_std is"),
+        (CHINA, {"image_std": float("inf")}, ValueError, "image_std is"),
+        (CHINA, {"image_std": [1e-60, 1, 1]}, ValueError, "image_std is"),
+        (CHINA, {"rescale_factor": float("nan")}, ValueError, "rescale_factor is"),
+        (CHINA, {"rescale_factor": [0.1, 0.2]}, ValueError, "rescale_factor is"),
+        (CHINA, {"size": 10**6}, ValueError, "pixels at most"),
+        (CHINA, {"size": 10**400}, ValueError, "pixels at most"),
+        (CHINA, {"size": True}, ValueError, "size is True"),
+        (CHINA, {"size": {"shortest_edge": 10**6}}, ValueError, "must stay within"),
+        (CHINA, {"size": {"max_height": 10**6, "max_width": 10**6}}, ValueError, "must stay within"),
+        (np.zeros((1, 9000, 3), np.uint8), {"size": {"shortest_edge": 224}}, ValueError, "must stay within"),
+        (CHINA, {"do_center_crop": True, "crop_size": 10**5}, ValueError, "pixels at most"),
+        (CHINA, {"resample": 2.0}, ValueError, "resample is 2.0"),
+        (CHINA, {"do_resize": [True]}, ValueError, "do_resize is"),
+        (CHINA, {"data_format": ["channels_first"]}, ValueError, "data_format is"),
     ],
 )
 def test_bad_input_gets_a_sentence(image, options, error, words):

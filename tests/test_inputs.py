@@ -160,3 +160,67 @@ def test_a_vocabulary_is_resized_in_half_precision(name, dtype):
     model.resize_token_embeddings(70)
     assert {tensor.dtype for tensor in model.parameters()} == {dtype}
     assert model(torch.tensor([[1, 69]])).logits.shape == (1, 2, 70)
+
+
+ODD: dict[str, Any] = {
+    "None in a list": lambda x: [None],
+    "a list": lambda x: x.tolist(),
+    "text": lambda x: "text",
+    "an array": lambda x: x.numpy(),
+    "sparse": lambda x: x.to_sparse(),
+    "nested": lambda x: torch.nested.nested_tensor(list(x)),
+    "meta": lambda x: x.to("meta"),
+    "complex": lambda x: x.to(torch.complex64),
+    "float8": lambda x: x.float().to(torch.float8_e4m3fn),
+    "uint16": lambda x: x.to(torch.uint16),
+    "uint32": lambda x: x.to(torch.uint32),
+    "uint64": lambda x: x.to(torch.uint64),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", ["BertForTokenClassification", "DistilBertForQuestionAnswering", "Wav2Vec2ForCTC",
+                                  "BertForMultipleChoice", "SwinForImageClassification"])  # fmt: skip
+def test_what_is_no_dense_tensor_of_usual_numbers(name, odd):
+    model, given = make(minitrans, name), {**inputs_of(name), **labels_of(name)}
+    for key, x in given.items():
+        with pytest.raises((TypeError, ValueError), match=rf"^({key}|A multiple-choice)"):
+            model(**{**given, key: ODD[odd](x)})
+
+
+@pytest.mark.parametrize("name", ["BertModel", "DistilBertForMaskedLM"])
+@pytest.mark.parametrize("value", [torch.float64, torch.float16, float("nan"), float("inf")])
+def test_vectors_of_another_dtype_or_without_numbers(name, value):
+    model, vectors = make(minitrans, name), torch.randn(2, 5, 32)
+    if isinstance(value, float):
+        vectors[1, 3, 7] = value
+    with pytest.raises(ValueError, match=r"^inputs_embeds"):
+        model(inputs_embeds=vectors if isinstance(value, float) else vectors.to(value))
+    mask = torch.ones(2, 5, dtype=torch.long)
+    mask[1, 3] = 0
+    if isinstance(value, float):  # what is left out may be anything
+        assert model(inputs_embeds=vectors, attention_mask=mask)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in HEADED if labels_of(name) and name != "SwinForMaskedImageModeling"])
+def test_labels_of_another_number_than_the_batch(name):
+    model, given = make(minitrans, name), {**inputs_of(name), **labels_of(name)}
+    for key, labels in labels_of(name).items():
+        for other in (labels[:1], torch.cat([labels, labels]), labels[:0]):
+            with pytest.raises(ValueError, match=r"shape|labels for 2 clips"):
+                model(**{**given, key: other})
+
+
+@pytest.mark.parametrize("kind", ["regression", "multi_label_classification"])
+def test_labels_of_many_classes_have_the_shape_of_the_scores(kind):
+    model = make(minitrans, "BertForSequenceClassification", num_labels=3, problem_type=kind)
+    with pytest.raises(ValueError, match=r"labels has the shape \(3, 2\) for scores \(2, 3\)"):
+        model(**inputs_of("BertModel"), labels=torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("name", ["Wav2Vec2ForCTC", "Wav2Vec2ForXVector"])
+def test_labels_that_are_no_classes(name):
+    model, given = make(minitrans, name), {**inputs_of(name), **labels_of(name)}
+    with pytest.raises(ValueError, match="classes are whole numbers"):
+        model(**{**given, "labels": given["labels"] + 0.5})

@@ -515,3 +515,30 @@ def test_a_recording_that_ends_early_says_so(
     assert re.match(rf"{path} ends early, after 1\d\.\d\d s: ", record.getMessage())
     assert 3 < half["words"][-1]["end"] < 0.6 * len(clip) / RATE
     assert len(half["text"]) < 0.7 * len(whole["text"])
+
+
+X = np.sin(np.arange(8000) * 0.05)
+
+
+@pytest.fixture(scope="module")
+def transcriber(tmp_path_factory: Any) -> Any:
+    return Transcriber.from_pretrained(checkpoint(tmp_path_factory.mktemp("ctc"), "Wav2Vec2ForCTC", **LAYER_NORM))
+
+
+@pytest.mark.parametrize("rate", [0, None, -1, 1, 100, 999, 1e18, float("inf"), float("nan"), "16000", True, 10**400,
+                                  np.array(0), torch.tensor(16000)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("form", ["tuple", "list of tuples", "mapping", "list of numbers"])
+def test_rates_that_cannot_be(transcriber: Any, rate: Any, form: str) -> None:
+    given = {"tuple": (X, rate), "list of tuples": [(X, rate)], "list of numbers": (X.tolist(), rate),
+             "mapping": {"array": X, "sampling_rate": rate}}[form]  # fmt: skip
+    with pytest.raises((ValueError, TypeError), match=r"sampling_rate"):
+        transcriber(given)
+
+
+@pytest.mark.parametrize("sound", [(X,), (X, RATE, 1), (None, RATE), ("x", RATE), ([None], RATE),
+                                   (X[:, None] + X, RATE),
+                                   (torch.zeros(9000).to_sparse(), RATE), (torch.zeros(9000, device="meta"), RATE),
+                                   (X + 0j, RATE), (X * np.nan, RATE), None, 5], ids=repr)  # fmt: skip
+def test_sounds_that_are_none(transcriber: Any, sound: Any) -> None:
+    with pytest.raises((ValueError, TypeError, OSError), match=r"(sound|clip|samples|tensor|audio)\b[^\n]*$"):
+        transcriber(sound)

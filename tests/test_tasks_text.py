@@ -531,3 +531,52 @@ def test_batches_hold_their_budget() -> None:
     assert all(sum(sizes[index] for index in batch) <= 10 or len(batch) == 1 for batch in batches)
     assert len(batches) == 4
     assert list(windows(iter(range(5)), 2)) == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize("text", ["hello world, this is it. " * 40_000, "猫" * 200_000, "a" * 300_000, "a." * 200_000])
+def test_of_a_long_text_no_more_is_encoded_than_is_read(minilm: Path, text: str, monkeypatch: Any) -> None:
+    task = minitrans.Embedder.from_pretrained(minilm)
+    whole = task.tokenizer(text, truncation=True, max_length=task.max_tokens)["input_ids"]
+    (piece,) = task.prepare([text])
+    assert piece.inputs["input_ids"] == whole
+    encoded: list[int] = []
+    kind = type(task.tokenizer)
+    encode = kind._encode
+
+    def counting(self: Any, rows: list[Any], *rest: Any) -> Any:
+        encoded.extend(map(len, rows))
+        return encode(self, rows, *rest)
+
+    monkeypatch.setattr(kind, "_encode", counting)
+    list(task.prepare([text]))
+    if text[0] != "a" or text[1] == ".":  # one word is encoded as one
+        assert sum(encoded) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("modules.json", [None], "modules.json"),
+        ("modules.json", [{"type": "sentence_transformers.models.Transformer", "path": 5}], "path of modules.json"),
+        ("modules.json", {}, "modules.json"),
+        ("config_sentence_transformers.json", {"prompts": ["query"]}, "prompts of"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 5}}, "prompts of"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "query"}, "default_prompt_name of"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": 3}, "similarity_fn_name of"),
+        ("1_Pooling/config.json", {"pooling_mode": {"mean": True}}, "pooling_mode of"),
+        ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length of"),
+        ("sentence_bert_config.json", {"do_lower_case": "no"}, "do_lower_case of"),
+    ],
+)
+def test_folders_that_cannot_be(minilm: Path, tmp_path: Path, file: str, content: Any, words: str) -> None:
+    folder = shutil.copytree(minilm, tmp_path / "m")
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises((TypeError, ValueError), match=words):
+        minitrans.Embedder.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("options", [{"prompt": 5}, {"prompt_name": ["query"]}, {"prompt_name": 3}])
+def test_prompts_that_are_no_texts(minilm: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(options))} of encode"):
+        minitrans.Embedder.from_pretrained(minilm).encode("a text", **options)

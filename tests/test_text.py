@@ -566,7 +566,7 @@ def test_stride_is_checked_before_the_library_panics(ours, theirs):
 
 def test_bad_settings(ours, tmp_path):
     for name, value in {"model_max_length": "512", "model_input_names": "input_ids", "never_split": "abc"}.items():
-        with pytest.raises(TypeError, match=f"{name}='{value}' of .* is not of type"):
+        with pytest.raises(TypeError, match=f"{name} of .* is '{value}'; it must be a"):
             BertTokenizer.from_pretrained(MINILM, **{name: value})
     with pytest.raises(ValueError, match="whole number from 0"):
         BertTokenizer({"a": -1})
@@ -614,7 +614,7 @@ BROKEN = {
                           "type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}}),
     "another vocabulary": (ValueError, "gives '<new>' the id 99, but beside its vocabulary of 27 tokens it gets 27",
                            {"tokenizer_config": {"added_tokens_decoder": {"99": {"content": "<new>"}}}}),
-    "a token that is a number": (TypeError, "A special token is a string or an AddedToken, not 5",
+    "a token that is a number": (TypeError, r"pad_token of .*tokenizer_config.json. is 5; it must be a token",
                                  {"tokenizer_config": {"pad_token": 5}}),
 }  # fmt: skip
 
@@ -633,3 +633,23 @@ def test_vocabulary_that_is_not_utf8(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"tokenizer_config.json of .* not a list"):
         BertTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("index", [10**7, 10**9, 2**32 - 1])
+def test_ids_that_no_vocabulary_has(index):
+    with pytest.raises(ValueError, match=f"has the id {index}; ids go up to 9999999"):
+        BertTokenizer({**{token: place for place, token in enumerate(SPECIAL)}, "a": index})
+
+
+@pytest.mark.parametrize("limit", [1e20, 10**20, 1e30, float("inf"), 10**400, None])
+def test_lengths_that_are_no_limit(limit):
+    tokenizer = BertTokenizer({token: place for place, token in enumerate(SPECIAL)}, model_max_length=limit)
+    assert len(tokenizer("a b", truncation=True)["input_ids"]) == 4
+    with pytest.raises(ValueError, match="10000000 are the most"):
+        tokenizer("a b", padding="max_length", max_length=10**12)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, float("nan"), -float("inf"), True, "512", [512]])
+def test_lengths_that_cannot_be(limit):
+    with pytest.raises(TypeError, match=r"^model_max_length of the BertTokenizer is .*; it must be a whole"):
+        BertTokenizer({token: place for place, token in enumerate(SPECIAL)}, model_max_length=limit)

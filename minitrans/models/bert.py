@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrans import heads, ops
-from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size
+from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Words
 from minitrans.layers import (
     Embedding,
     FeedForward,
@@ -51,7 +51,7 @@ class BertConfig(PreTrainedConfig):
         "pruned_heads": ({},),
     }
 
-    vocab_size: Size = 30522
+    vocab_size: Words = 30522
     hidden_size: Size = 768
     num_hidden_layers: Count = 12
     num_attention_heads: Size = 12
@@ -59,7 +59,7 @@ class BertConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
     hidden_dropout_prob: Rate = 0.1
     attention_probs_dropout_prob: Rate = 0.1
-    max_position_embeddings: Size = 512
+    max_position_embeddings: Words = 512
     type_vocab_size: Size = 2
     initializer_range: Positive = 0.02
     layer_norm_eps: Positive = 1e-12
@@ -206,7 +206,7 @@ class BertModel(BertPreTrainedModel):
         output_hidden_states: bool | None = None,
     ) -> Encoded:
         """What `forward` computes, as packed rows: the heads' input."""
-        text = pack_text(self.config, self.device, input_ids, attention_mask, position_ids, inputs_embeds)
+        text = pack_text(self, input_ids, attention_mask, position_ids, inputs_embeds)
         sequences = text.sequences
         if token_type_ids is None:
             types = torch.zeros_like(text.positions)

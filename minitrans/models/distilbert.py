@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import heads, ops
-from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size
+from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Words
 from minitrans.layers import (
     Embedding,
     FeedForward,
@@ -49,8 +49,8 @@ class DistilBertConfig(PreTrainedConfig):
     layer_norm_eps: ClassVar[float] = 1e-12  # no published configuration says otherwise
     honoured: ClassVar[dict[str, tuple]] = {"activation": tuple(ops.ACTIVATIONS), "pruned_heads": ({},)}
 
-    vocab_size: Size = 30522
-    max_position_embeddings: Size = 512
+    vocab_size: Words = 30522
+    max_position_embeddings: Words = 512
     sinusoidal_pos_embds: bool = False
     n_layers: Count = 6
     n_heads: Size = 12
@@ -178,7 +178,7 @@ class DistilBertModel(DistilBertPreTrainedModel):
         output_hidden_states: bool | None = None,
     ) -> Encoded:
         """What `forward` computes, as packed rows: the heads' input."""
-        text = pack_text(self.config, self.device, input_ids, attention_mask, position_ids, inputs_embeds)
+        text = pack_text(self, input_ids, attention_mask, position_ids, inputs_embeds)
         trace = Trace(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions)
         rows = run_layers(self.layers, rows, text.sequences, trace, self.gradient_checkpointing and self.training)

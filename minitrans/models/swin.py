@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import heads, layers, ops
-from minitrans.config import BackboneConfig, Positive, Rate, Size, pair
+from minitrans.config import BackboneConfig, Depth, Pixels, Positive, Rate, Ratio, Size, pair
 from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, QueryKeyValue, channels_first, is_plain
 from minitrans.names import Module
 from minitrans.outputs import BackboneOutput, EncodedImages, Feature, ImageModelOutput
@@ -36,14 +36,14 @@ class SwinConfig(BackboneConfig):
     attribute_map: ClassVar[dict[str, str]] = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
     honoured: ClassVar[dict[str, tuple]] = {"hidden_act": tuple(ops.ACTIVATIONS), "pruned_heads": ({},)}
 
-    image_size: Size | list[Size] = 224
-    patch_size: Size | list[Size] = 4
-    num_channels: Size = 3
+    image_size: Pixels | list[Pixels] = 224
+    patch_size: Pixels | list[Pixels] = 4
+    num_channels: Pixels = 3
     embed_dim: Size = 96
-    depths: list[Size] = field(default_factory=lambda: [2, 2, 6, 2])
+    depths: list[Depth] = field(default_factory=lambda: [2, 2, 6, 2])
     num_heads: list[Size] = field(default_factory=lambda: [3, 6, 12, 24])
-    window_size: Size = 7
-    mlp_ratio: Positive = 4.0
+    window_size: Pixels = 7
+    mlp_ratio: Ratio = 4.0
     qkv_bias: bool = True
     hidden_dropout_prob: Rate = 0.0
     attention_probs_dropout_prob: Rate = 0.0
@@ -52,7 +52,7 @@ class SwinConfig(BackboneConfig):
     use_absolute_embeddings: bool = False
     initializer_range: Positive = 0.02
     layer_norm_eps: Positive = 1e-5
-    encoder_stride: Size = 32
+    encoder_stride: Pixels = 32
 
     def validate(self) -> None:
         """Check every field and how they fit together; ValueError where the package cannot compute it."""
@@ -85,6 +85,7 @@ class SwinEmbeddings(Module):
         if masked is not None:
             if self.mask_token is None:
                 raise ValueError("bool_masked_pos needs a mask token; make the model with use_mask_token=True.")
+            layers.check_tensor("bool_masked_pos", masked, x.device, anywhere=True)
             if masked.shape != (shape := x.flatten(1, 2).shape[:2]):
                 raise ValueError(f"bool_masked_pos is {tuple(masked.shape)}; these patches are {tuple(shape)}.")
             x = torch.where(masked.to(x.device, torch.bool).view(*x.shape[:3], 1), self.mask_token, x)

@@ -29,7 +29,7 @@ from minitrans.audio_layers import (
     frames_of,
     span_mask,
 )
-from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size
+from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Words
 from minitrans.layers import (
     FeedForward,
     LayerNorm,
@@ -37,6 +37,7 @@ from minitrans.layers import (
     SelfAttention,
     Trace,
     add_norm,
+    check_tensor,
     recompute,
     residual_norm,
     run_layers,
@@ -59,7 +60,7 @@ class Wav2Vec2Config(PreTrainedConfig):
         "ctc_loss_reduction": ("sum", "mean", "none"),
     }
 
-    vocab_size: Size | None = 32
+    vocab_size: Words | None = 32
     hidden_size: Size = 768
     num_hidden_layers: Count = 12
     num_attention_heads: Size = 12
@@ -427,6 +428,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         """
         config, masked = self.config, None
         if indices is not None:
+            check_tensor("mask_time_indices", indices, rows.device, anywhere=True)
             if tuple(indices.shape) != frames.shape:
                 raise ValueError(
                     f"mask_time_indices has the shape {tuple(indices.shape)}; the frames have {frames.shape}."

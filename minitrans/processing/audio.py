@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,16 @@ import numpy as np
 
 from minitrans import hub
 from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
-from minitrans.processing.features import BatchFeature, Likeness, Saved, open_with, read_settings, warn_once
+from minitrans.processing.features import (
+    BatchFeature,
+    Likeness,
+    Saved,
+    as_array,
+    open_with,
+    read_settings,
+    warn_once,
+)
+from minitrans.processing.kinds import Kind, check_kinds, is_bool, shown
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -34,10 +42,17 @@ logger = logging.getLogger(__name__)
 
 PCM = {"int8": (0, 2**7), "uint8": (2**7, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # silence, full scale
 MAX_CHANNELS = 8
+FLOAT32 = float(np.finfo(np.float32).max)
+RATES = 1000, 384_000  # Hz; what lies outside is no sound, and converting it could take any memory or time
+# What FFmpeg may take a file for, by its names: formats that show in the content, unlike those that it knows by the
+# ending of a name alone and would hear any text in, and none that names other files or addresses to open.
+CONTAINERS = "mov,matroska,asf,aac,avi,flv,mpegts,mpeg,mp3,ogg,wav,flac,aiff,caf,amr,ape,wv"
 CORRECTED = re.compile(r":\s*(\d+) \(should be (\d+)\)")  # in libsndfile's log
 UNKNOWN_SIZE = 0x7FFFFF00
+NO_HEADER = "no header says what its bytes are"
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray"
 TYPE_KEYS = ("feature_extractor_type", "processor_class")
+KINDS: dict[str, Kind] = dict.fromkeys(("do_normalize", "return_attention_mask"), (is_bool, "true or false"))
 
 
 @dataclass
@@ -61,14 +76,16 @@ class Wav2Vec2FeatureExtractor(Likeness, Saved):
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.do_normalize = self.do_normalize or False  # as transformers reads null
         for spec in fields(self):
             if getattr(self, spec.name) is None:
                 setattr(self, spec.name, spec.default)
+        check_kinds(vars(self), KINDS, "the feature extractor")
         if self.feature_size != 1:
             raise ValueError(f"feature_size is {self.feature_size!r}; Wav2Vec2 hears one value per sample, so 1.")
-        _check_rate(self.sampling_rate)
-        if not isinstance(self.padding_value, Real) or not math.isfinite(self.padding_value):
-            raise ValueError(f"padding_value is {self.padding_value!r}; it must be a finite number.")
+        check_rate(self.sampling_rate)
+        if not isinstance(self.padding_value, Real) or not abs(self.padding_value) <= FLOAT32:
+            raise ValueError(f"padding_value is {self.padding_value!r:.80}; it must be a number that float32 holds.")
         choose("padding_side", self.padding_side, SIDES)
 
     @classmethod
@@ -85,7 +102,7 @@ class Wav2Vec2FeatureExtractor(Likeness, Saved):
         values = read_settings(repository, "feature_extractor")
         found = values.get("feature_extractor_type")
         if found is not None and found not in cls.published_names:
-            raise ValueError(f"{repository.name} has a {found}; {cls.__name__} cannot prepare its inputs.")
+            raise ValueError(f"{repository.name} has a {found!r:.80}; {cls.__name__} cannot prepare its inputs.")
         known = {spec.name for spec in fields(cls)} - {"extra"}
         extra = {key: value for key, value in values.items() if key not in known.union(TYPE_KEYS)}
         return cls(**{**{key: values[key] for key in known & set(values)}, **overrides}, extra=extra)
@@ -120,7 +137,7 @@ class Wav2Vec2FeatureExtractor(Likeness, Saved):
         """
         clips = _named_clips(raw_speech, mono)
         if sampling_rate is not None:
-            _check_rate(sampling_rate)
+            check_rate(sampling_rate)
         elif not all(isinstance(clip, (str, Path)) for _, clip in clips):
             if resample:
                 raise ValueError("resample=True needs sampling_rate, the rate in Hz at which the samples were taken.")
@@ -275,6 +292,7 @@ class AvRecording(Recording):
         if not container.streams.audio:
             raise ValueError(f"{name} could not be read as audio: there is no sound in it.")
         stream = container.streams.audio[0]
+        check_rate(stream.rate, f"{name} cannot be heard: its")
         self.name, self.samplerate = name, stream.rate
         seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
         self.frames = int(seconds * stream.rate)
@@ -309,31 +327,37 @@ def open_audio(source: Source) -> Iterator[Recording]:
     name = f"A recording of {len(source)} bytes" if is_bytes else str(source)  # type: ignore[arg-type]
     if not is_bytes and not os.path.isfile(source):  # type: ignore[arg-type]
         address = " (it is an address: nothing is downloaded here)" if "://" in name else ""
-        raise FileNotFoundError(f"There is no audio file {name}{address}.")
+        raise FileNotFoundError(f"There is no audio file {name[:300]}{address}.")
     try:
         sound = soundfile.SoundFile(io.BytesIO(source) if is_bytes else source)  # type: ignore[arg-type]
-    except soundfile.LibsndfileError as error:
-        with _open_av(source, name, error) as recording:
+    except (soundfile.LibsndfileError, TypeError) as error:
+        with _open_av(source, name, getattr(error, "error_string", NO_HEADER)) as recording:
             yield recording
         return
     try:
         with sound:
+            if sound.format == "RAW":  # libsndfile went by the ending of the name, and would hear any text
+                raise ValueError(f"{name} could not be read as audio: {NO_HEADER}.")
+            check_rate(sound.samplerate, f"{name} cannot be heard: its")
             yield SoundFileRecording(name, sound, _tail(source))
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{name} could not be read as audio: {error.error_string}") from error
 
 
 @contextmanager
-def _open_av(source: Source, name: str, refusal: Any) -> Iterator[Recording]:
+def _open_av(source: Source, name: str, refusal: str) -> Iterator[Recording]:
     """What libsndfile refused, by PyAV."""
-    reason = f"{name} could not be read as audio: {refusal.error_string.rstrip('.')}."
+    reason = f"{name} could not be read as audio: {refusal.rstrip('.')}."
     try:
         import av
     except ImportError as error:
         raise ValueError(f'{reason} (M4A, AAC, WebM and WMA need PyAV: pip install "minitrans[av]".)') from error
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else os.fspath(source)) as container:
+        place = io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else f"file:{os.fspath(source)}"
+        with av.open(place, options={"format_whitelist": CONTAINERS}) as container:
             yield AvRecording(name, container, av)
+    except av.ArgumentError as error:  # a format beside these
+        raise ValueError(f"{name} could not be read as audio: it is none of {CONTAINERS}.") from error
     except av.FFmpegError as error:
         raise ValueError(f"{name} could not be read as audio: {error.strerror}.") from error
 
@@ -361,9 +385,13 @@ def import_soxr() -> ModuleType:
     return soxr
 
 
-def _check_rate(rate: Any) -> None:
-    if not isinstance(rate, Real) or isinstance(rate, bool) or rate != rate or rate <= 0:
-        raise ValueError(f"sampling_rate is {rate!r}; it must be a positive number of samples per second (Hz).")
+def check_rate(rate: Any, whose: str = "") -> None:
+    """ValueError, which begins with `whose`, for what is no number of samples per second in `RATES`."""
+    low, high = RATES
+    is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    if not is_number or not low <= rate <= high:
+        wanted = f"it must be a number of samples per second (Hz) from {low} to {high}"
+        raise ValueError(f"{whose} sampling_rate is {rate!r:.80}; {wanted}.".lstrip())
 
 
 def _limit(truncation: bool, max_length: int | None, multiple: int | None) -> int | None:
@@ -382,7 +410,7 @@ def _gathered(features: Any) -> dict[str, Any]:
             raise ValueError("The features do not all have the same keys; pad needs input_values of each clip.")
         features = {name: [item[name] for item in features] for name in features[0]}
     if not isinstance(features, Mapping) or not len(features.get("input_values", ())):
-        raise ValueError(f"pad needs a dict with input_values, or a list of such dicts, not {features!r:.80}.")
+        raise ValueError(f"pad needs a dict with input_values, or a list of such dicts, not {shown(features)}.")
     return dict(features)
 
 
@@ -398,6 +426,8 @@ def _named_clips(audio: Any, mono: bool) -> list[tuple[str, Any]]:
     """The clips of an input, each with its name for messages."""
     if isinstance(audio, (str, Path)):
         return [("the clip", audio)]
+    if isinstance(audio, (bytes, bytearray, memoryview)):
+        raise TypeError(f"A clip is an array or list of samples, or the path of a file, not a {type(audio).__name__}.")
     if isinstance(audio, (list, tuple)):
         if len(audio) and isinstance(audio[0], Real):
             return [("the clip", audio)]
@@ -413,9 +443,8 @@ def _named_clips(audio: Any, mono: bool) -> list[tuple[str, Any]]:
 
 
 def _array(value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):  # a torch tensor; numpy knows no bfloat16
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
+    if hasattr(value, "detach"):  # a torch tensor
+        value = as_array(value)
     try:
         return np.asarray(value)
     except ValueError as error:

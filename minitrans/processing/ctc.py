@@ -23,12 +23,14 @@ from minitrans.processing.encoding import (
     BatchEncoding,
     TokenizerBase,
     clean_up,
+    is_id,
     read_settings,
     special_id,
     special_token,
     token_text,
 )
 from minitrans.processing.features import BatchFeature, open_with
+from minitrans.processing.kinds import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,7 +83,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         self.do_lower_case = bool(settings.get("do_lower_case"))
         self._take_settings(settings)
         if not isinstance(vocab_file, Mapping):
-            vocab_file = json.loads(Path(vocab_file).read_text(encoding="utf-8"))
+            vocab_file = hub.SingleFile(Path(vocab_file), "vocab.json").json("vocab.json")
         self.vocab: Any = vocab_file
         added = settings.get("added_tokens_decoder") or {}
         self._take_vocabulary(settings.get("target_lang"), {int(key): _added(token) for key, token in added.items()})
@@ -122,8 +124,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         if target_lang is not None and not nested:
             raise ValueError(f"{name} has one vocabulary, not one for target_lang={target_lang!r}.")
         encoder = self.vocab[target_lang] if nested else self.vocab
-        if not encoder or not all(isinstance(index, int) for index in encoder.values()):
-            raise ValueError(f"vocab.json of {name} must hold a whole number for each token.")
+        if not encoder or not isinstance(encoder, Mapping) or not all(map(is_id, encoder.values())):
+            raise ValueError(f"vocab.json of {name} must hold a whole number from 0 for each token.")
         self.target_lang = target_lang
         self.encoder: dict[str, int] = dict(encoder)
         self.decoder = {index: token for token, index in self.encoder.items()}
@@ -267,7 +269,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
             return list(chain.from_iterable(map(self._encode, text)))
         if not isinstance(text, str):
             raise TypeError(
-                f"The tokenizer takes a text or a list of them, not a {type(text).__name__}: {text!r:.80}."
+                f"The tokenizer takes a text or a list of them, not a {type(text).__name__}: {shown(text)}."
             )
         tokens = self.tokenize(text)
         ids = self.convert_tokens_to_ids(tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -17,6 +18,7 @@ from tokenizers import AddedToken
 
 from minitrans import hub
 from minitrans.processing.features import BatchFeature, Likeness, Saved, refuse_without_push
+from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_text, is_whole, or_none
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -29,13 +31,8 @@ SETTINGS = (
     *ROLES, "additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side", "truncation_side",
     "model_input_names", "clean_up_tokenization_spaces", "split_special_tokens",
 )  # fmt: skip
-LIST = list | tuple | None
-KINDS: Mapping[str, Any] = {
-    "model_max_length": int | float | None, "max_len": int | float | None, "model_input_names": LIST,
-    "added_tokens_decoder": Mapping | None, "extra_special_tokens": LIST | Mapping, "never_split": LIST,
-    "additional_special_tokens": LIST | Mapping, "do_lower_case": bool, "strip_accents": bool | None,
-    "tokenize_chinese_chars": bool,
-}  # fmt: skip
+MOST_IDS = 10**7  # of a vocabulary: a file has a line for each
+MOST_TOKENS = 10**7  # that one text is padded to
 PADDING = {True: "longest", "longest": "longest", "max_length": "max_length", False: None, "do_not_pad": None}
 TRUNCATION = {
     True: "longest_first", "longest_first": "longest_first", "only_first": "only_first", "only_second": "only_second",
@@ -45,6 +42,7 @@ SIDES = {"left": "left", "right": "right"}
 TENSORS = {None: None, "np": "np", "pt": "pt"}
 TARGETED = ("text", "text_pair", "text_target", "text_pair_target", "max_target_length")
 NO_LIMIT = int(1e30)  # the published spelling of "no maximum length"
+UNLIMITED = 2**63  # from here on a length is none, as 1e20 and infinity
 CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
     (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
@@ -211,9 +209,7 @@ class TokenizerBase(Likeness, Saved):
     mask_token, mask_token_id = special_token("mask_token"), special_id("mask_token")
 
     def __init__(self, settings: Mapping[str, Any], name_or_path: str = "") -> None:
-        for key, kind in KINDS.items():
-            if key in settings and not isinstance(settings[key], kind):
-                raise TypeError(f"{key}={settings[key]!r} of {name_or_path or 'the tokenizer'} is not of type {kind}.")
+        check_settings(settings, name_or_path or "the tokenizer")
         self.name_or_path = name_or_path
         self._settings = dict(settings)
         self._special = {name: token_text(token) for name, token in named_tokens(settings).items()}
@@ -221,7 +217,7 @@ class TokenizerBase(Likeness, Saved):
         self._warned: set[str] = set()
         self.deprecation_warnings: dict[str, bool] = {}  # scripts silence transformers' warnings here
         limit = settings.get("model_max_length", settings.get("max_len"))
-        self.model_max_length: int = NO_LIMIT if limit is None else int(limit)
+        self.model_max_length: int = NO_LIMIT if limit is None or limit >= UNLIMITED else int(limit)
         self.padding_side = choose("padding_side", settings.get("padding_side") or "right", SIDES)
         self.truncation_side = choose("truncation_side", settings.get("truncation_side") or "right", SIDES)
         self.model_input_names = list(settings.get("model_input_names") or self.inputs)
@@ -570,10 +566,12 @@ class TokenizerBase(Likeness, Saved):
         if max_length is not None and padding is True and cut is None:
             self._warn_once("max_length=%d has no effect on padding=True without truncation.", max_length)
         if max_length is None and (pad == "max_length" or cut):
-            if self.model_max_length > 1e20:
+            if self.model_max_length >= UNLIMITED:
                 pad, cut = (None if pad == "max_length" else pad), None
             else:
                 max_length = self.model_max_length
+        if pad == "max_length" and max_length is not None and max_length > MOST_TOKENS:
+            raise ValueError(f"Texts would be padded to {max_length} tokens; {MOST_TOKENS} are the most.")
         if pad and self.pad_token is None:
             raise ValueError("This tokenizer has no padding token; name one: tokenizer.pad_token = '[PAD]'.")
         if pad and cut and max_length is not None and pad_to_multiple_of and max_length % pad_to_multiple_of:
@@ -593,8 +591,15 @@ def token_text(token: Any) -> str:
     """Return the text of a special token: a string, an AddedToken, or the dict that stands for one in JSON."""
     text = token.get("content") if isinstance(token, Mapping) else getattr(token, "content", token)
     if not isinstance(text, str):
-        raise TypeError(f"A special token is a string or an AddedToken, not {token!r}.")
+        raise TypeError(f"A special token is a string or an AddedToken, not {token!r:.80}.")
+    if not is_unicode(text):
+        raise ValueError(f"The token {text!r:.80} is not Unicode: it has half a surrogate pair.")
     return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text is without halves of surrogate pairs, which no file holds."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def named_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -620,21 +625,89 @@ def _is_token(value: Any) -> bool:
     return isinstance(value, str | Mapping) or hasattr(value, "content")
 
 
+def _has_text(value: Any) -> bool:
+    text = value.get("content") if isinstance(value, Mapping) else getattr(value, "content", value)
+    return isinstance(text, str)
+
+
+def _is_length(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and value >= 1 and (value >= UNLIMITED or value == int(value))
+
+
+def _is_decoder(value: Any) -> bool:
+    ids = [re.fullmatch("[0-9]{1,9}", str(index)) for index in value] if isinstance(value, Mapping) else [None]
+    return all(ids) and all(map(_has_text, value.values()))
+
+
+def _are_tokens(value: Any) -> bool:
+    return each(_has_text)(value) or (isinstance(value, Mapping) and all(map(_has_text, value.values())))
+
+
+def _is_box(value: Any) -> bool:
+    return each(is_whole)(value) and len(value) == 4
+
+
+TOKEN = or_none(_has_text), "a token: text, an object with its content, or null"
+# What a setting may be, and how that is said.
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys((*ROLES, "word_delimiter_token", "phone_delimiter_token"), TOKEN),
+    **dict.fromkeys(("extra_special_tokens", "additional_special_tokens"),
+                    (or_none(_are_tokens), "a list of tokens, or an object with tokens")),
+    **dict.fromkeys(("model_max_length", "max_len"), (or_none(_is_length), "a whole number from 1, or null")),
+    **dict.fromkeys(("model_input_names", "never_split"), (or_none(each(is_text)), "a list of texts, or null")),
+    **dict.fromkeys(("do_lower_case", "tokenize_chinese_chars", "do_phonemize", "only_label_first_subword"),
+                    (is_bool, "true or false")),
+    **dict.fromkeys(("strip_accents", "clean_up_tokenization_spaces", "split_special_tokens", "return_attention_mask"),
+                    (or_none(is_bool), "true, false or null")),
+    **dict.fromkeys(("replace_word_delimiter_char", "phonemizer_lang", "phonemizer_backend"), (is_text, "text")),
+    **dict.fromkeys(("cls_token_box", "sep_token_box", "pad_token_box"), (_is_box, "four whole numbers")),
+    "added_tokens_decoder": (or_none(_is_decoder), "an object from ids to tokens, or null"),
+    "target_lang": (or_none(is_text), "text or null"),
+    "pad_token_label": (is_whole, "a whole number"),
+}  # fmt: skip
+
+
+def check_settings(settings: Mapping[str, Any], whose: str) -> None:
+    """TypeError, with the key, the value and whose it is, where a setting is not what it may be."""
+    own = {key: TOKEN for key, value in settings.items() if key.endswith("_token") and isinstance(value, Mapping)}
+    check_kinds(settings, {**own, **KINDS}, whose)
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value is the id of a token."""
+    return is_whole(value) and 0 <= value < MOST_IDS
+
+
+def check_ids(ids: Iterable[int], whose: str) -> None:
+    """ValueError for ids that no vocabulary has."""
+    if (highest := max(ids, default=0)) >= MOST_IDS:
+        raise ValueError(f"The vocabulary of {whose} has the id {highest}; ids go up to {MOST_IDS - 1}.")
+
+
 def read_settings(repository: hub.Repository) -> dict[str, Any]:
     """Return the keys of tokenizer_config.json, with what older files say beside it.
 
     special_tokens_map.json counts where there is no `added_tokens_decoder`; added_tokens.json becomes one.
     """
-    settings = repository.json("tokenizer_config.json") if repository.find("tokenizer_config.json") else {}
+    settings = _settings_in(repository, "tokenizer_config.json")
     if "added_tokens_decoder" not in settings:
-        if repository.find("special_tokens_map.json"):
-            settings.update(repository.json("special_tokens_map.json"))
+        settings.update(_settings_in(repository, "special_tokens_map.json"))
         if repository.find("added_tokens.json"):
+            added = repository.json("added_tokens.json")
+            if not all(map(is_id, added.values())):
+                raise TypeError(f"added_tokens.json of {repository.name} must give each token its id, a whole number.")
             special = {token_text(token) for token in (*named_tokens(settings).values(), *extra_tokens(settings))}
             settings["added_tokens_decoder"] = {
                 index: {"content": token, "special": token in special, "normalized": token not in special}
-                for token, index in repository.json("added_tokens.json").items()
+                for token, index in added.items()
             }
+    return settings
+
+
+def _settings_in(repository: hub.Repository, filename: str) -> dict[str, Any]:
+    settings = repository.json(filename) if repository.find(filename) else {}
+    check_settings(settings, f"{repository.name} ({filename})")
     return settings
 
 

@@ -108,6 +108,16 @@ def _to_torch(value: Any) -> torch.Tensor:
     return torch.tensor(value)
 
 
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """A torch tensor as an array, in float32 where it has real numbers; TypeError for one without plain numbers."""
+    try:
+        plain = tensor.detach().cpu()
+        return (plain.float() if plain.is_floating_point() else plain).numpy()
+    except (RuntimeError, TypeError) as error:
+        form = f"{tensor.dtype} in the layout {tensor.layout} on {tensor.device}"
+        raise TypeError(f"A tensor of {form} holds no plain numbers; give a dense one in memory.") from error
+
+
 class Saved:
     """What can be saved to a folder and pushed to the hub: a subclass says what, in `write_files(folder)`."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, Saved, open_with, read_settings, warn_once
+from minitrans.processing.features import BatchFeature, Saved, as_array, open_with, read_settings, warn_once
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,8 +29,11 @@ FIRST, LAST = "channels_first", "channels_last"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name for them
 SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"max_height", "max_width"})
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}  # Pillow's codes
-# Formats of Pillow that hold no pixels: it would start another program to draw them, or only knows their names.
-NO_RASTER = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+# What a file is taken for, by Pillow's names: pixels with a header. Of its other formats some start a program that
+# draws, some (IPTC) hold a file of any of these, and some are found in any bytes.
+RASTER = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "QOI", "SGI",
+          "PSD", "DDS", "PCX", "TGA")  # fmt: skip
+MOST_PIXELS = 2**24  # of what a model is given, 200 MB; a photograph before it is resized may have more
 TYPE_KEYS = {"image_processor_type", "feature_extractor_type", "processor_class"}
 
 # What can be done with an image of so many channels where RGB is expected.
@@ -46,11 +49,11 @@ P = TypeVar("P", bound="ImageProcessor")
 class ImageProcessor(Saved):
     """Read, convert, resize, crop, rescale and normalise images, each step by its `do_` switch.
 
-    The fields are the settings of preprocessor_config.json; each can be overridden in a call, and None stands for the
-    default. An image is a PIL image, the path of a file, or an array or tensor of shape (height, width), (height,
-    width, channels) or (channels, height, width). A batch is any nesting of lists, or an array with one more dimension
-    in front. A shape that can be read both ways has as many channels as `image_mean` has values, or else its channels
-    first, unless `input_data_format` says otherwise.
+    The fields are the settings of preprocessor_config.json; each can be overridden in a call. None stands for the
+    default, and for a step that is left out. An image is a PIL image, the path of a file, or an array or tensor of
+    shape (height, width), (height, width, channels) or (channels, height, width). A batch is any nesting of lists, or
+    an array with one more dimension in front. A shape that can be read both ways has as many channels as `image_mean`
+    has values, or else its channels first, unless `input_data_format` says otherwise.
 
     **Colours.** Palette, CMYK, 1-bit and 16-bit grey images become 8 bits a channel. A PIL image or file is brought to
     as many channels as `image_mean` has values; `do_convert_rgb=True` makes RGB of arrays too, and False leaves the
@@ -74,7 +77,7 @@ class ImageProcessor(Saved):
 
     do_convert_rgb: bool | None = None
     do_resize: bool = True
-    size: Any = 224
+    size: Any = (224, 224)
     resample: Any = 2
     default_to_square: bool = True
     do_center_crop: bool = False
@@ -91,26 +94,23 @@ class ImageProcessor(Saved):
     def __post_init__(self) -> None:
         for spec in fields(self):
             value = getattr(self, spec.name)
-            if value is None:
-                setattr(self, spec.name, spec.default)
-            elif spec.name.endswith("data_format") and value not in (FIRST, LAST):
+            is_switch = isinstance(value, int) and value in (0, 1)
+            if value is None:  # of a step it says, as to transformers, that it is not done
+                is_step = spec.name.startswith("do_") and spec.default is not None
+                setattr(self, spec.name, False if is_step else spec.default)
+            elif spec.name.endswith("data_format") and not (isinstance(value, str) and value in (FIRST, LAST)):
                 raise ValueError(f"{spec.name} is {value!r}; it must be {FIRST!r} or {LAST!r}.")
-            elif spec.name.startswith("do_") and value not in (True, False):
-                raise ValueError(f"{spec.name} is {value!r}; it must be True or False.")
+            elif spec.name.startswith(("do_", "default_to_square")) and not is_switch:
+                raise ValueError(f"{spec.name} is {value!r:.80}; it must be True or False.")
         self.size = _size("size", self.size, self.default_to_square)
         name = self.resample
         self.resample = FILTERS.get(name.lower(), name) if isinstance(name, str) else name
-        if self.resample not in range(6):
+        if not isinstance(self.resample, int) or self.resample not in range(6):
             raise ValueError(f"resample is {name!r}; the filters are {', '.join(FILTERS)}, or their numbers 0 to 5.")
         if self.crop_size is not None:
             self.crop_size = _size("crop_size", self.crop_size)
         for name in ("rescale_factor", "image_mean", "image_std"):
-            values = np.asarray(getattr(self, name))
-            numbers = values.dtype.kind in "if" and values.ndim <= (name != "rescale_factor") and values.size
-            if not numbers or (name != "image_mean" and values.min() <= 0):
-                kind = "a number" if name == "image_mean" else "a positive number"
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {kind}, or one for each channel.")
-            setattr(self, name, values.tolist())
+            setattr(self, name, _numbers(name, getattr(self, name)))
 
     @classmethod
     def from_pretrained(
@@ -126,7 +126,7 @@ class ImageProcessor(Saved):
         values = read_settings(repository, "image_processor")
         found = values.get("image_processor_type") or values.get("feature_extractor_type")
         if found is not None and found not in cls.published_names:
-            raise ValueError(f"{repository.name} has a {found}, which {cls.__name__} does not stand for.")
+            raise ValueError(f"{repository.name} has a {found!r:.80}, for which {cls.__name__} does not stand.")
         if values.get("do_pad"):
             raise ValueError(f"{repository.name} asks for do_pad, which {cls.__name__} does not do.")
         known = {spec.name for spec in fields(cls)}
@@ -206,7 +206,7 @@ class ImageProcessor(Saved):
     def _resized(self, picture: Picture) -> np.ndarray:
         """Resize to an array (H, W, C), bytes where it held bytes."""
         unit, bands = _bands(picture) if isinstance(picture, np.ndarray) else (False, [picture])
-        height, width = _target(self.size, bands[0].height, bands[0].width)
+        height, width = _checked_target(self.size, bands[0].height, bands[0].width)
         edges = max(width, 1), max(height, 1)
         pixels = np.concatenate([_array(band.resize(edges, self.resample)) for band in bands], axis=-1)
         return (pixels.astype(np.float64) * (1 / 255)).astype(np.float32) if unit else pixels
@@ -274,7 +274,7 @@ def _flat(images: Any) -> Iterator[Any]:
 def _size(name: str, size: Any, square: bool = True) -> dict[str, int]:
     """Bring every way to write a size to one of the dicts of `SIZES`."""
     found = size
-    if isinstance(size, int):
+    if isinstance(size, int) and not isinstance(size, bool):
         found = {"height": size, "width": size} if square else {"shortest_edge": size}
     elif isinstance(size, (list, tuple)) and len(size) == 2:
         found = {"height": size[0], "width": size[1]}
@@ -282,10 +282,43 @@ def _size(name: str, size: Any, square: bool = True) -> dict[str, int]:
         found = {key: edge for key, edge in size.items() if edge is not None}
     if not isinstance(found, dict) or set(found) not in SIZES:
         forms = ", ".join(" and ".join(sorted(keys)) for keys in SIZES)
-        raise ValueError(f"{name} is {size!r}; it must be a number, (height, width), or a dict with {forms}.")
-    if not all(isinstance(edge, int) and edge > 0 for edge in found.values()):
-        raise ValueError(f"{name} is {size!r}; its edges must be whole numbers of at least 1.")
+        raise ValueError(f"{name} is {size!r:.80}; it must be a number, (height, width), or a dict with {forms}.")
+    if not all(isinstance(edge, int) and not isinstance(edge, bool) and edge > 0 for edge in found.values()):
+        raise ValueError(f"{name} is {size!r:.80}; its edges must be whole numbers of at least 1.")
+    if found.get("height", 1) * found.get("width", 1) > MOST_PIXELS:
+        raise ValueError(f"{name} is {size!r:.80}; an image may have {MOST_PIXELS} pixels at most.")
     return found
+
+
+def _numbers(name: str, value: Any) -> Any:
+    """One number, or where it is no factor a list of one for each channel, that float32 can hold; ValueError else."""
+    try:
+        values = np.asarray(value)
+    except ValueError:  # rows of unequal lengths
+        values = np.empty(0)
+    numbers = values.dtype.kind in "if" and values.ndim <= (name != "rescale_factor") and values.size
+    with np.errstate(over="ignore"):
+        single = np.abs(values.astype(np.float32)) if numbers else values
+    if (
+        not numbers
+        or not np.isfinite(single).all()
+        or (name != "image_mean" and (values <= 0).any() | (single == 0).any())
+    ):
+        kind = "a number" if name == "image_mean" else "a positive number"
+        many = "" if name == "rescale_factor" else ", or one for each channel"
+        raise ValueError(f"{name} is {value!r:.80}; it must be {kind}{many}.")
+    return values.tolist()
+
+
+def _checked_target(size: dict[str, int], height: int, width: int) -> tuple[int, int]:
+    """As `_target`; ValueError for more pixels than a model is ever given."""
+    target = _target(size, height, width)
+    if target[0] * target[1] > MOST_PIXELS:
+        raise ValueError(
+            f"An image of {height} × {width} pixels would become {target[0]} × {target[1]} by size {size}; it must "
+            f"stay within {MOST_PIXELS} pixels: choose a smaller size, or cut the image."
+        )
+    return target
 
 
 def _target(size: dict[str, int], height: int, width: int) -> tuple[int, int]:
@@ -311,7 +344,7 @@ def _opened(path: str | Path, pillow: ModuleType) -> Image.Image:
         raise ValueError(f"{str(path)[:80]} is an address, and nothing is downloaded here; save it as a file first.")
     try:
         pillow.init()
-        with pillow.open(path, formats=[name for name in pillow.ID if name not in NO_RASTER]) as image:
+        with pillow.open(path, formats=[name for name in RASTER if name in pillow.ID]) as image:
             if pillow.MAX_IMAGE_PIXELS and image.width * image.height > pillow.MAX_IMAGE_PIXELS:
                 raise pillow.DecompressionBombError
             image.load()
@@ -322,7 +355,8 @@ def _opened(path: str | Path, pillow: ModuleType) -> Image.Image:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no file {path}.") from error
     except Exception as error:  # what decoders raise on damaged data is not limited to a list of types
-        raise OSError(f"{path} ({os.path.getsize(path)} bytes) cannot be read as an image: {error}.") from error
+        size = f" ({os.path.getsize(path)} bytes)" if os.path.isfile(path) else ""
+        raise OSError(f"{str(path)[:300]}{size} cannot be read as an image: {str(error)[:300]}.") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -338,8 +372,8 @@ def _converted(image: Image.Image, channels: int | None, name: str, pillow: Modu
         raise ValueError(f"{name} has no pixels: its size is {image.size}.")
     if channels not in (*MODES, None):
         raise ValueError(f"{name} cannot have the {channels} channels of image_mean; give an array instead.")
-    if getattr(image, "format", None) in NO_RASTER:
-        raise OSError(f"{name} holds {image.format}, which has no pixels; draw it as a PNG first.")
+    if getattr(image, "format", None) not in (*RASTER, None):
+        raise OSError(f"{name} is {image.format}, which is not opened here; save it as a PNG first.")
     try:
         image.load()
         image = _upright(image)
@@ -369,8 +403,7 @@ def _checked(image: Any, name: str, data_format: str | None, channels: int | Non
     `channels` are expected, which says where they stand unless `data_format` does.
     """
     if "torch" in sys.modules and isinstance(image, sys.modules["torch"].Tensor):
-        image = image.detach().cpu()
-        image = (image.float() if image.is_floating_point() else image).numpy()
+        image = as_array(image)
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "buif":
         kind = f"an array of {image.dtype}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
         raise TypeError(f"{name} is {kind}; give a PIL image, the path of a file, or an array or tensor of numbers.")

@@ -21,6 +21,7 @@ from minitrans.processing import encoding as shared
 from minitrans.processing import training
 from minitrans.processing.encoding import BatchEncoding, TokenizerBase
 from minitrans.processing.features import open_with
+from minitrans.processing.kinds import shown
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -359,6 +360,7 @@ class Tokenizer(TokenizerBase):
     def _write_vocabulary(self, folder: Path) -> None:
         if isinstance(self._state[0].model, models.WordPiece):
             tokens = {index: token for token, index in self._state[0].get_vocab(with_added_tokens=False).items()}
+            shared.check_ids(tokens, self.name_or_path or "the tokenizer")
             lines = "".join(tokens.get(index, "") + "\n" for index in range(max(tokens) + 1))
             (folder / "vocab.txt").write_bytes(lines.encode("utf-8"))
         else:
@@ -397,6 +399,7 @@ class BertTokenizer(Tokenizer):
             raise ValueError(f"A {type(self).__name__} is made of a vocab, a vocab_file or a tokenizer_file.")
         vocab = given[0]
         chosen = {**self.defaults, **(settings or {}), **options}
+        shared.check_settings(chosen, name_or_path or f"the {type(self).__name__}")
         for role in ("unk_token", "cls_token", "sep_token"):
             if chosen[role] is None:
                 raise ValueError(f"A {type(self).__name__} cannot do without {role}; it is None.")
@@ -409,6 +412,7 @@ class BertTokenizer(Tokenizer):
                 f"A {type(self).__name__} needs a WordPiece model; {name_or_path} has {type(backend.model).__name__}."
             )
         ids = backend.get_vocab(with_added_tokens=False)
+        shared.check_ids(ids.values(), name_or_path or f"the {type(self).__name__}")
         if len(set(ids.values())) < len(ids):
             raise ValueError(f"The vocabulary of {name_or_path or type(self).__name__} gives an id to two tokens.")
         backend.model.unk_token = shared.token_text(chosen["unk_token"])
@@ -474,7 +478,7 @@ def _rows(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
     if not items:
         raise ValueError("There is no text to encode: the list is empty.")
     if pairs is not None and not isinstance(pairs, list | tuple):
-        raise TypeError(f"text is a list of {len(items)}, so text_pair must be one as well, not {pairs!r:.60}.")
+        raise TypeError(f"text is a list of {len(items)}, so text_pair must be one as well, not {shown(pairs, 60)}.")
     if pairs is not None and len(pairs) != len(items):
         raise ValueError(f"text has {len(items)} items and text_pair {len(pairs)}; each text needs its pair.")
     rows = list(zip(items, pairs, strict=True)) if pairs is not None else list(items)
@@ -486,7 +490,7 @@ def _rows(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
             if wrong:
                 raise TypeError(
                     f"{f'Item {number} of the batch' if batched else 'The text'} must be "
-                    f"{'a list of words' if words else 'a string'}, but it is {wrong[0]!r:.60} "
+                    f"{'a list of words' if words else 'a string'}, but it is {shown(wrong[0], 60)} "
                     f"({type(wrong[0]).__name__})."
                 )
             rows[number] = tuple(parts)

@@ -26,7 +26,8 @@ from minitrans.auto import (
     AutoModelForCTC,
     AutoProcessor,
 )
-from minitrans.processing.audio import import_soxr, open_audio
+from minitrans.processing.audio import check_rate, import_soxr, open_audio
+from minitrans.processing.features import as_array
 from minitrans.tasks.base import Classifier, Piece, Task, as_bytes, check_labels, label_of
 
 logger = logging.getLogger("minitrans")
@@ -78,7 +79,9 @@ class AudioTask(Task):
         if isinstance(source, (str, os.PathLike, bytes)):
             return source  # type: ignore[return-value]
         if _is_samples(source):
-            return source
+            check_rate(source[1])
+            samples, rate = source
+            return as_array(samples) if hasattr(samples, "detach") else samples, rate
         if hasattr(source, "get_all_samples"):  # torchcodec's decoder, as datasets gives it
             samples = source.get_all_samples()
             return samples.data, samples.sample_rate
@@ -93,6 +96,7 @@ class AudioTask(Task):
             raise self.refusal(row, "and no stride beside it: a long recording is cut here")
         samples = next((row[key] for key in ("array", "raw") if row.get(key) is not None), None)
         if samples is not None and row.get("sampling_rate") is not None:
+            check_rate(row["sampling_rate"])
             return samples, row["sampling_rate"]
         found = next((row[key] for key in ("audio", "bytes", "path") if row.get(key) is not None), None)
         if found is None or samples is not None:
@@ -172,9 +176,9 @@ def _is_numbers(item: Any) -> bool:
 
 
 def _is_samples(item: Any) -> bool:
-    """Whether this is (samples, rate)."""
-    is_two = isinstance(item, tuple) and len(item) == 2
-    return is_two and isinstance(item[1], Real) and not isinstance(item[0], (str, bytes, os.PathLike, Mapping, Real))
+    """Whether this is (samples, rate), be the rate none that can be."""
+    is_two = isinstance(item, tuple) and len(item) == 2 and (_is_numbers(item[0]) or isinstance(item[0], list))
+    return is_two and (item[1] is None or isinstance(item[1], (Real, str)) or getattr(item[1], "ndim", 1) == 0)
 
 
 class AudioClassifier(Classifier, AudioTask):

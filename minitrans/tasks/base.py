@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from minitrans import hub, ops
 from minitrans.auto import AutoClass, AutoProcessing
+from minitrans.processing.kinds import shown
 
 X = TypeVar("X")
 
@@ -103,6 +104,8 @@ class Task:
             model = cls.auto.from_pretrained(repository, **options)
         finally:
             logger.removeFilter(held)
+        if model.device.type == "meta":
+            raise ValueError("device is 'meta', which holds no weights to answer by; name another one.")
         report = model.load_report
         mismatched = [name for name, *_ in report.mismatched]
         random = [name for name in [*report.missing, *mismatched] if not re.search(cls.unneeded, name)]
@@ -216,7 +219,7 @@ class Task:
         is_several = isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
         if self.is_one(inputs) or not is_several or getattr(inputs, "ndim", 1) == 0:
             raise TypeError(
-                f"{type(self).__name__} goes over several inputs here, each {self.takes}; {inputs!r:.80} of type "
+                f"{type(self).__name__} goes over several inputs here, each {self.takes}; {shown(inputs)} of type "
                 f"{type(inputs).__name__} is not several."
             )
         return inputs
@@ -283,7 +286,7 @@ class Task:
 
     def refusal(self, source: Any, why: str = "") -> TypeError:
         """The error for what is no input of this task."""
-        found = why or f"not a {type(source).__name__}: {source!r:.80}"
+        found = why or f"not a {type(source).__name__}: {shown(source)}"
         return TypeError(f"{type(self).__name__} takes {self.takes}, {found}.")
 
     def run(self, pieces: list[Piece]) -> Sequence[Any]:

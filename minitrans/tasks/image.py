@@ -142,6 +142,7 @@ def save_maps(
 
     Returns the names and shapes. Raises FileExistsError, before anything is computed, for a file that is there.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = Path(path)
@@ -151,10 +152,12 @@ def save_maps(
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
     found = ((source, of_image) for source, of_image in answers if of_image is not None)
     maps = {f"{source}/{stage}": values for source, of_image in found for stage, values in of_image.items()}
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(".minitrans.unfinished")  # as short as any name may have to be
     try:
         save_file({name: np.ascontiguousarray(values) for name, values in maps.items()}, unfinished)
         unfinished.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise OSError(f"{path} could not be written: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
     return [(name, values.shape) for name, values in maps.items()]

@@ -19,6 +19,7 @@ from minitrans.auto import (
     AutoTokenizer,
 )
 from minitrans.outputs import Encoded
+from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_count, is_text, mapping, or_none
 from minitrans.sequences import Sequences
 from minitrans.tasks.base import Piece, check_count
 from minitrans.tasks.text import ACTIVATIONS, TextTask
@@ -131,6 +132,7 @@ class Embedder(TextTask):
             loading |= loading.pop("model_kwargs", None) or {}
             self.__dict__ = type(self).from_pretrained(_with_owner(model), **loading).__dict__
             self.truncate_dim = truncate_dim
+            check_kinds({"prompts": prompts, "default_prompt_name": default_prompt_name}, KINDS, "the Embedder")
             self.prompts |= prompts or {}
             self.similarity_fn_name = _similarity(similarity_fn_name or self.similarity_fn_name)
             if default_prompt_name is not None:
@@ -143,6 +145,7 @@ class Embedder(TextTask):
         if unknown or not pooling:
             raise ValueError(f"The pooling is {list(pooling)}; known are {', '.join(POOLINGS)}.")
         self.pooling, self.normalize, self.prompt, self.lower = tuple(pooling), normalize, prompt, lower
+        check_kinds({"prompts": prompts, "prompt": prompt}, KINDS, "the Embedder")
         self.prompts = {"query": "", "document": "", **(prompts or {})}
         self.include_prompt, self.similarity_fn_name = include_prompt, _similarity(similarity_fn_name or "cosine")
         self.truncate_dim = truncate_dim
@@ -220,6 +223,7 @@ class Embedder(TextTask):
         texts = sentences if inputs is None else inputs
         if texts is None:
             raise TypeError(f"encode takes {self.takes} or several.")
+        check_kinds({"prompt": prompt, "prompt_name": prompt_name}, KINDS, "encode")
         check_count("batch_size", batch_size)
         if output_value not in OUTPUTS:
             raise ValueError(f"output_value is {output_value!r}; it must be one of {', '.join(map(str, OUTPUTS))}.")
@@ -369,6 +373,17 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "euclidean": lambda one, two: -torch.cdist(one, two, p=2.0),
     "manhattan": lambda one, two: -torch.cdist(one, two, p=1.0),
 }
+# What a setting of a sentence-transformers folder may be, and how that is said.
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("type", "path", "activation_function", "module_input_name"), (is_text, "text")),
+    **dict.fromkeys(
+        ("default_prompt_name", "similarity_fn_name", "prompt", "prompt_name"), (or_none(is_text), "text or null")
+    ),
+    **dict.fromkeys(("include_prompt", "bias", "do_lower_case", *SWITCHES), (or_none(is_bool), "true or false")),
+    "prompts": (or_none(mapping(is_text)), "an object from names to texts"),
+    "pooling_mode": (or_none(lambda value: is_text(value) or each(is_text)(value)), "a name or several"),
+    "max_seq_length": (or_none(is_count), "a whole number from 1, or null"),
+}
 # The file of a sentence-transformers folder that says where texts are cut; the first that there is counts.
 LENGTH_FILES = [
     f"sentence_{family}_config.json"
@@ -383,6 +398,10 @@ def _sentence_transformers_settings(
     if repository.find("modules.json") is None:
         return None, repository
     modules = repository.json("modules.json", list)
+    for module in modules:
+        if not isinstance(module, dict):
+            raise ValueError(f"modules.json of {repository.name} lists {module!r:.80}, which is no module.")
+        check_kinds(module, KINDS, f"modules.json of {repository.name}")
     order = [str(module.get("type")).rpartition(".")[2] for module in modules]
     if not re.fullmatch("Transformer( Pooling)?( Dense)*( Normalize)?", " ".join(order)):
         raise ValueError(
@@ -396,26 +415,38 @@ def _sentence_transformers_settings(
         "dense": [_dense(repository.inside(path)) for kind, path in zip(order, paths, strict=True) if kind == "Dense"],
     }
     if "Pooling" in kinds:
-        pooling = repository.json(f"{kinds['Pooling']}/config.json")
+        pooling = _read(repository, f"{kinds['Pooling']}/config.json")
         settings["include_prompt"] = bool(pooling.get("include_prompt", True))
         modes = pooling.get("pooling_mode") or [name for key, name in SWITCHES.items() if pooling.get(key)] or ["mean"]
         settings["pooling"] = [modes] if isinstance(modes, str) else modes
     transformer = repository.inside(kinds["Transformer"]) if kinds["Transformer"] else repository
     length_file = next((name for name in LENGTH_FILES if transformer.find(name)), None)
     if length_file is not None:
-        own = transformer.json(length_file)
+        own = _read(transformer, length_file)
         settings |= {"max_tokens": own.get("max_seq_length"), "lower": bool(own.get("do_lower_case"))}
     if repository.find("config_sentence_transformers.json"):
-        extra = repository.json("config_sentence_transformers.json")
+        extra = _read(repository, "config_sentence_transformers.json")
         settings["prompts"] = extra.get("prompts") or {}
-        settings["prompt"] = settings["prompts"].get(extra.get("default_prompt_name")) or ""
+        default = extra.get("default_prompt_name")
+        if default is not None and default not in settings["prompts"]:
+            raise ValueError(
+                f"default_prompt_name of {repository.name} is {default!r:.80}, and no prompt has that name."
+            )
+        settings["prompt"] = settings["prompts"].get(default, "")
         settings["similarity_fn_name"] = extra.get("similarity_fn_name") or "cosine"
     return settings, transformer
 
 
+def _read(repository: hub.Repository, filename: str) -> dict[str, Any]:
+    """The settings in a file; TypeError for one that is not of its kind."""
+    settings = repository.json(filename)
+    check_kinds(settings, KINDS, f"{repository.name} ({filename})")
+    return settings
+
+
 def _dense(repository: hub.Repository) -> Dense:
     """The layer in the folder of a Dense module."""
-    config = repository.json("config.json")
+    config = _read(repository, "config.json")
     activation = ACTIVATIONS.get(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     names = ["linear.weight", "linear.bias"] if config.get("bias", True) else ["linear.weight"]
     source = config.get("module_input_name", "sentence_embedding")
