@@ -1,7 +1,7 @@
 """Compile every shipped kernel configuration ahead of time and tabulate what it costs; needs no GPU.
 
 `python -m benchmarks.aot` prints the table and fails where a configuration spills registers, needs more shared memory
-than the device has, or misses its matrix instructions; `--write` puts the table into kernels/README.md.
+than the device has, or misses its matrix instructions; `--write` puts the table into kernels/results/compiled.md.
 
 The real launchers run on CPU tensors under a driver that only names a target, with the launch itself left out: what
 is compiled here is what a user's first call compiles. TRITON_INTERPRET must not be set.
@@ -34,8 +34,13 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-README = Path(__file__).parents[1] / "kernels" / "README.md"
-BEGIN, END = "<!-- written by `python -m benchmarks.aot --write` -->", "<!-- end of the table -->"
+TABLE = Path(__file__).parents[1] / "kernels" / "results" / "compiled.md"
+ABOUT = """# What the compiler says
+
+Written by `python -m benchmarks.aot --write` with Triton {version}: registers a thread, shared memory a program,
+matrix instruction. "Short" is the tile for sequences of up to 64 rows.
+
+"""
 
 
 @dataclass(frozen=True)
@@ -250,16 +255,15 @@ def table(costs: dict[str, list[Cost]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compile every shipped kernel configuration without a GPU.")
     parser.add_argument("targets", nargs="*", default=list(TARGETS), help=f"of {', '.join(TARGETS)}; all by default")
-    parser.add_argument("--write", action="store_true", help="put the table into kernels/README.md")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {TABLE.name}")
     options = parser.parse_args()
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         costs = dict(zip(options.targets, pool.map(compile_for, options.targets, chunksize=1), strict=True))
     text = table(costs)
     print(text)
     if options.write:
-        before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        TABLE.parent.mkdir(exist_ok=True)
+        TABLE.write_text(f"{ABOUT.format(version=triton.__version__)}{text}\n", encoding="utf-8")
     failures = [
         f"{name}: {cost.kernel} ({cost.case}) {reason}"
         for name in costs

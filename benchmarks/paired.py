@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 import torch
 
+from minitrans import cpu
+
 THREADS = 2
 # What is added to a row's name -> what is done to our model first.
-FORMS: dict[str, Callable[[Any], Any]] = {"": lambda model: model, ", frozen": lambda model: model.freeze()}
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "": lambda model: model,
+    ", frozen": lambda model: model.freeze(),
+    ", frozen in bfloat16": lambda model: model.freeze("bfloat16"),
+}
+if not cpu.packs(torch.bfloat16):
+    del FORMS[", frozen in bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,8 @@ def compare(benchmark: Any) -> Callable[..., None]:
             best = min(pairs, key=lambda name: pairs[name].ratio)
             benchmark.extra_info.update(
                 work=work,
-                ours=f"{pairs[best].ours_ms:.0f} ms",
-                theirs=f"{pairs[best].theirs_ms:.0f} ms ({best})",
+                ours=f"{pairs[best].ours_ms:.3g} ms",
+                theirs=f"{pairs[best].theirs_ms:.3g} ms ({best})",
                 ratio=round(pairs[best].ratio, 2),
                 ratios={name: round(pair.ratio, 2) for name, pair in pairs.items()},
                 goal=goal,

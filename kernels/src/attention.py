@@ -55,7 +55,7 @@ FORWARD = {
     (16, 16): Tiles(64, 64, 4, 3),
     (16, 32): Tiles(64, 64, 4, 3),
     (16, 64): Tiles(64, 64, 4, 3),
-    (16, 128): Tiles(64, 64, 4, 3),
+    (16, 128): Tiles(64, 32, 4, 3),
     (32, 16): Tiles(128, 64, 8, 1),
     (32, 32): Tiles(128, 64, 8, 1),
     (32, 64): Tiles(128, 64, 8, 1),
@@ -412,7 +412,8 @@ def _block_d(head_dim: int) -> int:
 def _tiles(table: dict[tuple[int, int], Tiles], q: Tensor, longest: int, bias: Tensor | None) -> Tiles:
     tiles = table[q.element_size() * 8, _block_d(q.shape[2])]
     if bias is not None:  # its tile takes registers
-        tiles = tiles._replace(columns=max(tiles.columns // 2, 16))
+        warps = max(tiles.num_warps, _block_d(q.shape[2]) // 16)
+        tiles = tiles._replace(columns=max(tiles.columns // 2, 16), num_warps=warps)
     if longest <= SHORT_ROWS < tiles.rows:
         return tiles._replace(rows=SHORT_ROWS, num_warps=tiles.num_warps // 2)
     return tiles
@@ -569,7 +570,7 @@ def why_not(
     if reason or starts.shape != lengths.shape:
         return reason or f"there are {starts.numel()} starts and {lengths.numel()} lengths"
     if q.dtype is torch.float32 and not exact_on_tensor_cores():
-        return "the dtype is float32, in which the kernel beats torch's own attention on compute capability 9 and 10"
+        return "the dtype is float32, in which the kernel beats torch's own attention on compute capability 9 alone"
     if any(tensor.stride(-1) != 1 for tensor in (q, k, v, bias) if tensor is not None):
         return "the last dimension of q, k, v or bias is not contiguous"
     if scale is not None and scale <= 0:

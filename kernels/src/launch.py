@@ -41,12 +41,12 @@ def asked_once(question: Asked) -> Asked:
 def exact_on_tensor_cores() -> bool:
     """Whether three TF32 products on tensor cores, whose sum is as exact as float32's own product, are fast here.
 
-    They are by the warpgroup's instructions of compute capability 9 and 10; before, they take too many registers.
+    They are by the warpgroup's instructions of compute capability 9; elsewhere they take too many registers.
     """
     if INTERPRETED:
         return True
     target = triton.runtime.driver.active.get_current_target()
-    return target.backend == "cuda" and target.arch // 10 in (9, 10)
+    return target.backend == "cuda" and target.arch // 10 == 9
 
 
 def dot_precision(dtype: torch.dtype) -> str | None:
