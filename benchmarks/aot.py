@@ -245,7 +245,10 @@ def table(costs: dict[str, list[Cost]]) -> str:
     """A row a configuration, a column a target: registers, KiB of shared memory, matrix instruction."""
     lines = ["| kernel | case | tile, warps | " + " | ".join(costs) + " |", "| --- " * (3 + len(costs)) + "|"]
     found = {name: {(cost.kernel, cost.case): cost for cost in each} for name, each in costs.items()}
-    for key, first in {key: cost for each in found.values() for key, cost in each.items()}.items():
+    rows: dict[tuple[str, str], Cost] = {}
+    for each in found.values():
+        rows |= {key: cost for key, cost in each.items() if key not in rows}
+    for key, first in rows.items():
         cells = [", ".join(filter(None, cell(each[key]))) if key in each else "" for each in found.values()]
         tile = " × ".join(map(str, first.tile))
         lines.append(f"| {first.kernel} | {first.case} | {tile}, {first.warps} | " + " | ".join(cells) + " |")

@@ -498,8 +498,10 @@ def check_like(name: str, values: Tensor, like: Any) -> None:
     Within autocast they may be of any.
     """
     check_tensor(name, values, values.device)
-    mixed = torch.is_autocast_enabled(values.device.type) and values.is_floating_point()
-    if (values.dtype != like.dtype and not mixed) or values.device != like.device:
+    alike = values.dtype == like.dtype or (
+        values.is_floating_point() and torch.is_autocast_enabled(values.device.type)
+    )
+    if not alike or values.device != like.device:
         raise ValueError(
             f"{name} is of {values.dtype} on {values.device}, the model of {like.dtype} on {like.device}; convert and "
             "move one of them with .to()."

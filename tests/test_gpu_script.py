@@ -20,7 +20,7 @@ from benchmarks.gpu.operations import TUNING  # noqa: E402
 from benchmarks.gpu.report import lines  # noqa: E402
 from benchmarks.gpu.worker import Worker  # noqa: E402
 
-PARTS = {"device", "checks", "models", "tuning", "operations", "timed", "compiled"}
+PARTS = {"device", "checks", "models", "operations", "timed", "profile", "registers", "tuning", "compiled"}
 
 
 def test_the_script_runs_from_end_to_end_on_the_cpu(tmp_path):
@@ -38,9 +38,10 @@ def test_the_script_runs_from_end_to_end_on_the_cpu(tmp_path):
         for label, case in cases.items():
             assert "error" not in case, (label, case)
             assert label in page or name == "device"
-    for case in (*parts["checks"].values(), *parts["models"].values()):
+    for label, case in (*parts["checks"].items(), *parts["models"].items()):
         assert case["passed"]
-        assert set(case["dtypes"]) == {"float16", "float32"}
+        wide = label.endswith(("heads of 80", "heads of 128"))  # in float32 they are torch's
+        assert set(case["dtypes"]) == ({"float16"} if wide else {"float16", "float32"})
         assert all(0 < found["error"] <= found["allowed"] < 0.01 for found in case["dtypes"].values())
     for case in (*parts["operations"].values(), *parts["timed"].values(), *parts["compiled"].values()):
         assert case["times"]["ours"]["ms"] > 0
@@ -145,7 +146,7 @@ def test_every_setting_to_try_replaces_one_that_the_kernels_have():
             for module, name, key, value in changes if isinstance(changes[0], tuple) else [changes]:
                 shipped = getattr(importlib.import_module(f"minitrans.kernels.{module}"), name)
                 shipped = shipped if key is None else shipped[key]
-                assert type(shipped) is type(value), (label, changes)
+                assert callable(shipped) if callable(value) else type(shipped) is type(value), (label, changes)
                 different = different or shipped != value
             assert different, (label, changes)
 

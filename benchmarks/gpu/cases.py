@@ -51,6 +51,7 @@ def chosen(parts: dict[str, Section], only: list[str] | None, match: str) -> dic
 
 
 def ends(parts: dict[str, Section]) -> dict[str, float]:
-    """Up to which part of the run's time each part may start cases: shares, one after the other."""
+    """Up to which part of the run's time each part may start cases: shares, one after the other; the device always."""
     shares = [part.share for part in parts.values()]
-    return {name: end / sum(shares) for name, end in zip(parts, accumulate(shares), strict=True)}
+    until = {name: end / sum(shares) for name, end in zip(parts, accumulate(shares), strict=True)}
+    return until | {"device": 1.0}

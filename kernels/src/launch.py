@@ -77,14 +77,15 @@ def _objection(device: torch.device, dtype: torch.dtype) -> str | None:
 def why_not_here(tensors: Iterable[Tensor | None], *, backward: bool = False) -> str | None:
     """The reason why no kernel of this package can take these tensors, or None; `backward`: it has gradients."""
     given = [tensor for tensor in tensors if tensor is not None]
-    if not backward and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-        return "a gradient is wanted, and this kernel has no backward pass"
     for tensor in given:
         if tensor.device != given[0].device:
             return f"the tensors are on {given[0].device} and {tensor.device}; a kernel runs on one device"
         if tensor.dtype != given[0].dtype:
             return f"the dtypes are {given[0].dtype} and {tensor.dtype}; the kernels take one"
-    return _objection(given[0].device, given[0].dtype) if given else None
+    reason = _objection(given[0].device, given[0].dtype) if given else None
+    if not reason and not backward and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+        return "a gradient is wanted, and this kernel has no backward pass"
+    return reason
 
 
 def why_not_indices(indices: Iterable[Tensor | None], device: torch.device) -> str | None:
