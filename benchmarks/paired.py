@@ -45,6 +45,11 @@ def paired(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = 7, 
     )
 
 
+def spelled(ms: float) -> str:
+    """Milliseconds to three digits, or whole ones."""
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
+
+
 def _milliseconds(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
@@ -68,8 +73,8 @@ def compare(benchmark: Any) -> Callable[..., None]:
             best = min(pairs, key=lambda name: pairs[name].ratio)
             benchmark.extra_info.update(
                 work=work,
-                ours=f"{pairs[best].ours_ms:.3g} ms",
-                theirs=f"{pairs[best].theirs_ms:.3g} ms ({best})",
+                ours=spelled(pairs[best].ours_ms),
+                theirs=f"{spelled(pairs[best].theirs_ms)} ({best})",
                 ratio=round(pairs[best].ratio, 2),
                 ratios={name: round(pair.ratio, 2) for name, pair in pairs.items()},
                 goal=goal,
