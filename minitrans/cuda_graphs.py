@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from minitrans import ops
+from minitrans.config import pair
 from minitrans.frozen import Frozen, check_mode
 from minitrans.layers import has_hooks
 from minitrans.sequences import Sequences, static_shapes
@@ -196,9 +197,8 @@ class ImageBucket(Bucket):
 
     def memory(self) -> dict[str, Tensor]:
         """See `Bucket`."""
-        config, size = self.model.config, self.model.config.image_size
-        sides = (size, size) if isinstance(size, int) else tuple(size)
-        shape = (self.shape[0], config.num_channels, *sides)
+        config = self.model.config
+        shape = (self.shape[0], config.num_channels, *pair(config.image_size))
         return {"pixel_values": torch.zeros(shape, dtype=self.model.dtype, device=self.model.device)}
 
     def fits(self, name: str, x: Tensor) -> bool:

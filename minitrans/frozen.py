@@ -254,7 +254,7 @@ def _widened(output: Any) -> Any:
 def _error(frozen: PrepackedModel, model: PreTrainedModel) -> float:
     """‖difference‖ / ‖output‖ of the backbone's outputs and those in float32, for a sample that is always the same."""
     whole: Any = model.base_model if model.dtype == torch.float32 else copy.deepcopy(model.base_model).float()
-    (sample,) = [make(model.config) for name, make in SAMPLES.items() if name == model.main_input_name]
+    sample = SAMPLES[model.main_input_name](model.config)
     found, expected = (
         torch.cat([x.double().flatten() for x in _tensors(backbone(x))])
         for backbone, x in (

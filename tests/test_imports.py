@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "audio_layers": {"ops", "layers", "names", "sequences"},
     "adapters": {"weights", "hub"},
     "frozen": {"audio_layers", "config", "cpu", "ops", "layers", "sequences"},
-    "cuda_graphs": {"ops", "layers", "sequences", "frozen"},
+    "cuda_graphs": {"ops", "layers", "sequences", "config", "frozen"},
     "pretrained": {"cpu", "ops", "layers", "weights", "config", "adapters", "frozen", "cuda_graphs", *LEAVES},
     "heads": BELOW_MODELS - {"heads"},
     "audio_heads": {*BELOW_MODELS, "audio_layers"},

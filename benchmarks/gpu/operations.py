@@ -326,7 +326,6 @@ def registers(setup: Setup) -> dict[str, Any]:
                         "registers": compiled.n_regs,
                         "spilled": compiled.n_spills,
                         "shared": compiled.metadata.shared,
-                        "launches": 1,
                     }
                     for compiled in cache[0].values()
                 ]

@@ -20,7 +20,7 @@ and at most one partial tile a sequence; what the grid's upper bound has too man
 Cost, forward, for H heads: 4·D·H·Σ length² FLOPs and 4·T·H·D elements moved (q, k, v read once, out written once).
 At batch 64, 12 heads, 512 tokens, D 64, in 16 bits: 51.5 GFLOP / 989 TFLOP/s = 52 µs; 64·512·12·64·4·2 bytes =
 201 MB / 3.35 TB/s = 60 µs. Floor on an H100: 60 µs. The exponentials cost as much: 64·12·512² = 201 M of them at
-16 a cycle on each of 132 multiprocessors is 54 µs at 1.755 GHz, so they must overlap with the products: two
+16 a cycle on each of 132 multiprocessors is 54 µs at 1.755 GHz, so they must overlap with the products: four
 programs share a multiprocessor. Backward: 2.5 times the FLOPs (five products, not two).
 """
 
@@ -50,7 +50,8 @@ CHUNK = tl.constexpr(128)
 """How many sequences `_find_tile` looks at in one step."""
 
 # (element bits, head size rounded up to a power of two) → tile of queries × keys; in `BACKWARD_KEY` of keys × queries.
-# Those of (16, 64), (16, 32), (16, 128) and (32, 64) were the fastest of several on an H200 (benchmarks/results).
+# Those of (16, 64), (16, 32) and (32, 64) were the fastest of several on an H200 (benchmarks/results), that of
+# (16, 128) the second, which fits an AMD GPU's shared memory.
 FORWARD = {
     (16, 16): Tiles(64, 64, 4, 3),
     (16, 32): Tiles(64, 64, 4, 3),
@@ -254,7 +255,9 @@ def _key_gradients(
     channels = tl.arange(0, BLOCK_D)
     for n in range(first, last, BLOCK_N):
         queries = n + tl.arange(0, BLOCK_N)
-        real = queries < (length if MASKED else last)
+        real = queries < (
+            length if MASKED else last
+        )  # of whole blocks by the loop's own bound: `length` takes registers
         inside = (channels < HEAD_DIM)[None, :]
         if MASKED:
             inside = inside & real[:, None]
