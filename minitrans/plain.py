@@ -66,7 +66,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and x.dtype == weight.dtype
         and x.numel() > 0
         and x.shape[-1] == weight.shape[1]  # torch's own error says it more clearly
-        and (weight.is_mkldnn or x.numel() >= cpu.onednn_from(x.dtype) * x.shape[-1])
+        and (weight.is_mkldnn or x.numel() >= cpu.onednn_from(x.dtype, x.shape[-1]) * x.shape[-1])
         and not _recorded(x, weight, bias)
         and not torch.is_autocast_enabled("cpu")
         and type(x) is Tensor

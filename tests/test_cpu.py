@@ -16,6 +16,7 @@ from minitrans import cpu, ops, plain
 from minitrans.cpu import NEVER, Cpu, Row
 
 ZEN4 = Cpu("AuthenticAMD", True, True, False)
+ZEN2 = Cpu("AuthenticAMD", False, False, False)
 SAPPHIRE_RAPIDS = Cpu("GenuineIntel", True, True, True)
 HASWELL = Cpu("GenuineIntel", False, False, False)
 OTHER = Cpu("", False, False, False)
@@ -25,33 +26,37 @@ BUDGET = {"float32": 2e-6, "bfloat16": 1e-2}
 
 
 @pytest.mark.parametrize(
-    ("this", "dtype", "rows"),
+    ("this", "dtype", "inputs", "rows"),
     [
-        (ZEN4, torch.float32, 1),
-        (SAPPHIRE_RAPIDS, torch.float32, 64),
-        (HASWELL, torch.float32, 64),
-        (OTHER, torch.float32, NEVER),
-        (SAPPHIRE_RAPIDS, torch.bfloat16, 64),
-        (ZEN4, torch.float64, NEVER),
-        (ZEN4, torch.float16, NEVER),
+        (ZEN4, torch.float32, 96, 1),
+        (ZEN2, torch.float32, 768, 1),
+        (ZEN2, torch.float32, 512, 1),
+        (ZEN2, torch.float32, 511, 64),
+        (SAPPHIRE_RAPIDS, torch.float32, 768, 64),
+        (HASWELL, torch.float32, 768, 64),
+        (OTHER, torch.float32, 768, NEVER),
+        (SAPPHIRE_RAPIDS, torch.bfloat16, 96, 64),
+        (ZEN4, torch.float64, 768, NEVER),
+        (ZEN4, torch.float16, 768, NEVER),
     ],
 )
-def test_the_table(this, dtype, rows, monkeypatch):
+def test_the_table(this, dtype, inputs, rows, monkeypatch):
     monkeypatch.setattr(cpu, "this_cpu", lambda: this)
     monkeypatch.setattr(cpu, "packs", lambda dtype: dtype in (torch.float32, torch.bfloat16))
     with cpu.table(*cpu.TABLE):  # forgets what it knew of this machine
-        assert cpu.onednn_from(dtype) == rows
+        assert cpu.onednn_from(dtype, inputs) == rows
     monkeypatch.setattr(cpu, "packs", lambda dtype: False)
     with cpu.table(*cpu.TABLE):
-        assert cpu.onednn_from(dtype) == NEVER
+        assert cpu.onednn_from(dtype, inputs) == NEVER
 
 
 def test_rows_are_matched_by_vendor_and_vectors():
-    row = Row(8, torch.float32, "GenuineIntel", avx512=False)
-    assert row.holds(HASWELL, torch.float32)
-    assert not row.holds(SAPPHIRE_RAPIDS, torch.float32)
-    assert not row.holds(ZEN4, torch.float32)
-    assert not row.holds(HASWELL, torch.bfloat16)
+    row = Row(8, torch.float32, "GenuineIntel", avx512=False, inputs=64)
+    assert row.holds(HASWELL, torch.float32, 64)
+    assert not row.holds(HASWELL, torch.float32, 63)
+    assert not row.holds(SAPPHIRE_RAPIDS, torch.float32, 64)
+    assert not row.holds(ZEN4, torch.float32, 64)
+    assert not row.holds(HASWELL, torch.bfloat16, 64)
 
 
 def onednn_calls(monkeypatch):
