@@ -83,7 +83,7 @@ NEVER = float("inf")
 TABLE = (
     # Zen 4: 1.1 to 1.8 times F.linear at any size, as MKL does not do its best on AMD.
     Row(1, torch.float32, vendor="AuthenticAMD", avx512=True),
-    # Zen 4 held to AVX2: BERT-base and 16 tokens 1.35 times; MiniLM, of 384 channels, and 12 or 48 tokens 0.98 and 0.92.
+    # Zen 4 held to AVX2: 1.35 times for BERT-base and 16 tokens; 0.98 and 0.92 for MiniLM (384 channels), 12 and 48.
     Row(1, torch.float32, vendor="AuthenticAMD", inputs=512),
     Row(64, torch.float32, vendor="AuthenticAMD"),
     # Sapphire Rapids: 0.93 to 0.97 of F.linear for 12 and 16 rows; the same from 128 on, with the GELU saved, and 1.5
