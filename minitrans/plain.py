@@ -259,6 +259,8 @@ def embedding_sum(
 def attention(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float) -> Tensor:
     if sequences.spans is None or not sequences.ragged:
         return _batched_attention(q, k, v, sequences, bias, dropout)
+    if q.device.type != "cpu":
+        return _masked_attention(q, k, v, sequences, bias, dropout)
     pieces = []
     # Neighbours of one length are one call.
     for length, group in groupby(enumerate(sequences.spans), key=lambda item: item[1][1]):
@@ -270,6 +272,22 @@ def attention(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tenso
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=here, dropout_p=dropout)
         pieces.append(out.transpose(1, 2).flatten(0, 1))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _masked_attention(
+    q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | None, dropout: float
+) -> Tensor:
+    """`attention` of packed rows in one call, padded: what takes long elsewhere than on a CPU is to launch many."""
+    longest, count, starts = sequences.longest, q.shape[0], sequences.starts.long()
+    columns = torch.arange(longest, device=q.device)
+    visible = (columns < sequences.lengths[:, None])[:, None, None]
+    mask = visible if bias is None else bias[..., :longest, :longest].masked_fill(~visible, float("-inf"))
+    cells = (starts[:, None] + columns).clamp(max=count - 1)
+    query, key, value = (x[cells].transpose(1, 2) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
+    first = torch.arange(len(starts), device=q.device) * longest - starts
+    places = first.repeat_interleave(sequences.lengths, output_size=count) + torch.arange(count, device=q.device)
+    return out.flatten(0, 1).index_select(0, places)
 
 
 def _bias_of(bias: Tensor | None, which: slice, length: int) -> Tensor | None:

@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import minitrans
-from minitrans import ops
+from minitrans import ops, plain
 from minitrans.sequences import Sequences
 
 CPU = torch.device("cpu")
@@ -71,6 +72,30 @@ def test_attention(layout, bias, heads, size):
     half = [x.float() for x in (q, k, v)]
     found = ops.attention(*half, sequences, bias=None if added is None else added.float())
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [None, "heads", "all"])
+@pytest.mark.parametrize("lengths", [LENGTHS, [1], [2, 9, 1], [3, 1, 1]], ids=str)
+def test_attention_off_the_cpu_and_off_the_kernel_is_one_call(lengths, bias, monkeypatch):
+    """Tensors on the meta device say which calls there are; the numbers and gradients are those of the call itself."""
+    torch.manual_seed(0)
+    shape = {None: None, "heads": (2, 9, 9), "all": (len(lengths), 2, 9, 9)}[bias]
+    added = None if shape is None else torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    sequences = Sequences._ragged((len(lengths), 9), lengths, torch.arange(9) < torch.tensor(lengths)[:, None], CPU)
+    q, k, v = torch.randn(sum(lengths), 3, 2, 4, dtype=torch.float64, requires_grad=True).unbind(1)
+    expected, _ = exact(q, k, v, sequences, added)
+    found = plain._masked_attention(q, k, v, sequences, added, 0.0)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    inputs, weight = [x for x in (q, k, v, added) if x is not None], torch.randn_like(found)
+    for ours, theirs in zip(*(torch.autograd.grad(out, inputs, weight) for out in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+    calls, own = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *x, **y: (calls.append(1), own(*x, **y))[1])
+    there = replace(sequences, starts=sequences.starts.to("meta"), lengths=sequences.lengths.to("meta"))
+    away = ops.attention(*(x.to("meta") for x in (q, k, v)), there, bias=None if added is None else added.to("meta"))
+    assert away.shape == q.shape
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("layout", ["ragged", "padded"])
