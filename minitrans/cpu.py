@@ -9,7 +9,7 @@ A product x Wᵀ + b has three ways through torch:
 
 So the one thing to choose is from how many rows on oneDNN reads weights as they lie: `TABLE`. What the CPU is decides
 it, and never timing, so that two runs give equal bits; ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY, by which oneDNN and
-torch keep to an older instruction set, are heeded. `with table(...)` puts other rows in force, to test and to measure.
+torch keep to an older instruction set, are heeded. `with table(...)` puts others in force, to test and to measure.
 A weight's width made no difference. Attention, in windows too, is `F.scaled_dot_product_attention` wherever no weights
 are kept.
 
@@ -57,7 +57,7 @@ class Cpu:
 
 
 @dataclass(frozen=True)
-class Row:
+class Rule:
     """From how many `rows` on a product in `dtype` is oneDNN's on these CPUs; what is None holds for any."""
 
     rows: float
@@ -66,22 +66,22 @@ class Row:
     avx512: bool | None = None
 
     def holds(self, cpu: Cpu, dtype: torch.dtype) -> bool:
-        """Whether this is the row of products in `dtype` on `cpu`."""
+        """Whether this is the rule for products in `dtype` on `cpu`."""
         return dtype == self.dtype and self.vendor in (None, cpu.vendor) and self.avx512 in (None, cpu.avx512)
 
 
 NEVER = float("inf")
-# The first row that holds; where none does, F.linear computes.
+# The first rule that holds; where none does, F.linear computes.
 TABLE = (
     # Zen 4: 1.1 to 1.8 times F.linear at any size, as MKL does not do its best on AMD.
-    Row(1, torch.float32, vendor="AuthenticAMD"),
+    Rule(1, torch.float32, vendor="AuthenticAMD"),
     # Sapphire Rapids: 0.93 to 0.97 of F.linear for 12 and 16 rows; the same from 128 on, with the GELU saved, and 1.5
     # times for 96 channels.
-    Row(64, torch.float32, vendor="GenuineIntel"),
+    Rule(64, torch.float32, vendor="GenuineIntel"),
     # F.linear is oneDNN here too: what is saved is a pass for the GELU.
-    Row(64, torch.bfloat16),
+    Rule(64, torch.bfloat16),
 )
-_table: tuple[Row, ...] = TABLE
+_table: tuple[Rule, ...] = TABLE
 
 
 @cache
@@ -111,10 +111,10 @@ def _vendor() -> str:
 
 
 @contextmanager
-def table(*rows: Row) -> Iterator[None]:
-    """Inside the block, the whole process goes by these rows: none at all is F.linear always."""
+def table(*rules: Rule) -> Iterator[None]:
+    """Inside the block, the whole process goes by these rules: none at all is F.linear always."""
     global _table
-    outer, _table = _table, rows
+    outer, _table = _table, rules
     onednn_from.cache_clear()
     try:
         yield
@@ -128,7 +128,7 @@ def onednn_from(dtype: torch.dtype) -> float:
     """From how many rows on oneDNN multiplies with weights as they lie; `NEVER` where it cannot or should not."""
     if not packs(dtype):
         return NEVER
-    return next((row.rows for row in _table if row.holds(this_cpu(), dtype)), NEVER)
+    return next((rule.rows for rule in _table if rule.holds(this_cpu(), dtype)), NEVER)
 
 
 @cache
