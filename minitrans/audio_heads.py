@@ -145,7 +145,7 @@ class CTC(AudioHead):
         """Whether the losses of several batches add up to that of one large batch: where it is a sum over clips."""
         return self.config.ctc_loss_reduction == "sum"
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
         """See `Head`."""
@@ -288,13 +288,13 @@ class FrameClassification(LayerSum, heads.TokenClassification):
 
     accepts_loss_kwargs = False  # one-hot labels hold more items than there are frames
 
-    def answer(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+    def compute(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
         """See `Head`."""
         if labels is not None and labels.dim() == 3:
             if labels.shape[2] != self.config.num_labels:
                 raise ValueError(f"labels are one-hot for {labels.shape[2]} classes, not {self.config.num_labels}.")
             labels = labels.int().argmax(2) if labels.dtype == torch.bool else labels.argmax(2)
-        return super().answer(encoded, labels)
+        return super().compute(encoded, labels)
 
 
 class XVector(LayerSum):
@@ -326,7 +326,7 @@ class XVector(LayerSum):
         if path == "objective.weight":
             self.objective.weight.normal_()
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> ModelOutput:
         """See `Head`."""
@@ -367,7 +367,7 @@ class XVector(LayerSum):
 
 
 class TimeDelay(Module):
-    """A linear map of windows of frames, then ReLU: a dilated convolution whose weight is a matrix."""
+    """A linear map of neighbouring frames, then ReLU: a dilated convolution whose weight is a matrix."""
 
     def __init__(self, size: int, kernel: int, output: int, dilation: int) -> None:
         super().__init__()
@@ -380,8 +380,8 @@ class TimeDelay(Module):
         if is_plain(layer, Linear):
             weight = layer.weight.unflatten(1, (self.size, -1))
             return ops.convolution(rows, weight, layer.bias, dilation=self.dilation, activation="relu")
-        windows = rows.unfold(-2, (self.size - 1) * self.dilation + 1, 1)[..., :: self.dilation].mT
-        return F.relu(layer(windows.flatten(-2)))
+        unfolded = rows.unfold(-2, (self.size - 1) * self.dilation + 1, 1)[..., :: self.dilation].mT
+        return F.relu(layer(unfolded.flatten(-2)))
 
 
 class AdditiveMargin(nn.Module):
@@ -462,12 +462,12 @@ class PreTraining(AudioHead):
         """How evenly training draws codes; it falls from 2 to 0.5 in the paper."""
         self.quantizer.temperature = temperature
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: EncodedAudio, sampled_negative_indices: Tensor | None = None
     ) -> ContrastiveOutput:
         """See `Head`."""
         states, frames = self.project_hid(encoded.rows), encoded.frames
-        codes, perplexity = self.quantizer(self.dropout(encoded.features), encoded.masked)
+        codes, perplexity = self.quantizer(self.dropout(encoded.extracted), encoded.masked)
         codes = self.project_q(codes)
         loss = contrastive = diversity = None
         if sampled_negative_indices is not None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minitrans import ops
 from minitrans.layers import LayerNorm, check_finite, check_like, check_tensor, is_plain
 from minitrans.names import Module
-from minitrans.sequences import Sequences, traced, wants_static_shapes
+from minitrans.sequences import Sequences, is_tracing, wants_static_shapes
 
 FRAMES_AT_ONCE = {"cpu": 128}  # what they are made of then fits a cache
 
@@ -75,7 +75,7 @@ def span_mask(lengths: Tensor, width: int, share: float, span: int, at_least: in
     `at_least` so many where they fit. They are drawn from numpy's generator as the published model draws them, so that
     a seed gives the same spans; in a trace from torch's, as a program is to draw anew each time.
     """
-    if traced():
+    if is_tracing():
         return _traced_span_mask(lengths, width, share, span, at_least)
     mask = torch.zeros(len(lengths), width, dtype=torch.bool)
     rounding = np.random.rand()
@@ -194,7 +194,7 @@ class GroupNormLayer(NormedConvolutionLayer):
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
         """See `ConvolutionLayer`; in a trace, which may have to run elsewhere, the norm is computed as such."""
         dtype, conv = rows.dtype, self.conv
-        if not traced():
+        if not is_tracing():
             norms = self.norm.weight, self.norm.bias, self.norm.eps
             rows = rows - mean_of_first(rows.detach(), counts).to(dtype)
             frames = (counts - conv.weight.shape[2]) // conv.stride + 1
@@ -294,8 +294,8 @@ class FeatureEncoder(Module):
         samples = clip[:, None]
         layers = [layer.over(samples) for layer in self.layers]  # type: ignore[operator]
         frames, step = self.frames(len(clip)), self.samples(2) - self.samples(1)
-        recorded = torch.is_grad_enabled() and (clip.requires_grad or next(self.parameters()).requires_grad)
-        whole = recorded or any(layer is function for layer, function in zip(self.layers, layers, strict=True))
+        needs_grad = torch.is_grad_enabled() and (clip.requires_grad or next(self.parameters()).requires_grad)
+        whole = needs_grad or any(layer is function for layer, function in zip(self.layers, layers, strict=True))
         size = frames if whole else FRAMES_AT_ONCE.get(clip.device.type, frames)
         blocks = []
         for start in range(0, frames, size):
@@ -334,7 +334,7 @@ class PositionalConvolution(Module):
         """The weight (C, C/G, K) and its spectrum, kept as long as the parameters stay what they are."""
         parameters = list(self.weight.parameters())
         trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
-        if trained or traced() or not is_plain(self.weight, WeightNorm):
+        if trained or is_tracing() or not is_plain(self.weight, WeightNorm):
             return self.weight(), None
         if wants_static_shapes():
             weight = self.weight()  # whether it is what it was could only be asked once

@@ -1,4 +1,4 @@
-"""The Auto classes: from a checkpoint to the class that reads it, one registry row per model_type or type name."""
+"""The Auto classes: from a checkpoint to the class that reads it, one registry entry per model_type or type name."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class AutoClass:
 
     @classmethod
     def register(cls, config_class: type[PreTrainedConfig], model_class: Any, exist_ok: bool = False) -> None:
-        """Let a model class of your own answer for a configuration class; ValueError where they do not match."""
+        """Register a model class of your own for a configuration class; ValueError where they do not match."""
         if model_class.config_class is not config_class:
             raise ValueError(
                 f"{model_class.__name__} has the config_class {model_class.config_class.__name__}, not "
@@ -348,7 +348,7 @@ class AutoProcessing:
     def register(
         cls, config_class: type[PreTrainedConfig], *classes: Any, exist_ok: bool = False, **named: Any
     ) -> None:
-        """Let a class of your own answer for a configuration class, and for its own name in files.
+        """Register a class of your own for a configuration class, and for its own name in files.
 
         `tokenizer_class`, `fast_tokenizer_class`, `image_processor_classes` and so on name it as in transformers; of
         several the last one counts where no file names another. Raises ValueError where there is one already.

@@ -22,7 +22,7 @@ from minitrans.tasks.names import ALIASES, made_for
 
 @dataclass(frozen=True)
 class Job:
-    """A task on the command line: the class that does it, how inputs are read, how an answer is printed in each form.
+    """A task on the command line: the class that does it, how inputs are read, how a result is printed in each form.
 
     `options` are the flags that it takes beside those of every task -> the task's settings; `settings` always hold.
     """
@@ -99,7 +99,7 @@ def _leave_output() -> None:
 def _open_streams(needs_output: bool) -> None:
     """Put /dev/null in place of standard streams that are closed, since the next files to be opened would take theirs.
 
-    Raises ValueError where answers are to be printed and standard output is closed.
+    Raises ValueError where results are to be printed and standard output is closed.
     """
     for number in (0, 1, 2):
         try:
@@ -108,7 +108,7 @@ def _open_streams(needs_output: bool) -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None and needs_output:
-        raise ValueError("Standard output is closed, and answers would be lost; open it, or write them by --output.")
+        raise ValueError("Standard output is closed, and results would be lost; open it, or write them by --output.")
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
 
 
@@ -249,7 +249,7 @@ JOBS: dict[str, Job] = {
         "minitrans.tasks.audio:FrameClassifier", _files, {"text": _stretch_lines}, {"threshold": "threshold"}
     ),
 }  # fmt: skip
-FEATURES = Job("minitrans.tasks.image:FeatureMaps", _files, {})
+MAPS = Job("minitrans.tasks.image:FeatureMaps", _files, {})
 FLAGS = sorted({flag for job in JOBS.values() for flag in job.options})
 UNEXPECTED = (
     "This should not have happened ({kind}: {error}). Please report it in the issue tracker of minitrans, with the "
@@ -282,7 +282,7 @@ def _run(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 "--features and --output belong together: which stages' maps to write, and to which file."
             )
-        _write_features(arguments)
+        _write_maps(arguments)
         return int(arguments.failed)
     name = _task(arguments)
     job = JOBS[name]
@@ -304,17 +304,17 @@ def _run(arguments: argparse.Namespace) -> int:
     paths = _paths(arguments, job) if arguments.output else None
     task = job.load(arguments)
     typed = sys.stdin is not None and sys.stdin.isatty() and "-" in (arguments.input or ["-"])
-    task.window = min(task.window, 1 if typed else 256)  # answers come soon after their inputs
+    task.read_ahead = min(task.read_ahead, 1 if typed else 256)  # results come soon after their inputs
     stream = task.stream(inputs, budget=arguments.batch, on_error="skip", **options)
-    for number, (source, answer) in enumerate(stream):
-        if answer is None:
+    for number, (source, result) in enumerate(stream):
+        if result is None:
             arguments.failed = True
             continue
         if arguments.form == "json":
-            answer = answer.tolist() if hasattr(answer, "tolist") else answer
-            lines: Iterable[str] = [json.dumps({"input": source, "output": answer}, ensure_ascii=False)]
+            result = result.tolist() if hasattr(result, "tolist") else result
+            lines: Iterable[str] = [json.dumps({"input": source, "output": result}, ensure_ascii=False)]
         else:
-            lines = job.lines[arguments.form](source, answer)
+            lines = job.lines[arguments.form](source, result)
         if paths is None:
             for line in lines:
                 _print(line)
@@ -326,9 +326,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _paths(arguments: argparse.Namespace, job: Job) -> list[Path]:
     """A new file in the folder --output for each input; ValueError, before the work, where that cannot be."""
     if job.read is not _files:
-        raise ValueError(
-            "--output DIR is for checkpoints that take files: an answer's file has the name of its input."
-        )
+        raise ValueError("--output DIR is for checkpoints that take files: a result's file has the name of its input.")
     folder, files = Path(arguments.output), [Path(name) for name in arguments.input]
     stems = [path.stem for path in files]
     # Two files of one name but for its ending keep their endings.
@@ -336,7 +334,7 @@ def _paths(arguments: argparse.Namespace, job: Job) -> list[Path]:
     paths = [folder / f"{name}.{ENDINGS[arguments.form]}" for name in names]
     for path, name in zip(paths, names, strict=True):
         if names.count(name) > 1:
-            raise ValueError(f"Two inputs would both be answered in {path}; name them in two runs, with two folders.")
+            raise ValueError(f"Two inputs would both be written to {path}; name them in two runs, with two folders.")
         if path.exists():
             raise FileExistsError(f"{path} is there already; remove it, or choose another folder.")
     folder.mkdir(exist_ok=True)
@@ -355,18 +353,18 @@ def _write(path: Path, lines: Iterable[str]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _write_features(arguments: argparse.Namespace) -> None:
+def _write_maps(arguments: argparse.Namespace) -> None:
     from minitrans.tasks.image import save_maps
 
     files = _files(arguments)
-    task = FEATURES.load(arguments, out_features=arguments.features.split(","))
+    task = MAPS.load(arguments, out_features=arguments.features.split(","))
 
-    def answers() -> Iterator[tuple[Any, Any]]:
-        for source, answer in task.stream(files, budget=arguments.batch, on_error="skip"):
-            arguments.failed = arguments.failed or answer is None
-            yield source, answer
+    def results() -> Iterator[tuple[Any, Any]]:
+        for source, result in task.stream(files, budget=arguments.batch, on_error="skip"):
+            arguments.failed = arguments.failed or result is None
+            yield source, result
 
-    shapes = save_maps(answers(), arguments.output)
+    shapes = save_maps(results(), arguments.output)
     if arguments.form == "json":
         _print(json.dumps(dict(shapes), ensure_ascii=False))
     else:
@@ -452,7 +450,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         form.add_argument(
             f"--{name}", dest="form", action="store_const", const=name, default="text", help=f"print {what}"
         )
-    run.add_argument("--output", metavar="DIR", help="write the answer for each file into a new file of this folder")
+    run.add_argument("--output", metavar="DIR", help="write the result for each file into a new file of this folder")
     run.add_argument("--top-k", type=int, metavar="N", help="how many classes, words, answers or documents to give")
     run.add_argument("--pairs", action="store_true", help="classify pairs of texts, with a tab between the two")
     run.add_argument(

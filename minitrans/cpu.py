@@ -56,7 +56,7 @@ class Cpu:
 
 
 @dataclass(frozen=True)
-class Row:
+class Rule:
     """From how many `rows` on a product in `dtype`, of this many `inputs` or more, is oneDNN's on these CPUs.
 
     What is None holds for any.
@@ -69,7 +69,7 @@ class Row:
     inputs: int = 1
 
     def holds(self, cpu: Cpu, dtype: torch.dtype, inputs: int) -> bool:
-        """Whether this is the row of products of `inputs` in `dtype` on `cpu`."""
+        """Whether this is the rule for products of `inputs` in `dtype` on `cpu`."""
         return (
             dtype == self.dtype
             and self.vendor in (None, cpu.vendor)
@@ -79,20 +79,20 @@ class Row:
 
 
 NEVER = float("inf")
-# The first row that holds; where none does, F.linear computes.
+# The first rule that holds; where none does, F.linear computes.
 TABLE = (
     # Zen 4: 1.1 to 1.8 times F.linear at any size, as MKL does not do its best on AMD.
-    Row(1, torch.float32, vendor="AuthenticAMD", avx512=True),
+    Rule(1, torch.float32, vendor="AuthenticAMD", avx512=True),
     # Zen 4 held to AVX2: 1.35 times for BERT-base and 16 tokens; 0.98 and 0.92 for MiniLM (384 channels), 12 and 48.
-    Row(1, torch.float32, vendor="AuthenticAMD", inputs=512),
-    Row(64, torch.float32, vendor="AuthenticAMD"),
+    Rule(1, torch.float32, vendor="AuthenticAMD", inputs=512),
+    Rule(64, torch.float32, vendor="AuthenticAMD"),
     # Sapphire Rapids: 0.93 to 0.97 of F.linear for 12 and 16 rows; the same from 128 on, with the GELU saved, and 1.5
     # times for 96 channels.
-    Row(64, torch.float32, vendor="GenuineIntel"),
+    Rule(64, torch.float32, vendor="GenuineIntel"),
     # F.linear is oneDNN here too: what is saved is a pass for the GELU.
-    Row(64, torch.bfloat16),
+    Rule(64, torch.bfloat16),
 )
-_table: tuple[Row, ...] = TABLE
+_table: tuple[Rule, ...] = TABLE
 
 
 @cache
@@ -122,10 +122,10 @@ def _vendor() -> str:
 
 
 @contextmanager
-def table(*rows: Row) -> Iterator[None]:
-    """Inside the block, the whole process goes by these rows: none at all is F.linear always."""
+def table(*rules: Rule) -> Iterator[None]:
+    """Inside the block, the whole process goes by these rules: none at all is F.linear always."""
     global _table
-    outer, _table = _table, rows
+    outer, _table = _table, rules
     onednn_from.cache_clear()
     try:
         yield
@@ -139,7 +139,7 @@ def onednn_from(dtype: torch.dtype, inputs: int) -> float:
     """From how many rows of `inputs` on oneDNN multiplies with weights as they lie; `NEVER` where it should not."""
     if not packs(dtype):
         return NEVER
-    return next((row.rows for row in _table if row.holds(this_cpu(), dtype, inputs)), NEVER)
+    return next((rule.rows for rule in _table if rule.holds(this_cpu(), dtype, inputs)), NEVER)
 
 
 @cache

@@ -1,7 +1,7 @@
-"""What `model.freeze()` gives on a GPU: CUDA graphs, the forward pass recorded once for each size of input.
+"""What `model.freeze()` gives on a GPU: CUDA graphs, the forward pass captured once for each size of input.
 
 A small batch costs more launching than computing: BERT-base is some 100 kernels. A replayed graph launches them all at
-once, but repeats exactly what was recorded, on the same memory. So each bucket has inputs of its own in the padded
+once, but repeats exactly what was captured, on the same memory. So each bucket has inputs of its own in the padded
 layout of `Sequences`, where no shape, and nothing on the host, depends on what stands in them.
 """
 
@@ -30,7 +30,7 @@ Inputs = dict[str, Any]
 
 # An input of indices -> the size of its table in the configuration, and what to call that table.
 TABLES = {"input_ids": ("vocab_size", "vocabulary"), "token_type_ids": ("type_vocab_size", "token-type table")}
-# What a model gives beside its answer, as it is recorded.
+# The options of a forward pass as it is captured.
 USUAL = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 # Packed rows are faster than a graph once there is enough padding and enough work for the GPU to be the slower part
 # (an H200 computes BERT-base's 8192 cells in about the time in which Python launches it).
@@ -103,7 +103,7 @@ class Bucket:
         with static_shapes():
             return self.model(**given, **USUAL)
 
-    def answer(self, inputs: Inputs, lengths: list[int], along: dict[str, list[int]]) -> Any:
+    def output(self, inputs: Inputs, lengths: list[int], along: dict[str, list[int]]) -> Any:
         """The model's output for these inputs, in memory of its own; `along` says which dimensions hold tokens."""
         self.fill(inputs, lengths)
         output = self.run()
@@ -161,7 +161,7 @@ class SoundBucket(Bucket):
     @classmethod
     def shapes(cls, model: PreTrainedModel, batches: set[int], lengths: Iterable[int] | None) -> set[tuple[int, int]]:
         """See `Bucket`; by default as many samples as powers of two from 64 to 1024 frames are made of."""
-        samples: Callable[[int], int] = model.base_model.features.samples  # type: ignore[union-attr, assignment]
+        samples: Callable[[int], int] = model.base_model.feature_encoder.samples  # type: ignore[union-attr, assignment]
         shortest = samples(1)
         found = set(product(batches, [samples(2**power) for power in range(6, 11)] if lengths is None else lengths))
         if not all(length >= shortest for _, length in found):
@@ -225,11 +225,11 @@ class FrozenModel(Frozen):
     """
 
     def __init__(
-        self, model: PreTrainedModel, shapes: Iterable[tuple[int, int]], record: Callable[[Compute], Compute]
+        self, model: PreTrainedModel, shapes: Iterable[tuple[int, int]], capture: Callable[[Compute], Compute]
     ) -> None:
         super().__init__(model)
         if has_hooks(model):
-            raise RuntimeError("A recorded graph calls no hooks, and the model has some; remove them, and freeze it.")
+            raise RuntimeError("A CUDA graph calls no hooks, and the model has some; remove them, and freeze it.")
         kind = BUCKETS[model.main_input_name]
         self.shapes, self.names = set(shapes), list(inspect.signature(model.forward).parameters)
         self.first = next(model.parameters())
@@ -238,7 +238,7 @@ class FrozenModel(Frozen):
         self.along = token_dimensions(self.buckets[-1])
         with torch.no_grad():
             for bucket in reversed(self.buckets):  # the largest first, so that the others fit into its memory
-                bucket.run = record(bucket.compute)
+                bucket.run = capture(bucket.compute)
 
     def options(self) -> dict[str, Any]:
         """See `Frozen`."""
@@ -267,10 +267,10 @@ class FrozenModel(Frozen):
         for name, (field, table) in TABLES.items():
             if name in given:
                 ops.check_ids(given[name], getattr(self.model.config, field), name, table)
-        return bucket.answer(given, lengths, self.along)
+        return bucket.output(given, lengths, self.along)
 
     def is_usual(self) -> bool:
-        """Whether the model gives what was recorded: nothing more, and nobody listens."""
+        """Whether the model gives what was captured: nothing more, and nobody listens."""
         config = self.model.config
         return all(getattr(config, name) is value for name, value in USUAL.items()) and not has_hooks(self.model)
 
@@ -317,12 +317,12 @@ def cuda_graph(device: torch.device) -> Callable[[Compute], Compute]:
     """What turns a computation on a GPU into the replay of its graph; the graphs share one pool of memory."""
     pool = torch.cuda.graph_pool_handle()
 
-    def record(compute: Compute) -> Compute:
+    def capture(compute: Compute) -> Compute:
         with torch.no_grad(), torch.cuda.device(device):
             aside = torch.cuda.Stream()
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
-                for _ in range(2):  # kernels are compiled and workspaces taken before anything is recorded
+                for _ in range(2):  # kernels are compiled and workspaces taken before anything is captured
                     compute()
             torch.cuda.current_stream().wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
@@ -336,4 +336,4 @@ def cuda_graph(device: torch.device) -> Callable[[Compute], Compute]:
 
         return replay
 
-    return record
+    return capture

@@ -21,7 +21,7 @@ from minitrans import cpu, ops
 from minitrans.audio_layers import Convolution, PositionalConvolution
 from minitrans.config import pair
 from minitrans.layers import Linear, QueryKeyValue, has_hooks, hooked, is_plain
-from minitrans.sequences import traced
+from minitrans.sequences import is_tracing
 
 if TYPE_CHECKING:
     from minitrans.pretrained import PreTrainedModel
@@ -180,7 +180,7 @@ class PrepackedModel(Frozen):
         return self.model.encode(*inputs, **options)
 
     def _check(self) -> None:
-        if traced():
+        if is_tracing():
             raise RuntimeError(f"A frozen model is neither compiled nor exported; do that with the model. {_THAW}")
         if has_hooks(self.model):
             joined = [module for module in self.packed if isinstance(module, QueryKeyValue)]

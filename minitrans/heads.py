@@ -32,7 +32,7 @@ from minitrans.outputs import (
     ReconstructionOutput,
 )
 from minitrans.pretrained import NO_EFFECT, PreTrainedModel, with_first_rows
-from minitrans.sequences import Sequences, traced
+from minitrans.sequences import Sequences, is_tracing
 
 IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
 Count = int | Tensor | None
@@ -44,7 +44,7 @@ LABELS_AFTER = {"input_ids": "inputs_embeds", "pixel_values": "pixel_values", "i
 class Head(PreTrainedModel):
     """A backbone and what stands on it.
 
-    A subclass makes its modules in `build` and computes its output in `answer`, from packed rows. The backbone is an
+    A subclass makes its modules in `build` and computes its output in `compute`, from packed rows. The backbone is an
     attribute of its family's name (`model.bert`), and is called where that does more than its own `encode`. Labels of
     tokens that the mask leaves out are ignored.
     """
@@ -80,7 +80,7 @@ class Head(PreTrainedModel):
         """Make the head's modules."""
         raise NotImplementedError
 
-    def answer(self, encoded: Any, **targets: Any) -> ModelOutput:
+    def compute(self, encoded: Any, **targets: Any) -> ModelOutput:
         """The output for what the backbone encoded; targets are None where not given."""
         raise NotImplementedError
 
@@ -107,7 +107,7 @@ class Head(PreTrainedModel):
                 check_tensor(name, labels, self.device)
         if self.accepts_loss_kwargs:
             targets["num_items_in_batch"] = options.get("num_items_in_batch")
-        return self.returned(self.answer(self.encode(**given), **targets), return_dict)
+        return self.returned(self.compute(self.encode(**given), **targets), return_dict)
 
 
 def _publish_forward(cls: Any) -> None:
@@ -150,7 +150,7 @@ def _token_labels(labels: Tensor, sequences: Sequences, name: str = "labels") ->
 def _check_classes(labels: Tensor, classes: int) -> Tensor:
     """Labels of classes that exist as int64, checked on the CPU only."""
     labels = whole(labels)
-    if labels.device.type == "cpu" and not traced():
+    if labels.device.type == "cpu" and not is_tracing():
         wrong = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
         if wrong.numel():
             raise ValueError(f"A label is {int(wrong[0])}; there are {classes} classes, 0 to {classes - 1}.")
@@ -225,7 +225,7 @@ class SequenceClassification(Head):
         assert encoded.pooled is not None  # the rows that use this head ask the backbone to pool
         return encoded.pooled
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
         """See `Head`."""
@@ -254,7 +254,7 @@ class MultipleChoice(SequenceClassification):
         encoded = super().encode(**flat)
         return replace(encoded, pooled=self.summary(encoded).unflatten(0, next(iter(tensors.values())).shape[:2]))
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
         """See `Head`."""
@@ -274,7 +274,7 @@ class NextSentencePrediction(Head):
         """See `Head`."""
         self.seq_relationship = Linear(config.hidden_size, 2)
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
         """See `Head`."""
@@ -292,7 +292,7 @@ class TokenClassification(Head):
         """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
         """See `Head`."""
@@ -327,7 +327,7 @@ class QuestionAnswering(Head):
             )
         self.qa_outputs = Linear(config.hidden_size, 2)
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: Encoded, start_positions: Tensor | None = None, end_positions: Tensor | None = None
     ) -> QuestionAnsweringOutput:
         """See `Head`."""
@@ -390,7 +390,7 @@ class MaskedLM(Head):
         self.tie_weights()
         return table
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> ModelOutput:
         """See `Head`."""
@@ -410,11 +410,11 @@ class PreTraining(MaskedLM):
         super().build(config)
         self.seq_relationship = Linear(config.hidden_size, 2)
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, next_sentence_label: Tensor | None = None
     ) -> PreTrainingOutput:
         """See `Head`."""
-        words = super().answer(encoded, None if next_sentence_label is None else labels)
+        words = super().compute(encoded, None if next_sentence_label is None else labels)
         follows = self.seq_relationship(encoded.pooled)
         loss = words.get("loss")
         if loss is not None and next_sentence_label is not None:
@@ -432,7 +432,7 @@ class ImageClassification(Head):
         """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
-    def answer(  # type: ignore[override]
+    def compute(  # type: ignore[override]
         self, encoded: EncodedImages, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> ModelOutput:
         """See `Head`."""
@@ -453,7 +453,7 @@ class MaskedImageModeling(Head):
             nn.Conv2d(config.hidden_size, channels, 1), nn.PixelShuffle(config.encoder_stride)
         )
 
-    def answer(self, encoded: EncodedImages) -> ModelOutput:  # type: ignore[override]
+    def compute(self, encoded: EncodedImages) -> ModelOutput:  # type: ignore[override]
         """See `Head`."""
         restored = self.decoder(channels_first(encoded.grid))
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)

@@ -18,7 +18,7 @@ from minitrans import ops
 from minitrans.config import PreTrainedConfig
 from minitrans.names import Module
 from minitrans.outputs import Encoded, States
-from minitrans.sequences import Sequences, traced, wants_grid
+from minitrans.sequences import Sequences, is_tracing, wants_grid
 
 
 class Linear(nn.Linear):
@@ -150,12 +150,12 @@ def by_images(owner: nn.Module, function: Callable[[Tensor], Tensor], images: Te
     A few at a time, as `ops.in_row_blocks`; but all at once where a module of the `owner` has a hook, which is to see
     the batch and not its pieces.
     """
-    if traced() or len(images) == 1 or has_hooks(owner):
+    if is_tracing() or len(images) == 1 or has_hooks(owner):
         return function(images)
     return ops.in_row_blocks(function, images, width)
 
 
-class Trace:
+class Intermediates:
     """Hidden states and attentions of the layers, kept where the configuration or the caller asks for them."""
 
     def __init__(
@@ -176,7 +176,7 @@ class Trace:
 
     def leave(self, rows: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor | None]:
         """The last rows, and as (B, N, C) where gradients may be asked of those; None where nobody needs them yet."""
-        if traced() or not torch.is_grad_enabled():
+        if is_tracing() or not torch.is_grad_enabled():
             return rows, None
         grid = sequences.unpack(rows)
         return sequences.pack(grid), grid
@@ -259,7 +259,7 @@ class QueryKeyValue(Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., 3C): queries, keys, values."""
         joined = self.prepacked
-        if joined is None and not (traced() or (torch.is_grad_enabled() and self._is_trained(x))):
+        if joined is None and not (is_tracing() or (torch.is_grad_enabled() and self._is_trained(x))):
             joined = self.joined()
         if joined is not None:
             return ops.linear(x, *joined)
@@ -316,11 +316,11 @@ def check_heads(hidden_size: int, num_heads: int) -> None:
         raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
 
 
-def attend(qkv: Tensor, num_heads: int, sequences: Sequences, trace: Trace, dropout: float) -> Tensor:
+def attend(qkv: Tensor, num_heads: int, sequences: Sequences, intermediates: Intermediates, dropout: float) -> Tensor:
     """Queries, keys and values of rows (T, 3C), or of a grid (B, N, 3C), -> what they attend to, of C channels."""
     size = qkv.shape[-1] // 3
     q, k, v = qkv.view(-1, 3, num_heads, size // num_heads).unbind(1)
-    return trace.attend(q, k, v, sequences, dropout).reshape(*qkv.shape[:-1], size)
+    return intermediates.attend(q, k, v, sequences, dropout).reshape(*qkv.shape[:-1], size)
 
 
 class SelfAttention(Module):
@@ -335,10 +335,10 @@ class SelfAttention(Module):
         self.qkv = QueryKeyValue(hidden_size, order=order)
         self.out = Linear(hidden_size, hidden_size)
 
-    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
         dropout = self.dropout if self.training else 0.0
-        return self.out(attend(self.qkv(rows), self.num_heads, sequences, trace, dropout))
+        return self.out(attend(self.qkv(rows), self.num_heads, sequences, intermediates, dropout))
 
 
 class FeedForward(Module):
@@ -364,16 +364,16 @@ def recompute(module: Callable[..., Tensor], *inputs: object) -> Tensor:
 
 
 def run_layers(
-    layers: Iterable[nn.Module], rows: Tensor, sequences: Sequences, trace: Trace, checkpointing: bool
+    layers: Iterable[nn.Module], rows: Tensor, sequences: Sequences, intermediates: Intermediates, checkpointing: bool
 ) -> Tensor:
     """Rows (T, C) through all layers; with `checkpointing`, each is computed again in the backward pass."""
-    rows = trace.keep(rows, sequences)
+    rows = intermediates.keep(rows, sequences)
     for layer in layers:
         if checkpointing and torch.is_grad_enabled():
-            rows = recompute(layer, rows, sequences, trace)
+            rows = recompute(layer, rows, sequences, intermediates)
         else:
-            rows = layer(rows, sequences, trace)
-        rows = trace.keep(rows, sequences)
+            rows = layer(rows, sequences, intermediates)
+        rows = intermediates.keep(rows, sequences)
     return rows
 
 
@@ -431,7 +431,7 @@ def pack_text(
         )
     if inputs_embeds is not None:
         check_like(name, inputs_embeds, model)
-        rows = sequences.blank(sequences.pack(inputs_embeds))
+        rows = sequences.zero_padding(sequences.pack(inputs_embeds))
         check_finite(name, rows)
         table = rows.flatten(0, -2)
         return TextRows(torch.arange(len(table), device=device).view(rows.shape[:-1]), table, positions, sequences)
@@ -460,7 +460,7 @@ def pack_indices(name: str, values: Tensor, sequences: Sequences, size: int, tab
     grid = values[None] if values.dim() == 1 else values
     if grid.dim() != 2 or grid.shape[0] not in (1, sequences.shape[0]) or grid.shape[1] != sequences.shape[1]:
         raise ValueError(f"{name} has the shape {tuple(values.shape)}; the tokens have {sequences.shape}.")
-    rows = sequences.blank(sequences.pack(grid.expand(sequences.shape))).long()
+    rows = sequences.zero_padding(sequences.pack(grid.expand(sequences.shape))).long()
     ops.check_ids(rows, size, name, table)
     return rows
 
@@ -510,7 +510,7 @@ def check_like(name: str, values: Tensor, like: Any) -> None:
 
 def check_finite(name: str, values: Tensor) -> None:
     """ValueError for NaN or infinite numbers, looked for on the CPU only."""
-    checked = values.device.type == "cpu" and not traced()
+    checked = values.device.type == "cpu" and not is_tracing()
     if checked and not (values.sum().isfinite() or values.isfinite().all()):  # the sum is quicker, but may overflow
         raise ValueError(f"{name} holds NaN or infinite numbers.")
 
@@ -530,7 +530,7 @@ def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device:
             f"attention_mask has the shape {tuple(mask.shape)}; it must be {(batch, length)}, 1 for a token and 0 for "
             "padding."
         )
-    if traced():
+    if is_tracing():
         return Sequences.from_mask(mask, device)
     mask = mask.cpu()  # once: what the host asks of a mask on a GPU would each time wait for it
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
@@ -568,7 +568,7 @@ def _of_queries(mask: Tensor, batch: int, length: int, device: torch.device) -> 
     return Sequences.grid(real, visible)
 
 
-class MapTrace:
+class MapIntermediates:
     """Maps (B, H, W, C) and attentions of the stages, kept where the configuration or the caller asks for them."""
 
     def __init__(

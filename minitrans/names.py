@@ -4,8 +4,8 @@ A model's table maps the path of a module of ours to its published path, `{}` st
 
     "layers.{}.attention.out": "encoder.layer.{}.attention.output.dense"
 
-What lies below a module keeps its name (`weight`, `bias`, an adapter's `lora_A`); what has no row keeps its own name.
-Containers need no rows: "layers.{}.attention" is where the published paths of what it contains meet. Files,
+What lies below a module keeps its name (`weight`, `bias`, an adapter's `lora_A`); what has no entry keeps its own.
+Containers need no entries: "layers.{}.attention" is where the published paths of what it contains meet. Files,
 `state_dict`, `named_modules`, `named_parameters` and attribute paths all go through here and speak published names.
 """
 
@@ -65,7 +65,7 @@ def _pattern(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _translated(path: str, table: Table) -> str:
-    """The path with its longest beginning that has a row replaced."""
+    """The path with its longest beginning that has an entry replaced."""
     pattern, indices = _pattern(path)
     head, rest = pattern, ""
     while head:
@@ -77,7 +77,7 @@ def _translated(path: str, table: Table) -> str:
 
 
 def _containers(table: Table) -> dict[str, str]:
-    """The rows of what contains others: a list, one of its items, or a group of modules.
+    """The entries of what contains others: a list, one of its items, or a group of modules.
 
     Their published path is where those of their contents meet: of a list just before its index, of an item at its
     index if nobody further out has that already, of a group at its end.
@@ -113,7 +113,7 @@ def _nobody() -> None:
 
 
 class Module(nn.Module):
-    """A module that answers to the published names of its parts, besides its own names for them."""
+    """A module whose parts are also found by their published names, besides its own names for them."""
 
     def __getattr__(self, name: str) -> Any:
         modules = self.__dict__["_modules"]  # first, as nearly every question is for one of them

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from minitrans import cpu, plain
 from minitrans.plain import ACTIVATIONS as ACTIVATIONS
-from minitrans.sequences import Sequences, exported, traced
+from minitrans.sequences import Sequences, is_exporting, is_tracing
 
 logger = logging.getLogger("minitrans")
 
@@ -86,7 +86,7 @@ def _kernel(
     `objection` is a reason against the kernel that its own `why_not` cannot see.
     """
     wanted = chosen_engine()
-    if wanted == "plain" or (wanted == "auto" and (x.device.type == "cpu" or exported())):
+    if wanted == "plain" or (wanted == "auto" and (x.device.type == "cpu" or is_exporting())):
         return None
     module, reason = _import(name)
     if module is not None:
@@ -123,7 +123,7 @@ def _say_once(message: str) -> None:
 
 def check_ids(ids: Tensor, size: int, name: str, table: str) -> None:
     """Raise ValueError where an index on the CPU lies outside a table of `size` rows (a GPU checks by itself)."""
-    if traced() or ids.device.type != "cpu" or ids.numel() == 0:
+    if is_tracing() or ids.device.type != "cpu" or ids.numel() == 0:
         return
     low, high = map(int, ids.aminmax())
     if low < 0 or high >= size:
@@ -176,7 +176,7 @@ def in_row_blocks(function: Callable[[Tensor], Tensor], rows: Tensor, width: int
     On a CPU without autograd it runs block after block of one row or more, so that what lies between stays in cache
     and the peak of memory is one block's.
     """
-    if rows.device.type != "cpu" or torch.is_grad_enabled() or traced():
+    if rows.device.type != "cpu" or torch.is_grad_enabled() or is_tracing():
         return function(rows)
     return plain.in_row_blocks(function, rows, width, smallest=1)
 
@@ -194,7 +194,7 @@ def convolution(
 
     rows (..., N, C_in), weight (C_out, kernel, C_in), bias (C_out,) -> (..., ⌊(N − (kernel − 1) · dilation − 1) /
     stride⌋ + 1, C_out). Each of B sequences, rows (B, N, C_in), may have a weight (B, C_out, kernel, C_in) and a bias
-    (B, C_out) of its own. The windows are rows of a view, so that this is one matrix product. `activation` is a key
+    (B, C_out) of its own. The unfolded rows are a view, so that this is one matrix product. `activation` is a key
     of ACTIVATIONS.
     """
     size, channels = weight.shape[-2:]
@@ -212,10 +212,10 @@ def group_norm_filter(
     """The weight and bias of the `convolution` that gives a convolution of samples (..., n, 1) normalised over time.
 
     Each channel is a group of its own (Wu & He 2018): γ (y − mean) / √(variance + eps) + β with y = w · x. A linear
-    filter's mean is w · m and its variance wᵀ Σ w, with m and Σ the mean and the covariance of the windows x: the
-    convolution need not be computed to know them. They are taken in float64 from centred windows. A bias of the
+    filter's mean is w · m and its variance wᵀ Σ w, with m and Σ the mean and the covariance of the unfolded x: the
+    convolution need not be computed to know them. They are taken in float64 from centred ones. A bias of the
     convolution would drop out. weight is (C, kernel, 1), γ and β are (C,), the results (..., C, kernel, 1) and (...,
-    C). `counts` (...,) says how many windows of each sequence count; the others are of its padding.
+    C). `counts` (...,) says how many rows of each sequence's convolution count; the others are of its padding.
     """
     return plain.group_norm_filter(samples, weight, gamma, beta, eps, stride, counts)
 
@@ -233,7 +233,7 @@ def grouped_convolution(
 
 def spectrum(weight: Tensor) -> Tensor | None:
     """What `grouped_convolution` computes faster with, on a CPU up to float32, and on a GPU; None elsewhere."""
-    if weight.device.type not in ("cpu", "cuda") or weight.dtype.itemsize > 4 or traced():
+    if weight.device.type not in ("cpu", "cuda") or weight.dtype.itemsize > 4 or is_tracing():
         return None
     return plain.spectrum(weight)
 

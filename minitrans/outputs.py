@@ -220,7 +220,7 @@ class BackboneOutput(ModelOutput):
     attentions: States = None
 
 
-class Feature(NamedTuple):
+class StageInfo(NamedTuple):
     """A map of a backbone: its stage, its channels, and the pixels (or height, width) that a position stands for."""
 
     stage: str
@@ -286,12 +286,12 @@ class EncodedAudio(Encoded):
     `sequences` and `frames` differ where an adapter follows the encoder. `masked` (T',) is None where not given.
     """
 
-    features: Tensor = None  # type: ignore[assignment]  # the fields before it have defaults
+    extracted: Tensor = None  # type: ignore[assignment]  # the fields before it have defaults
     frames: Sequences = None  # type: ignore[assignment]
     masked: Tensor | None = None
-    feature_grid: Tensor | None = None  # the features as (B, N', C'), where they were needed so before
+    extracted_grid: Tensor | None = None  # those as (B, N', C'), where they were needed so before
 
     @property
     def extract_features(self) -> Tensor:
-        """The features as (B, N', C'), zeros where there was padding."""
-        return self.frames.unpack(self.features) if self.feature_grid is None else self.feature_grid
+        """The extracted frames as (B, N', C'), zeros where there was padding."""
+        return self.frames.unpack(self.extracted) if self.extracted_grid is None else self.extracted_grid

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import cpu
-from minitrans.sequences import Sequences, exported, traced
+from minitrans.sequences import Sequences, is_exporting, is_tracing
 
 X = TypeVar("X")
 
@@ -53,7 +53,7 @@ _SMALLEST_BLOCK = 256  # rows; below it the matrix products lose more than the c
 REGION_PENALTY = -100.0
 
 
-def _recorded(*tensors: Tensor | None) -> bool:
+def needs_grad(*tensors: Tensor | None) -> bool:
     """Whether autograd follows an operation on these tensors."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
@@ -61,13 +61,13 @@ def _recorded(*tensors: Tensor | None) -> bool:
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether oneDNN's linear stands in for F.linear: same sums, other blocking (`minitrans.cpu` says when)."""
     return (
-        (weight.is_mkldnn or not traced())  # first: the rest cannot be traced
+        (weight.is_mkldnn or not is_tracing())  # first: the rest cannot be traced
         and x.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.numel() > 0
         and x.shape[-1] == weight.shape[1]  # torch's own error says it more clearly
         and (weight.is_mkldnn or x.numel() >= cpu.onednn_from(x.dtype, x.shape[-1]) * x.shape[-1])
-        and not _recorded(x, weight, bias)
+        and not needs_grad(x, weight, bias)
         and not torch.is_autocast_enabled("cpu")
         and type(x) is Tensor
         and type(weight) in ORDINARY
@@ -107,7 +107,7 @@ def feed_forward(
     def whole(block: Tensor) -> Tensor:
         return linear(linear(block, up, up_bias, activation), down, down_bias)
 
-    if rows.device.type != "cpu" or traced() or _recorded(rows, up, up_bias, down, down_bias):
+    if rows.device.type != "cpu" or is_tracing() or needs_grad(rows, up, up_bias, down, down_bias):
         return whole(rows)
     return in_row_blocks(whole, rows, up.shape[0])
 
@@ -115,22 +115,22 @@ def feed_forward(
 def convolution(
     rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str
 ) -> Tensor:
-    if traced():  # whether windows are a view depends on the length, and a trace is to hold for all of them
+    if is_tracing():  # whether unfolding is a view depends on the length, and a trace is to hold for all of them
         return ACTIVATIONS[activation](F.conv1d(rows.mT, weight.mT, bias, stride, dilation=dilation).mT)
     if rows.is_cuda and weight.shape[-1] > 1:
         return ACTIVATIONS[activation](_channels_last_convolution(rows, weight, bias, stride, dilation))
     span = (weight.shape[-2] - 1) * dilation + 1
-    windows = rows.unfold(-2, span, stride)[..., ::dilation].mT.flatten(-2)  # a view; undilated, so is its flattening
+    unfolded = rows.unfold(-2, span, stride)[..., ::dilation].mT.flatten(-2)  # a view; undilated, so is its flattening
     if weight.dim() == 4:
-        out = windows @ weight.flatten(2).mT
+        out = unfolded @ weight.flatten(2).mT
         return ACTIVATIONS[activation](out if bias is None else out + bias[:, None])
-    return linear(windows, weight.flatten(1), bias, activation)
+    return linear(unfolded, weight.flatten(1), bias, activation)
 
 
 def _channels_last_convolution(
     rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int
 ) -> Tensor:
-    """By cuDNN, whose channels-last layout of images one pixel high is that of rows; it makes no copy of windows."""
+    """By cuDNN, whose channels-last layout of images one pixel high is that of rows; it makes no unfolded copy."""
     images, filters = (x[:, None].permute(0, 3, 1, 2) for x in (rows.reshape(-1, *rows.shape[-2:]), weight))
     out = F.conv2d(images, filters, bias, (1, stride), dilation=(1, dilation)).permute(0, 2, 3, 1)
     return out.reshape(*rows.shape[:-2], *out.shape[2:])
@@ -145,15 +145,15 @@ def group_norm_filter(
     stride: int,
     counts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    windows = samples[..., 0].double().unfold(-1, weight.shape[1], stride)
-    count: Tensor | int = windows.shape[-2]
-    mean = windows.mean(-2, keepdim=True)
-    centred = windows - mean
+    unfolded = samples[..., 0].double().unfold(-1, weight.shape[1], stride)
+    count: Tensor | int = unfolded.shape[-2]
+    mean = unfolded.mean(-2, keepdim=True)
+    centred = unfolded - mean
     if counts is not None:
         count = counts[..., None, None]
-        real = torch.arange(windows.shape[-2], device=windows.device)[:, None] < count
-        mean = (windows * real).sum(-2, keepdim=True) / count
-        centred = (windows - mean) * real
+        real = torch.arange(unfolded.shape[-2], device=unfolded.device)[:, None] < count
+        mean = (unfolded * real).sum(-2, keepdim=True) / count
+        centred = (unfolded - mean) * real
     covariance = centred.mT @ centred / count
     filters = weight[..., 0].double()
     gain = gamma.double() / (((filters @ covariance) * filters).sum(-1) + eps).sqrt()
@@ -306,7 +306,9 @@ def _batched_attention(
         mask = visible if mask is None else mask.masked_fill(~visible, float("-inf"))
     query, key, value = (x.view(*sequences.shape, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
-    return sequences.blank(out).flatten(0, 1) if sequences.is_grid else sequences.blank(out.flatten(0, 1))
+    return (
+        sequences.zero_padding(out).flatten(0, 1) if sequences.is_grid else sequences.zero_padding(out.flatten(0, 1))
+    )
 
 
 def _visible(sequences: Sequences, device: torch.device) -> Tensor:
@@ -343,7 +345,7 @@ def window_attention(
     qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None, dropout: float
 ) -> Tensor:
     # Of a bias that learns, and with dropout, torch's attention is the same products; an export takes any batch.
-    if dropout or exported() or _recorded(qkv, bias_table, padding):
+    if dropout or is_exporting() or needs_grad(qkv, bias_table, padding):
         return window_attention_with_weights(qkv, bias_table, window, shift, padding, dropout)[0]
     qkv, shape = _filled(qkv, window, padding), qkv.shape
     batch, height, width, _, heads, size = qkv.shape
@@ -480,4 +482,4 @@ def _window_pairs(window: int, shift: int, device: torch.device) -> tuple[Tensor
 
 def _kept(function: Callable[..., X], like: Tensor) -> Callable[..., X]:
     """A cached function; what it caches where results belong to a trace, or to another kind of tensor."""
-    return function if type(like) in ORDINARY and not traced() else function.__wrapped__  # type: ignore[attr-defined]
+    return function if type(like) in ORDINARY and not is_tracing() else function.__wrapped__  # type: ignore[attr-defined]

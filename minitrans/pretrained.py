@@ -18,7 +18,7 @@ from minitrans import cpu, hub, ops, weights
 from minitrans.config import PreTrainedConfig
 from minitrans.layers import has_hooks
 from minitrans.names import Published, Table, raw_tensors
-from minitrans.sequences import grid_layout, traced
+from minitrans.sequences import grid_layout, is_tracing
 from minitrans.weights import LoadReport
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class PreTrainedModel(Published):
         """Run the model on its engine; where a hook is to see its modules, these get the batch with its padding."""
         if self._inputs is not None and not kwargs.keys() <= self._inputs:
             kwargs = self.without_effect(kwargs, self._inputs)
-        if traced():  # a compiler need not follow what only saves time
+        if is_tracing():  # a compiler need not follow what only saves time
             with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
                 return super().__call__(*args, **kwargs)
         with ops.engine(ops.chosen_engine() if self.engine == "auto" else self.engine):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 
-def traced() -> bool:
+def is_tracing() -> bool:
     """Whether torch.compile, torch.export or torch.jit.trace writes the computation down.
 
     What the host reads from a tensor, or chooses by its values, would then hold for every later input.
@@ -24,7 +24,7 @@ def traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def exported() -> bool:
+def is_exporting() -> bool:
     """Whether what is written down is to run elsewhere and for inputs of other shapes, and not by torch.compile."""
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
@@ -60,12 +60,12 @@ def static_shapes() -> Iterator[None]:
 
 def wants_static_shapes() -> bool:
     """Whether what is computed now is to be computed again for other values."""
-    return traced() or _layout.is_static
+    return is_tracing() or _layout.is_static
 
 
 def wants_grid() -> bool:
     """Whether a batch is to stay a grid (B, N, ...) now."""
-    return _layout.is_grid and not traced()
+    return _layout.is_grid and not is_tracing()
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Sequences:
         While torch traces, B and N may be symbols; Python numbers made of them would hold for this one size.
         """
         unpadded = cls.padded(torch.full((batch,), length, dtype=torch.int32, device=device), length)
-        spans = None if traced() else tuple((index * length, length) for index in range(batch))
+        spans = None if is_tracing() else tuple((index * length, length) for index in range(batch))
         return replace(unpadded, spans=spans, ragged=False)
 
     @classmethod
@@ -136,7 +136,7 @@ class Sequences:
         ValueError where a sequence keeps no cell.
         """
         batch, length = mask.shape
-        if traced():
+        if is_tracing():
             return cls._reordered(mask.to(device) != 0)
         kept = mask.cpu() != 0
         counts = kept.sum(1).tolist()
@@ -197,7 +197,7 @@ class Sequences:
 
     def unpack(self, rows: Tensor) -> Tensor:
         """Rows (T, ...) -> (B, N, ...), zeros where there was padding."""
-        rows = self.blank(rows)
+        rows = self.zero_padding(rows)
         if self.is_grid:
             return rows
         if self.cells is None:
@@ -216,7 +216,7 @@ class Sequences:
         length = self.shape[1]
         return (torch.arange(length, device=self.starts.device) < self.lengths[:, None]).flatten()
 
-    def blank(self, rows: Tensor) -> Tensor:
+    def zero_padding(self, rows: Tensor) -> Tensor:
         """Rows with zeros in those that hold no token."""
         real = self.real()
         return rows if real is None else torch.where(real.view(*real.shape, *[1] * (rows.dim() - real.dim())), rows, 0)
@@ -237,7 +237,7 @@ class Sequences:
         """The mean row (B, C) of each sequence of rows (T, C)."""
         batch, length = self.shape
         if self.spans is None or not self.ragged:
-            total = self.blank(rows).view(batch, length, -1).sum(1)
+            total = self.zero_padding(rows).view(batch, length, -1).sum(1)
         else:
             total = torch.stack([rows[start : start + count].sum(0) for start, count in self.spans])
         return total / self.lengths[:, None].to(rows.dtype)

@@ -263,7 +263,7 @@ def mistakes(folders: dict[str, Path], minilm: Path, image: str, sound: str, her
         "name a folder for them, --output DIR": ["run", ctc, sound, sound, "--vtt"],
         "--output DIR is for checkpoints that take files": ["run", minilm, "a text", "--output", here],
         "s.txt is there already": ["run", ctc, sound, "--output", here / "there"],
-        "Two inputs would both be answered in": ["run", ctc, sound, sound, "--output", here / "there", "--json"],
+        "Two inputs would both be written to": ["run", ctc, sound, sound, "--output", here / "there", "--json"],
         "takes files, not standard input": ["run", swin],
         "no audio file gone.wav": ["run", ctc, "gone.wav"],
         "There is no file gone.png": ["run", swin, "gone.png"],

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 
 import minitrans
 from minitrans import cpu, ops, plain
-from minitrans.cpu import NEVER, Cpu, Row
+from minitrans.cpu import NEVER, Cpu, Rule
 
 ZEN4 = Cpu("AuthenticAMD", True, True, False)
 ZEN2 = Cpu("AuthenticAMD", False, False, False)
 SAPPHIRE_RAPIDS = Cpu("GenuineIntel", True, True, True)
 HASWELL = Cpu("GenuineIntel", False, False, False)
 OTHER = Cpu("", False, False, False)
-ALWAYS = (Row(0, torch.float32), Row(0, torch.bfloat16))
+ALWAYS = (Rule(0, torch.float32), Rule(0, torch.bfloat16))
 # The tolerances of a product and a GELU of 64 terms around 1, against float64.
 BUDGET = {"float32": 2e-6, "bfloat16": 1e-2}
 
@@ -51,12 +51,12 @@ def test_the_table(this, dtype, inputs, rows, monkeypatch):
 
 
 def test_rows_are_matched_by_vendor_and_vectors():
-    row = Row(8, torch.float32, "GenuineIntel", avx512=False, inputs=64)
-    assert row.holds(HASWELL, torch.float32, 64)
-    assert not row.holds(HASWELL, torch.float32, 63)
-    assert not row.holds(SAPPHIRE_RAPIDS, torch.float32, 64)
-    assert not row.holds(ZEN4, torch.float32, 64)
-    assert not row.holds(HASWELL, torch.bfloat16, 64)
+    rule = Rule(8, torch.float32, "GenuineIntel", avx512=False, inputs=64)
+    assert rule.holds(HASWELL, torch.float32, 64)
+    assert not rule.holds(HASWELL, torch.float32, 63)
+    assert not rule.holds(SAPPHIRE_RAPIDS, torch.float32, 64)
+    assert not rule.holds(ZEN4, torch.float32, 64)
+    assert not rule.holds(HASWELL, torch.bfloat16, 64)
 
 
 def onednn_calls(monkeypatch):
@@ -70,7 +70,7 @@ def test_the_table_chooses_the_product(monkeypatch):
     calls = onednn_calls(monkeypatch)
     weight, bias = torch.randn(6, 4), torch.randn(6)
     with torch.no_grad():
-        for rows, expected in (((), []), (ALWAYS, [3, 5]), ((Row(4, torch.float32),), [5])):
+        for rows, expected in (((), []), (ALWAYS, [3, 5]), ((Rule(4, torch.float32),), [5])):
             calls.clear()
             with cpu.table(*rows):
                 for count in (3, 5):

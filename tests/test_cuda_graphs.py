@@ -1,4 +1,4 @@
-"""Every class as CUDA graphs but for the recording: in place of the GPU stands what runs the same computation."""
+"""Every class as CUDA graphs but for the capture: in place of the GPU stands what runs the same computation."""
 
 import pytest
 import torch
@@ -34,10 +34,10 @@ def shorter(name, inputs, batch):
 
 
 REFUSED = {"BertForMultipleChoice", "DistilBertForMultipleChoice", "Wav2Vec2ForPreTraining"}
-RECORDED = [name for name in PUBLISHED if name not in REFUSED]
+CAPTURED = [name for name in PUBLISHED if name not in REFUSED]
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", CAPTURED)
 def test_every_class_gives_from_its_buckets_what_it_gives_itself(name):
     model, given = make(minitrans, name), inputs_of(name)
     subject = frozen(model, name)
@@ -60,7 +60,7 @@ def test_what_has_no_place_in_a_bucket_is_refused(name, words):
         frozen(make(minitrans, name), name)
 
 
-@pytest.mark.parametrize("name", [name for name in RECORDED if not name.startswith("Swin")])
+@pytest.mark.parametrize("name", [name for name in CAPTURED if not name.startswith("Swin")])
 def test_a_clip_or_text_in_a_larger_bucket(name):
     model, given = make(minitrans, name), inputs_of(name)
     main = MAIN.get(family_of(name), "input_ids")
@@ -78,8 +78,8 @@ def test_a_clip_or_text_in_a_larger_bucket(name):
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("name", RECORDED)
-def test_what_is_recorded_reads_nothing_back(name):
+@pytest.mark.parametrize("name", CAPTURED)
+def test_what_is_captured_reads_nothing_back(name):
     """On the meta device nothing can be read: a forward pass that runs there waits for nothing."""
     model = make(minitrans, name).to("meta")
     shape = SHAPES.get(family_of(name), [(3, 8)])[-1]
@@ -89,7 +89,7 @@ def test_what_is_recorded_reads_nothing_back(name):
 
 
 @pytest.mark.parametrize("change", ["config", "hook", "asked", "size", "unknown", "mostly padding"])
-def test_what_was_not_recorded_is_the_models(change):
+def test_what_was_not_captured_is_the_models(change):
     name = "SwinModel" if change == "size" else "BertModel"
     model = make(minitrans, name)
     subject, given = frozen(model, name), inputs_of(name)

@@ -76,7 +76,7 @@ def check_kernels(folder):
         inputs = inputs_of(name, [12, 5])
         expected = expected_of(theirs, inputs)
         compare(ours(**inputs).last_hidden_state, expected)
-        if "input_ids" in inputs:  # what a graph would record, on the kernels
+        if "input_ids" in inputs:  # what a graph would capture, on the kernels
             frozen = FrozenModel(ours, [(3, 20)], lambda compute: compute)
             compare(frozen(**inputs).last_hidden_state, expected)
 

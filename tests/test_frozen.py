@@ -1,6 +1,6 @@
-"""`freeze()`: prepacked weights on a CPU; of CUDA graphs everything but the recording itself.
+"""`freeze()`: prepacked weights on a CPU; of CUDA graphs everything but the capture itself.
 
-That is buckets, filling, the static forward pass, what comes out. In place of the GPU's recorder stands one that runs
+That is buckets, filling, the static forward pass, what comes out. In place of `cuda_graph` stands one that runs
 the same computation; the forward pass is shown to be free of anything that depends on data by running it where data
 cannot be read.
 """

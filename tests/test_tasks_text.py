@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, pipeline
 
 import minitrans
 from minitrans import Embedder, EntityRecognizer, MaskFiller, QuestionAnswerer, TextClassifier
-from minitrans.tasks.base import by_budget, windows
+from minitrans.tasks.base import batched, by_budget
 from minitrans.tasks.vectors import quantized
 
 transformers.utils.logging.set_verbosity_error()
@@ -94,9 +94,9 @@ class TestEmbedder:
     def test_no_texts(self, embedder: Embedder) -> None:
         assert embedder.encode([]).shape == (0, 384)
 
-    def test_generator_in_many_windows_keeps_the_order(self, minilm: Path, embedder: Embedder) -> None:
+    def test_generator_in_many_batches_keeps_the_order(self, minilm: Path, embedder: Embedder) -> None:
         small = Embedder(embedder.model, embedder.tokenizer, normalize=True)
-        small.window = 3
+        small.read_ahead = 3
         texts = [text for text in TEXTS * 3 if text]
         seen = list(small.stream(text for text in texts))
         assert [text for text, _ in seen] == texts
@@ -530,7 +530,7 @@ def test_batches_hold_their_budget() -> None:
     assert sorted(index for batch in batches for index in batch) == list(range(6))
     assert all(sum(sizes[index] for index in batch) <= 10 or len(batch) == 1 for batch in batches)
     assert len(batches) == 4
-    assert list(windows(iter(range(5)), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(batched(iter(range(5)), 2)) == [[0, 1], [2, 3], [4]]
 
 
 @pytest.mark.parametrize("text", ["hello world, this is it. " * 40_000, "猫" * 200_000, "a" * 300_000, "a." * 200_000])

@@ -161,7 +161,7 @@ def test_masked_layer_norm_checkpoint_equals_transformers(tmp_path: Path) -> Non
     expected = theirs(samples, attention_mask=mask).logits
     found = ours(samples, attention_mask=mask).logits
     for clip, length in enumerate(mask.sum(1).tolist()):
-        frames = ours.wav2vec2.features.frames(length)
+        frames = ours.wav2vec2.feature_encoder.frames(length)
         assert relative(found[clip, :frames], expected[clip, :frames]) < 2e-5
 
 
@@ -226,7 +226,7 @@ def test_frames_beyond_the_end_are_blank(tmp_path: Path) -> None:
     _, ours = pair(tmp_path, "ForCTC", pad_token_id=4)
     samples, mask = sound(900, 400)
     logits = ours(samples, attention_mask=mask).logits
-    frames = ours.wav2vec2.features.frames(400)
+    frames = ours.wav2vec2.feature_encoder.frames(400)
     assert (logits[1, frames:].argmax(-1) == 4).all()
     assert logits[1, frames:].log_softmax(-1)[:, 4].eq(0).all()
 
@@ -235,7 +235,7 @@ def test_blocks_give_what_the_whole_gives() -> None:
     """A clip longer than a block of frames, with autograd (whole) and without (block by block)."""
     torch.manual_seed(0)
     for values in ({}, {"feat_extract_norm": "layer"}, {"conv_kernel": (10, 1, 2), "conv_stride": (5, 2, 3)}):
-        encoder = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**{**TINY, **values})).features
+        encoder = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**{**TINY, **values})).feature_encoder
         clip = torch.randn(128 * 30 * 3 + 17)
         whole = encoder(clip)
         with torch.no_grad():
@@ -264,7 +264,7 @@ def test_group_norm_from_the_covariance_is_as_exact_as_float32() -> None:
     """Against the same layer computed straight in float64, whatever the sound."""
     torch.manual_seed(0)
     model = reference().feature_extractor.conv_layers[0]
-    ours = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).features.layers[0]
+    ours = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).feature_encoder.layers[0]
     ours.conv.weight.copy_(model.conv.weight)
     ours.norm.load_state_dict(model.layer_norm.state_dict())
     exact = model.double()
@@ -281,7 +281,7 @@ def test_group_norm_from_the_covariance_is_as_exact_as_float32() -> None:
 def test_group_norm_of_clips_together_is_that_of_each(dtype) -> None:
     """As a traced model computes it, with noise for padding; sums over a clip exceed what float16 holds."""
     torch.manual_seed(0)
-    layer = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).features.layers[0].to(dtype)
+    layer = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).feature_encoder.layers[0].to(dtype)
     layer.conv.weight.mul_(20)
     clips, counts = torch.randn(3, 48_000), torch.tensor([48_000, 30_000, 400])
     clips[1] += 5
@@ -300,7 +300,7 @@ def test_positions_follow_their_parameters() -> None:
     torch.manual_seed(0)
     model = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).eval()
     samples, _ = sound(900)
-    recorded = model(samples).last_hidden_state
+    expected = model(samples).last_hidden_state
     for change in (
         lambda: None,
         lambda: model.positions.weight.original1.data.neg_(),
@@ -311,15 +311,15 @@ def test_positions_follow_their_parameters() -> None:
         lambda: model.load_state_dict(minitrans.Wav2Vec2Model(model.config).state_dict()),
     ):
         change()
-        recorded = model(samples).last_hidden_state
+        expected = model(samples).last_hidden_state
         for _ in range(2):
             with torch.inference_mode():
-                assert relative(model(samples).last_hidden_state, recorded) < 1e-5
+                assert relative(model(samples).last_hidden_state, expected) < 1e-5
     model.positions.requires_grad_(False)  # what inference kept may be trained through
     model(samples).last_hidden_state.sum().backward()
-    assert model.features.layers[0].conv.weight.grad is not None
+    assert model.feature_encoder.layers[0].conv.weight.grad is not None
     double = model.double()(samples.double()).last_hidden_state
-    assert relative(double.float(), recorded) < 1e-4
+    assert relative(double.float(), expected) < 1e-4
 
 
 STEPS: dict[str, dict[str, Any]] = {
@@ -358,7 +358,7 @@ def test_one_step_of_training_is_saved_as_transformers_saves_it(step: str, tmp_p
 def _losses(name: str) -> dict[str, Any]:
     """The inputs that give a head a loss, for two clips of 600 samples (28 frames)."""
     generator = torch.Generator().manual_seed(0)
-    frames = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).features.frames(600)
+    frames = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).feature_encoder.frames(600)
     if name == "ForPreTraining":
         masked = torch.rand(2, frames, generator=generator) < 0.4
         others = torch.randint(0, 2 * frames, (2, frames, 6), generator=generator)

@@ -294,7 +294,7 @@ def profile(label: str, setup: Setup) -> dict[str, Any]:
     for _ in range(2):
         model(**inputs)
     activity = ProfilerActivity.CPU if setup.dry else ProfilerActivity.CUDA
-    with torch.profiler.profile(activities=[activity]) as recorded:
+    with torch.profiler.profile(activities=[activity]) as profiler:
         for _ in range(repeats):
             model(**inputs)
         if not setup.dry:
@@ -305,7 +305,7 @@ def profile(label: str, setup: Setup) -> dict[str, Any]:
             "ms": (event.cpu_time_total if setup.dry else event.self_device_time_total) / 1e3 / repeats,
             "launches": event.count / repeats,
         }
-        for event in recorded.key_averages()
+        for event in profiler.key_averages()
     ]
     rows.sort(key=lambda row: row["ms"], reverse=True)
     return {

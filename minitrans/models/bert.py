@@ -17,10 +17,10 @@ from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Word
 from minitrans.layers import (
     Embedding,
     FeedForward,
+    Intermediates,
     LayerNorm,
     Linear,
     QueryKeyValue,
-    Trace,
     add_norm,
     attend,
     check_heads,
@@ -100,10 +100,10 @@ class BertSelfAttention(QueryKeyValue):
         check_heads(config.hidden_size, config.num_attention_heads)
         self.num_heads, self.dropout = config.num_attention_heads, config.attention_probs_dropout_prob
 
-    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:  # type: ignore[override]
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:  # type: ignore[override]
         """Rows (T, C) -> (T, C)."""
         dropout = self.dropout if self.training else 0.0
-        return attend(super().forward(rows), self.num_heads, sequences, trace, dropout)
+        return attend(super().forward(rows), self.num_heads, sequences, intermediates, dropout)
 
 
 class BertAttention(Module):
@@ -116,9 +116,9 @@ class BertAttention(Module):
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        return add_norm(self.norm, self.dropout(self.out(self.heads(rows, sequences, trace))), rows)
+        return add_norm(self.norm, self.dropout(self.out(self.heads(rows, sequences, intermediates))), rows)
 
 
 class BertLayer(Module):
@@ -131,9 +131,9 @@ class BertLayer(Module):
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = self.attention(rows, sequences, trace)
+        rows = self.attention(rows, sequences, intermediates)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -214,12 +214,12 @@ class BertModel(BertPreTrainedModel):
             types = pack_indices(
                 "token_type_ids", token_type_ids, sequences, self.config.type_vocab_size, "token-type table"
             )
-        trace = Trace(self.config, output_attentions, output_hidden_states)
+        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions, types)
-        rows = run_layers(self.layers, rows, sequences, trace, self.gradient_checkpointing and self.training)
-        rows, grid = trace.leave(rows, sequences)
+        rows = run_layers(self.layers, rows, sequences, intermediates, self.gradient_checkpointing and self.training)
+        rows, grid = intermediates.leave(rows, sequences)
         pooled = None if self.pooler is None else self.pooler(sequences.first(rows))
-        return Encoded(rows, sequences, pooled, trace.hidden_states, trace.attentions, grid)
+        return Encoded(rows, sequences, pooled, intermediates.hidden_states, intermediates.attentions, grid)
 
     def forward(
         self,

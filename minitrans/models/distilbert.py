@@ -17,10 +17,10 @@ from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Word
 from minitrans.layers import (
     Embedding,
     FeedForward,
+    Intermediates,
     LayerNorm,
     Linear,
     SelfAttention,
-    Trace,
     add_norm,
     embed,
     encoded_text,
@@ -95,9 +95,9 @@ class DistilBertLayer(Module):
         self.norm = LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = add_norm(self.attention_norm, self.attention(rows, sequences, trace), rows)
+        rows = add_norm(self.attention_norm, self.attention(rows, sequences, intermediates), rows)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -179,11 +179,13 @@ class DistilBertModel(DistilBertPreTrainedModel):
     ) -> Encoded:
         """What `forward` computes, as packed rows: the heads' input."""
         text = pack_text(self, input_ids, attention_mask, position_ids, inputs_embeds)
-        trace = Trace(self.config, output_attentions, output_hidden_states)
+        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions)
-        rows = run_layers(self.layers, rows, text.sequences, trace, self.gradient_checkpointing and self.training)
-        rows, grid = trace.leave(rows, text.sequences)
-        return Encoded(rows, text.sequences, None, trace.hidden_states, trace.attentions, grid)
+        rows = run_layers(
+            self.layers, rows, text.sequences, intermediates, self.gradient_checkpointing and self.training
+        )
+        rows, grid = intermediates.leave(rows, text.sequences)
+        return Encoded(rows, text.sequences, None, intermediates.hidden_states, intermediates.attentions, grid)
 
     def forward(
         self,

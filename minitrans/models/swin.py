@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from minitrans import heads, layers, ops
 from minitrans.config import BackboneConfig, Depth, Pixels, Positive, Rate, Ratio, Size, pair
-from minitrans.layers import FeedForward, LayerNorm, Linear, MapTrace, QueryKeyValue, channels_first, is_plain
+from minitrans.layers import FeedForward, LayerNorm, Linear, MapIntermediates, QueryKeyValue, channels_first, is_plain
 from minitrans.names import Module
-from minitrans.outputs import BackboneOutput, EncodedImages, Feature, ImageModelOutput
+from minitrans.outputs import BackboneOutput, EncodedImages, ImageModelOutput, StageInfo
 from minitrans.pretrained import PreTrainedModel
 
 
@@ -136,8 +136,8 @@ class WindowAttention(Module):
         self.qkv = WindowProjections(size, config.qkv_bias, self.window, self.num_heads)
         self.out = Linear(size, size)
 
-    def forward(self, x: Tensor, shift: int, trace: MapTrace | None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; a `trace` may keep the attention weights.
+    def forward(self, x: Tensor, shift: int, intermediates: MapIntermediates | None) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `intermediates` may keep the weights.
 
         The map is filled up to whole windows after its norm, so that the padding is what is projected from zeros.
         """
@@ -146,10 +146,10 @@ class WindowAttention(Module):
         padding = None if whole else self.qkv.of_zeros(x).view_as(qkv[0, 0, 0])
         arguments = qkv, self.qkv.relative_position_bias_table, self.window, shift, padding
         dropout = self.dropout if self.training else 0.0
-        if trace is None or trace.attentions is None:
+        if intermediates is None or intermediates.attentions is None:
             return self.out(ops.window_attention(*arguments, dropout=dropout))
         mixed, weights = ops.window_attention_with_weights(*arguments, dropout=dropout)
-        trace.attentions.append(weights)
+        intermediates.attentions.append(weights)
         return self.out(mixed)
 
 
@@ -166,9 +166,9 @@ class SwinLayer(Module):
         self.feed_forward = FeedForward(size, int(config.mlp_ratio * size), config.hidden_act)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, shift: int, trace: MapTrace | None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; a `trace` may keep the attention weights."""
-        mixed = self.dropout(self.attention(self.attention_norm(x), shift, trace))
+    def forward(self, x: Tensor, shift: int, intermediates: MapIntermediates | None) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `intermediates` may keep the weights."""
+        mixed = self.dropout(self.attention(self.attention_norm(x), shift, intermediates))
         mixed = layers.drop_path(mixed, self.drop_path_rate if self.training else 0.0)
         x, normed = layers.residual_norm(self.norm, x, mixed)
         return x + self.dropout(self.feed_forward(normed.flatten(0, 2))).view_as(x)
@@ -199,10 +199,10 @@ class SwinStage(Module):
         rates = [config.drop_path_rate * (first + layer) / last_layer for layer in range(config.depths[index])]
         self.layers = nn.ModuleList(SwinLayer(config, index, rate) for rate in rates)
 
-    def forward(self, x: Tensor, shift: int, trace: MapTrace, checkpointing: bool) -> Tensor:
+    def forward(self, x: Tensor, shift: int, intermediates: MapIntermediates, checkpointing: bool) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); of the attention weights, the last layer's are kept."""
         for index, layer in enumerate(self.layers):
-            inputs = x, shift if index % 2 else 0, trace if index + 1 == len(self.layers) else None
+            inputs = x, shift if index % 2 else 0, intermediates if index + 1 == len(self.layers) else None
             recomputed = checkpointing and torch.is_grad_enabled()
             x = layers.recompute(layer, *inputs) if recomputed else layer(*inputs)
         return x
@@ -253,9 +253,11 @@ class SwinEncoder(SwinPreTrainedModel):
         self.stages = nn.ModuleList(SwinStage(config, index) for index in range(len(config.depths)))
         self.mergings = nn.ModuleList(PatchMerging(size) for size in config.stage_sizes[:-1])
 
-    def by_images(self, x: Tensor, trace: MapTrace, first: Callable[[Tensor], Tensor], then: Callable) -> Tensor:
+    def by_images(
+        self, x: Tensor, intermediates: MapIntermediates, first: Callable[[Tensor], Tensor], then: Callable
+    ) -> Tensor:
         """`then(first(x))` of a few images at a time, for the cache's sake; of all where attentions are kept."""
-        whole = trace.attentions is not None
+        whole = intermediates.attentions is not None
         return then(first(x)) if whole else layers.by_images(self, lambda x: then(first(x)), x, 4 * x[0].numel())
 
     def get_input_embeddings(self) -> nn.Module:
@@ -304,17 +306,25 @@ class SwinModel(SwinEncoder):
         output_hidden_states: bool | None = None,
     ) -> EncodedImages:
         """What `forward` computes, as a map: the heads' input."""
-        trace, window = MapTrace(self.config, output_attentions, output_hidden_states), self.config.window_size
+        intermediates, window = (
+            MapIntermediates(self.config, output_attentions, output_hidden_states),
+            self.config.window_size,
+        )
         checkpointing = self.gradient_checkpointing and self.training
-        x = trace.keep(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding))
+        x = intermediates.keep(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding))
         for stage, merge in zip(self.stages, [*self.mergings, nn.Identity()], strict=True):
             shift = 0 if min(x.shape[1:3]) <= window else window // 2  # a map no larger than a window stays
-            x = self.by_images(x, trace, partial(stage, shift=shift, trace=trace, checkpointing=checkpointing), merge)
-            x = trace.keep(x)
+            x = self.by_images(
+                x,
+                intermediates,
+                partial(stage, shift=shift, intermediates=intermediates, checkpointing=checkpointing),
+                merge,
+            )
+            x = intermediates.keep(x)
         rows = self.norm(x).flatten(1, 2)
         x = rows.view_as(x)
         pooled = x.mean((1, 2)) if self.add_pooling_layer else None
-        return EncodedImages(x, pooled, trace.kept, pixel_values, bool_masked_pos, rows)
+        return EncodedImages(x, pooled, intermediates.kept, pixel_values, bool_masked_pos, rows)
 
     def forward(
         self,
@@ -369,15 +379,15 @@ class SwinBackbone(SwinEncoder):
         self.post_init()
 
     @property
-    def feature_info(self) -> tuple[Feature, ...]:
+    def feature_info(self) -> tuple[StageInfo, ...]:
         """Stage, channels and stride of each map, in their order."""
-        features = []
+        infos = []
         for name in self.config.out_features or ():
             halvings = max(self.config.stage_names.index(name) - 1, 0)
             down, across = (side * 2**halvings for side in self.embeddings.patch)
             stride = down if down == across else (down, across)
-            features.append(Feature(name, self.config.stage_sizes[halvings], stride))
-        return tuple(features)
+            infos.append(StageInfo(name, self.config.stage_sizes[halvings], stride))
+        return tuple(infos)
 
     has_attentions = True
 
@@ -417,7 +427,7 @@ class SwinBackbone(SwinEncoder):
     @property
     def channels(self) -> list[int]:
         """The channels of each map that is returned."""
-        return [feature.channels for feature in self.feature_info]
+        return [info.channels for info in self.feature_info]
 
     def forward_with_filtered_kwargs(self, *args: Any, **kwargs: Any) -> Any:
         """Call the backbone with those of the options that it takes."""
@@ -437,9 +447,12 @@ class SwinBackbone(SwinEncoder):
 
         Hidden states, as maps without the norm, and attentions are those of all stages. Otherwise as `SwinModel`.
         """
-        trace, names = MapTrace(self.config, output_attentions, output_hidden_states), self.config.stage_names
+        intermediates, names = (
+            MapIntermediates(self.config, output_attentions, output_hidden_states),
+            self.config.stage_names,
+        )
         shift, checkpointing = self.config.window_size // 2, self.gradient_checkpointing and self.training
-        whole = trace.rows is not None or trace.attentions is not None
+        whole = intermediates.rows is not None or intermediates.attentions is not None
         chosen = self.out_features
         if absent := [name for name in chosen if name not in self.norms]:
             raise ValueError(
@@ -447,15 +460,20 @@ class SwinBackbone(SwinEncoder):
                 "the stages before it is made or loaded."
             )
         last = len(self.stages) if whole else names.index(chosen[-1])
-        x = trace.keep(self.embeddings(pixel_values, None, interpolate_pos_encoding))
+        x = intermediates.keep(self.embeddings(pixel_values, None, interpolate_pos_encoding))
         maps = [x]
         for stage, merge in zip(self.stages[:last], [nn.Identity(), *self.mergings], strict=False):
-            x = self.by_images(x, trace, merge, partial(stage, shift=shift, trace=trace, checkpointing=checkpointing))
-            x = trace.keep(x)
+            x = self.by_images(
+                x,
+                intermediates,
+                merge,
+                partial(stage, shift=shift, intermediates=intermediates, checkpointing=checkpointing),
+            )
+            x = intermediates.keep(x)
             maps.append(x)
         output = BackboneOutput(
             tuple(channels_first(self.norms[name](maps[names.index(name)])) for name in chosen),
-            trace.maps,
-            trace.kept["attentions"],
+            intermediates.maps,
+            intermediates.kept["attentions"],
         )
         return self.returned(output, return_dict)

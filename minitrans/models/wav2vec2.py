@@ -32,10 +32,10 @@ from minitrans.audio_layers import (
 from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Words
 from minitrans.layers import (
     FeedForward,
+    Intermediates,
     LayerNorm,
     Linear,
     SelfAttention,
-    Trace,
     add_norm,
     check_tensor,
     recompute,
@@ -45,7 +45,7 @@ from minitrans.layers import (
 from minitrans.names import Module
 from minitrans.outputs import AudioModelOutput, EncodedAudio
 from minitrans.pretrained import PreTrainedModel
-from minitrans.sequences import Sequences, traced, wants_grid, wants_static_shapes
+from minitrans.sequences import Sequences, is_tracing, wants_grid, wants_static_shapes
 
 
 @dataclass(init=False, eq=False)
@@ -175,18 +175,18 @@ class EncoderLayer(Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layerdrop = config.layerdrop
 
-    def forward(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
         if not (self.training and self.layerdrop):
-            return self.compute(rows, sequences, trace)
+            return self.compute(rows, sequences, intermediates)
         dropped = torch.rand(()) < self.layerdrop
-        if traced():  # a graph has no way around a layer
-            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, trace))
-        return rows if dropped else self.compute(rows, sequences, trace)
+        if is_tracing():  # a graph has no way around a layer
+            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, intermediates))
+        return rows if dropped else self.compute(rows, sequences, intermediates)
 
-    def compute(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+    def compute(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """`forward` of a layer that is not left out."""
-        rows = add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, trace)), rows)
+        rows = add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, intermediates)), rows)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -198,9 +198,9 @@ class StableEncoderLayer(EncoderLayer):
         size = config.adapter_attn_dim
         self.adapter = None if size is None else AttentionAdapter(config.hidden_size, size)
 
-    def compute(self, rows: Tensor, sequences: Sequences, trace: Trace) -> Tensor:
+    def compute(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """See `EncoderLayer`."""
-        mixed = self.attention(self.attention_norm(rows), sequences, trace)
+        mixed = self.attention(self.attention_norm(rows), sequences, intermediates)
         rows, normed = residual_norm(self.norm, rows, self.dropout(mixed))
         rows = rows + self.dropout(self.feed_forward(normed))
         return rows if self.adapter is None else rows + self.adapter(rows)
@@ -248,8 +248,8 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
     """Convolutions that make frames of samples, and a transformer encoder over the frames."""
 
     weights: ClassVar[dict[str, str]] = {
-        "features.layers.{}.conv": "feature_extractor.conv_layers.{}.conv",
-        "features.layers.{}.norm": "feature_extractor.conv_layers.{}.layer_norm",
+        "feature_encoder.layers.{}.conv": "feature_extractor.conv_layers.{}.conv",
+        "feature_encoder.layers.{}.norm": "feature_extractor.conv_layers.{}.layer_norm",
         "projection_norm": "feature_projection.layer_norm",
         "projection": "feature_projection.projection",
         "positions": "encoder.pos_conv_embed.conv",
@@ -273,7 +273,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
         size, eps = config.hidden_size, config.layer_norm_eps
-        self.features = FeatureEncoder(
+        self.feature_encoder = FeatureEncoder(
             config.conv_dim,
             config.conv_kernel,
             config.conv_stride,
@@ -330,7 +330,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
 
     def freeze_feature_encoder(self) -> None:
         """Train everything but the convolutions that make frames of samples."""
-        self.features.requires_grad_(False)
+        self.feature_encoder.requires_grad_(False)
 
     @staticmethod
     def encoded(
@@ -342,10 +342,10 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         **_: Any,
     ) -> EncodedAudio:
         """What a model that was called as a module hands to a head."""
-        last, features = output[0], getattr(output, "extract_features", output[0])
+        last, extracted = output[0], getattr(output, "extract_features", output[0])
         counts = [len(clip) for clip in clips_of(input_values, attention_mask)]
         lengths = [frames_of(count, config.conv_kernel, config.conv_stride) for count in counts]
-        frames = Sequences.from_lengths(lengths, features.shape[1], last.device)
+        frames = Sequences.from_lengths(lengths, extracted.shape[1], last.device)
         for _layer in range(config.num_adapter_layers if config.add_adapter else 0):
             lengths = [downsampled(length, config.adapter_kernel_size, config.adapter_stride) for length in lengths]
         sequences = Sequences.from_lengths(lengths, last.shape[1], last.device)
@@ -356,7 +356,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
             sequences,
             None,
             *states,
-            features=frames.pack(features),
+            extracted=frames.pack(extracted),
             frames=frames,
             masked=masked,
         )
@@ -371,49 +371,51 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         output_hidden_states: bool | None = None,
     ) -> EncodedAudio:
         """What `forward` computes, as packed rows: the heads' input."""
-        trace = Trace(self.config, output_attentions, output_hidden_states)
+        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
         checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        features, frames = self.convolve(input_values, attention_mask, checkpointing)
+        extracted, frames = self.convolve(input_values, attention_mask, checkpointing)
         layout = frames.as_grid() if wants_grid() else frames
-        features, feature_grid = trace.leave(self.projection_norm(frames.convert(features, layout)), layout)
-        rows = self.projection_dropout(self.projection(features))
+        extracted, extracted_grid = intermediates.leave(
+            self.projection_norm(frames.convert(extracted, layout)), layout
+        )
+        rows = self.projection_dropout(self.projection(extracted))
         rows, masked = self.augment(layout.convert(rows, frames), frames, mask_time_indices)
         rows = frames.convert(rows, layout)
         rows = rows + self.positions(rows, layout)
         stable = self.config.do_stable_layer_norm
         rows = self.dropout(rows if stable else self.norm(rows))
-        rows = run_layers(self.layers, rows, layout, trace, checkpointing)
+        rows = run_layers(self.layers, rows, layout, intermediates, checkpointing)
         rows = self.norm(rows) if stable else rows
-        rows, features, sequences = layout.convert(rows, frames), layout.convert(features, frames), frames
+        rows, extracted, sequences = layout.convert(rows, frames), layout.convert(extracted, frames), frames
         if self.adapter is not None:
             rows, sequences = self.adapter(rows, frames)
-        rows, grid = trace.leave(rows, sequences)
-        states = trace.hidden_states, trace.attentions
-        return EncodedAudio(rows, sequences, None, *states, grid, features, frames, masked, feature_grid)
+        rows, grid = intermediates.leave(rows, sequences)
+        states = intermediates.hidden_states, intermediates.attentions
+        return EncodedAudio(rows, sequences, None, *states, grid, extracted, frames, masked, extracted_grid)
 
     def convolve(
         self, input_values: Tensor, attention_mask: Tensor | None, checkpointing: bool
     ) -> tuple[Tensor, Sequences]:
         """Samples (B, n) -> the frames that the convolutions make of them, as rows (T, C), and where they lie."""
         check_samples(input_values, attention_mask, self)
-        (batch, samples), width = input_values.shape, self.features.frames(input_values.shape[1])
-        together = self.features.batches_clips
-        features: Callable[..., Tensor] = self.features.together if together else self.features
-        compute = partial(recompute, features) if checkpointing else features
+        (batch, samples), width = input_values.shape, self.feature_encoder.frames(input_values.shape[1])
+        together = self.feature_encoder.batches_clips
+        convolutions: Callable[..., Tensor] = self.feature_encoder.together if together else self.feature_encoder
+        compute = partial(recompute, convolutions) if checkpointing else convolutions
         if wants_static_shapes():
             if attention_mask is None:
                 counts = torch.full((batch,), samples, device=self.device)
                 frames = Sequences.full(batch, width, self.device)
             else:
                 counts = attention_mask.to(self.device).sum(1)
-                frames = Sequences.padded(self.features.unbounded_frames(counts).clamp(min=0).int(), width)
+                frames = Sequences.padded(self.feature_encoder.unbounded_frames(counts).clamp(min=0).int(), width)
             return compute(input_values, counts).flatten(0, 1), frames
         clips = clips_of(input_values, attention_mask)
-        lengths = [self.features.frames(len(clip)) for clip in clips]
+        lengths = [self.feature_encoder.frames(len(clip)) for clip in clips]
         if 0 in lengths:
             short = lengths.index(0)
             raise ValueError(
-                f"Clip {short} has {len(clips[short])} samples; the first frame takes {self.features.samples(1)}."
+                f"Clip {short} has {len(clips[short])} samples; a frame takes {self.feature_encoder.samples(1)}."
             )
         frames = Sequences.from_lengths(lengths, width, self.device)
         if together:

@@ -204,24 +204,24 @@ def search(
     settled = Prefix("")
     blank, bonus = symbols.index(None), max(0.0, model.beta) if model else 0.0
     for frame in logp:
-        row = frame.tolist()
-        order = [t for t in np.argsort(-frame, kind="stable").tolist() if row[t] > NEVER]
-        order = [t for t in order if row[t] >= token_min_logp] or order[:1]
+        logits = frame.tolist()
+        order = [t for t in np.argsort(-frame, kind="stable").tolist() if logits[t] > NEVER]
+        order = [t for t in order if logits[t] >= token_min_logp] or order[:1]
         totals = {text: _total(states) for text, states in beams.items()}
         bound = NEVER
         if len(beams) >= width:  # each text that is kept goes on with the likeliest token, about so well
-            bound = min(total + _added(prefixes[text]) for text, total in totals.items()) + row[order[0]]
+            bound = min(total + _added(prefixes[text]) for text, total in totals.items()) + logits[order[0]]
         grown: dict[str, dict[int, float]] = {}
         for text, states in beams.items():
             prefix, total = prefixes[text], totals[text]
             for last, value in states.items():
-                if last >= 0 and row[last] > NEVER:
-                    _add(grown, text, last, value + row[last])
-            if row[blank] > NEVER:
-                _add(grown, text, -1, total + row[blank])
+                if last >= 0 and logits[last] > NEVER:
+                    _add(grown, text, last, value + logits[last])
+            if logits[blank] > NEVER:
+                _add(grown, text, -1, total + logits[blank])
             for token in order:
                 symbol = symbols[token]
-                if total + row[token] + _added(prefix) + bonus < bound:
+                if total + logits[token] + _added(prefix) + bonus < bound:
                     break
                 if symbol is not None:
                     others = states
@@ -230,7 +230,7 @@ def search(
                     if others:
                         longer = _extended(prefix, token, symbol, prefixes, model)
                         reached = total if others is states else _total(others)
-                        _add(grown, longer, token, reached + row[token])
+                        _add(grown, longer, token, reached + logits[token])
         if not grown:
             raise ValueError("A frame gives every token the probability 0.")
         scores = {text: _total(states) + _added(prefixes[text]) for text, states in grown.items()}

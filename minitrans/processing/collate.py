@@ -24,10 +24,10 @@ def default_data_collator(features: list[Any], return_tensors: str = "pt") -> di
 
     `label` or `label_ids` become `labels`, of int64 or float32; texts and None are left out.
     """
-    rows = [dict(row) if isinstance(row, Mapping) else vars(row) for row in features]
+    examples = [dict(example) if isinstance(example, Mapping) else vars(example) for example in features]
     batch: dict[str, Any] = {}
-    for name in rows[0]:
-        column = [row[name] for row in rows]
+    for name in examples[0]:
+        column = [example[name] for example in examples]
         if column[0] is None or isinstance(column[0], str):
             continue
         if name in ("label", "label_ids"):
@@ -95,8 +95,8 @@ class DataCollatorWithPadding:
         self, features: Sequence[Mapping[str, Any]]
     ) -> tuple[list[dict[str, Any]], str, list[Any] | None]:
         name = "label" if "label" in features[0] else "labels"
-        rest = [{key: value for key, value in row.items() if key != name} for row in features]
-        return rest, name, [as_lists(row[name]) for row in features] if name in features[0] else None
+        rest = [{key: value for key, value in example.items() if key != name} for example in features]
+        return rest, name, [as_lists(example[name]) for example in features] if name in features[0] else None
 
     def _as_tensor(self, labels: list[Any]) -> Any:
         values = np.array(labels, dtype=np.int64)
@@ -117,9 +117,9 @@ class DataCollatorForTokenClassification(DataCollatorWithPadding):
         if labels is not None:
             length = batch["input_ids"].shape[1]
             right = self.tokenizer.padding_side == "right"
-            filled = [[self.label_pad_token_id] * (length - len(row)) for row in labels]
+            filled = [[self.label_pad_token_id] * (length - len(ids)) for ids in labels]
             pairs = zip(labels, filled, strict=True)
-            batch[name] = self._as_tensor([row + filling if right else filling + row for row, filling in pairs])
+            batch[name] = self._as_tensor([ids + filling if right else filling + ids for ids, filling in pairs])
         return batch
 
 
@@ -131,7 +131,9 @@ class DataCollatorForMultipleChoice(DataCollatorWithPadding):
         """Make a batch of examples."""
         rest, _, labels = self._without_labels(features)
         choices = len(rest[0]["input_ids"])
-        flat = [{name: value[choice] for name, value in row.items()} for row in rest for choice in range(choices)]
+        flat = [
+            {name: value[choice] for name, value in example.items()} for example in rest for choice in range(choices)
+        ]
         padded = self._padded(flat)
         batch = {name: value.reshape(len(rest), choices, -1) for name, value in padded.items()}
         return {**batch, **({} if labels is None else {"labels": self._as_tensor(labels)})}
@@ -181,8 +183,8 @@ class DataCollatorForLanguageModeling:
         if self.seed is not None and self.generator is None:
             worker = torch.utils.data.get_worker_info()
             self.generator = torch.Generator().manual_seed(self.seed + (worker.id if worker else 0))
-        rows = [row if isinstance(row, Mapping) else {"input_ids": row} for row in features]
-        batch = dict(self.tokenizer.pad(rows, return_tensors="pt", pad_to_multiple_of=self.pad_to_multiple_of))
+        examples = [example if isinstance(example, Mapping) else {"input_ids": example} for example in features]
+        batch = dict(self.tokenizer.pad(examples, return_tensors="pt", pad_to_multiple_of=self.pad_to_multiple_of))
         if not isinstance(features[0], Mapping):
             batch.pop("attention_mask", None)
         special = batch.pop("special_tokens_mask", None)
@@ -199,7 +201,7 @@ class DataCollatorForLanguageModeling:
 
         labels = inputs.clone()
         if special_tokens_mask is None:
-            special_tokens_mask = [self.tokenizer.get_special_tokens_mask(row) for row in labels.tolist()]
+            special_tokens_mask = [self.tokenizer.get_special_tokens_mask(ids) for ids in labels.tolist()]
         chances = torch.full(labels.shape, float(self.mlm_probability or 0.0))
         chances.masked_fill_(torch.as_tensor(special_tokens_mask, dtype=torch.bool), 0.0)
         hidden = torch.bernoulli(chances, generator=self.generator).bool()

@@ -189,7 +189,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
 
         CTC puts no tokens around a text, whatever `add_special_tokens` says, and none between it and its pair, which
         is a `text_pair` or the second of a tuple; words (`is_split_into_words`) are written without a space too.
-        Options as for every tokenizer, but that a truncated text has no further rows: with
+        Options as for every tokenizer, but that a truncated text has no further sequences: with
         `return_overflowing_tokens` what was cut off is in `overflowing_tokens`, after `stride` tokens that were not,
         and counted in `num_truncated_tokens`. Raises TypeError for what is no text, ValueError for a character outside
         the vocabulary where `unk_token` is None, for unequal numbers of texts and pairs, and for what cannot be
@@ -197,14 +197,14 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         """
         if text_target is not None:
             return self._with_target(locals())
-        rows, batched = self._pairs(text, text_pair, is_split_into_words)
+        pairs, batched = self._pairs(text, text_pair, is_split_into_words)
         _, cut, limit = self._limits(padding, truncation, max_length, pad_to_multiple_of)
-        cuts = [self._cut(first, second, cut, limit, stride) for first, second in rows]
+        cuts = [self._cut(first, second, cut, limit, stride) for first, second in pairs]
         columns: dict[str, list[Any]] = {"input_ids": [first + second for first, second, _, _ in cuts]}
         if return_token_type_ids:
             columns["token_type_ids"] = [[0] * len(first) + [1] * len(second) for first, second, _, _ in cuts]
         if return_special_tokens_mask:
-            columns["special_tokens_mask"] = [[0] * len(row) for row in columns["input_ids"]]
+            columns["special_tokens_mask"] = [[0] * len(ids) for ids in columns["input_ids"]]
         lengths = {"length": list(map(len, columns["input_ids"]))} if return_length else {}
         options = (padding, limit, pad_to_multiple_of, padding_side, return_attention_mask)
         batch = BatchEncoding({**self.pad(columns, *options), **lengths})
@@ -256,8 +256,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         target = second if cut == "only_second" else first
         if len(target) < count:
             raise ValueError(f"truncation={cut!r}: {count} tokens are too many, but that text has {len(target)}.")
-        window = min(len(target), count + stride)
-        rest = target[-window:] if self.truncation_side == "right" else target[:window]
+        count_kept = min(len(target), count + stride)
+        rest = target[-count_kept:] if self.truncation_side == "right" else target[:count_kept]
         shorter = self._side(target, len(target) - count)
         return (first, shorter, rest, count) if cut == "only_second" else (shorter, second, rest, count)
 

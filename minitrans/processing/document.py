@@ -105,8 +105,8 @@ def tesseract(image: Image.Image, lang: str | None = None, config: str = "") -> 
     except pytesseract.TesseractError as error:
         raise RuntimeError(f"Tesseract failed with ocr_lang={lang!r}, tesseract_config={config!r}: {error}") from error
     columns = [data[name] for name in ("text", "left", "top", "width", "height")]
-    found = [row for row in zip(*columns, strict=True) if row[0].strip()]
-    return [row[0] for row in found], [(x, y, x + width, y + height) for _, x, y, width, height in found]
+    found = [word for word in zip(*columns, strict=True) if word[0].strip()]
+    return [word[0] for word in found], [(x, y, x + width, y + height) for _, x, y, width, height in found]
 
 
 def upright(box: Any) -> list[float]:
@@ -195,11 +195,11 @@ class LayoutLMv2Tokenizer(BertTokenizer):
             )
         if single:
             text, words, boxes, word_labels = [text], [words], [boxes], None if word_labels is None else [word_labels]
-        for name, rows in (("boxes", boxes), ("word_labels", word_labels), ("questions", text)):
-            if rows is not None and len(rows) != len(words):
-                raise ValueError(f"There are {len(words)} pages of words, but {name} for {len(rows)}.")
+        for name, given in (("boxes", boxes), ("word_labels", word_labels), ("questions", text)):
+            if given is not None and len(given) != len(words):
+                raise ValueError(f"There are {len(words)} pages of words, but {name} for {len(given)}.")
         boxes = [
-            checked_boxes(rows, page, f"Page {n}") for n, (rows, page) in enumerate(zip(boxes, words, strict=True))
+            checked_boxes(given, page, f"Page {n}") for n, (given, page) in enumerate(zip(boxes, words, strict=True))
         ]
         for index, (page, labels) in enumerate(zip(words, word_labels or words, strict=True)):
             if len(page) != len(labels):
@@ -216,17 +216,17 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         special = {self.cls_token_id: self.cls_token_box, self.sep_token_id: self.sep_token_box}
         encoding["bbox"], all_labels = [], []
         pages = encoding.get("overflow_to_sample_mapping", range(len(words)))
-        for index, row in zip(pages, encoding.encodings or (), strict=True):
+        for index, part in zip(pages, encoding.encodings or (), strict=True):
             bbox, labels, last = [], [], None
-            for token, text_of, word, part, (start, _) in zip(
-                row.ids, row.tokens, row.word_ids, row.sequence_ids, row.offsets, strict=True
+            for token, text_of, word, text_number, (start, _) in zip(
+                part.ids, part.tokens, part.word_ids, part.sequence_ids, part.offsets, strict=True
             ):
                 box, label = self.pad_token_box, self.pad_token_label
                 if word is None:
                     box = special.get(token, box)
-                elif part == (text_pair is not None):
+                elif text_number == (text_pair is not None):
                     box = boxes[index][word]
-                    # A character may become several tokens, and a row begin between them.
+                    # A character may become several tokens, and a sequence begin between them.
                     first = start == starts.get(words[index][word]) and word != last and not text_of.startswith("##")
                     if word_labels is not None and (first or not self.only_label_first_subword):
                         label = word_labels[index][word]
@@ -238,7 +238,7 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         if word_labels is not None:
             encoding["labels"] = all_labels
         if single and return_tensors is None and not return_overflowing_tokens:
-            encoding.update({name: rows[0] for name, rows in encoding.items() if isinstance(rows[0], list)})
+            encoding.update({name: values[0] for name, values in encoding.items() if isinstance(values[0], list)})
         return encoding.convert_to_tensors(return_tensors)
 
     def _starts(self, pages: Iterable[Iterable[str]]) -> dict[str, int]:
@@ -306,8 +306,8 @@ class LayoutLMv2Processor(Saved):
 
         Where the image processor reads the words (`apply_ocr`), give images and questions alone. Else give words as
         `text`, or questions as `text` and words as `text_pair`, with `boxes` and, to train, `word_labels`, all as for
-        `LayoutLMv2Tokenizer`, which also takes `options`. A page that overflows has its `image` in each of its rows.
-        Raises ValueError for words beside `apply_ocr` and where there are not as many images as texts.
+        `LayoutLMv2Tokenizer`, which also takes `options`. A page that overflows has its `image` in each
+        of its sequences. Raises ValueError for words beside `apply_ocr`, and for more or fewer images than texts.
         """
         reads = self.image_processor.apply_ocr
         if reads and not (text_pair is None and boxes is None and word_labels is None):
@@ -323,11 +323,11 @@ class LayoutLMv2Processor(Saved):
             questions = [text] if isinstance(text, str) else text
             text, text_pair = (features.words, None) if text is None else (questions, features.words)
         encoding = self.tokenizer(text, text_pair, boxes, word_labels, return_tensors=return_tensors, **options)
-        rows = encoding.get("overflow_to_sample_mapping", range(len(encoding.encodings or ())))
-        rows = [int(index) for index in rows]
-        if rows[-1] + 1 != len(features.pixel_values):
-            raise ValueError(f"There are {len(features.pixel_values)} images for {rows[-1] + 1} pages of words.")
-        image = BatchFeature(image=[features.pixel_values[index] for index in rows])
+        pages = encoding.get("overflow_to_sample_mapping", range(len(encoding.encodings or ())))
+        pages = [int(index) for index in pages]
+        if pages[-1] + 1 != len(features.pixel_values):
+            raise ValueError(f"There are {len(features.pixel_values)} images for {pages[-1] + 1} pages of words.")
+        image = BatchFeature(image=[features.pixel_values[index] for index in pages])
         encoding.update(image.convert_to_tensors(return_tensors, advice="Pass do_resize=True."))
         return encoding
 

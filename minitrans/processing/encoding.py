@@ -66,9 +66,9 @@ class TokenSpan(NamedTuple):
 class Lookup:
     """A method of BatchEncoding named as the method of `tokenizers.Encoding` that it asks.
 
-    It takes `(index)` in the first row of the batch or `(batch_index, index)`; a word or character index counts from
-    0 in its text, which is the second of a pair with `sequence_index=1`; a negative token index counts from the end.
-    None stands for special tokens and padding.
+    It takes `(index)` in the first sequence or `(batch_index, index)`; a word or character index counts from 0 in
+    its text, which is the second of a pair with `sequence_index=1`; a negative token index counts from the end. None
+    stands for special tokens and padding.
     """
 
     def __init__(self, doc: str, kind: Callable[..., Any] | None = None) -> None:
@@ -81,8 +81,8 @@ class Lookup:
         return self if batch is None else partial(self._find, batch)
 
     def _find(self, batch: BatchEncoding, first: int, second: int | None = None, sequence_index: int = 0) -> Any:
-        row, index = (0, first) if second is None else (first, second)
-        encoding = batch._rows()[row]
+        number, index = (0, first) if second is None else (first, second)
+        encoding = batch._sequences()[number]
         if self.name.startswith("token"):
             found = getattr(encoding, self.name)(index + len(encoding) if index < 0 else index)
         else:
@@ -114,7 +114,7 @@ class BatchEncoding(BatchFeature):
             return self.encodings[key]
         if isinstance(key, slice):
             return {name: value[key] for name, value in self.items()}
-        raise KeyError(f"{key!r}: this encoding has the keys {', '.join(self)} and no rows to count.")
+        raise KeyError(f"{key!r}: this encoding has the keys {', '.join(self)} and no sequences to count.")
 
     @property
     def is_fast(self) -> bool:
@@ -123,7 +123,7 @@ class BatchEncoding(BatchFeature):
 
     @property
     def n_sequences(self) -> int | None:
-        """The number of texts in a row: 2 for pairs; None where it is not known."""
+        """The number of texts in a sequence: 2 for pairs; None where it is not known."""
         return self.encodings[0].n_sequences if self.encodings else None
 
     def convert_to_tensors(
@@ -131,11 +131,11 @@ class BatchEncoding(BatchFeature):
     ) -> Self:
         """Make a tensor ("pt") or array ("np") of each value, in place, `prepend_batch_axis` with one more axis.
 
-        Rows of unequal length become a numpy array of objects; for tensors they raise ValueError.
+        Sequences of unequal length become a numpy array of objects; for tensors they raise ValueError.
         """
         for name, value in self.items() if tensor_type else ():
             if isinstance(value, list) and value and isinstance(value[0], int | list):
-                with suppress(ValueError):  # rows of unequal length, for which the base class has the sentence
+                with suppress(ValueError):  # sequences of unequal length, for which the base class has the sentence
                     array = np.array(value)
                     if array.dtype.kind == "i" or array.size == 0:
                         self[name] = array.astype(np.int64, copy=False)
@@ -143,16 +143,16 @@ class BatchEncoding(BatchFeature):
         return super().convert_to_tensors(tensor_type, prepend_batch_axis, advice=advice)
 
     def tokens(self, batch_index: int = 0) -> list[str]:
-        """Return the tokens of a row as text."""
-        return self._rows()[batch_index].tokens
+        """Return the tokens of a sequence as text."""
+        return self._sequences()[batch_index].tokens
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
-        """Return the word of each token of a row."""
-        return self._rows()[batch_index].word_ids
+        """Return the word of each token of a sequence."""
+        return self._sequences()[batch_index].word_ids
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
-        """Return the text that each token of a row comes from: 0, or 1 for the second of a pair."""
-        return self._rows()[batch_index].sequence_ids
+        """Return the text that each token of a sequence comes from: 0, or 1 for the second of a pair."""
+        return self._sequences()[batch_index].sequence_ids
 
     token_to_sequence = Lookup("The text that a token comes from: 0, or 1 for the second of a pair.")
     token_to_word = Lookup("The word that a token belongs to.")
@@ -162,7 +162,7 @@ class BatchEncoding(BatchFeature):
     char_to_token = Lookup("The token that a character went into; None for white space.")
     char_to_word = Lookup("The word that a character belongs to; None for white space.")
 
-    def _rows(self) -> Sequence[Encoding]:
+    def _sequences(self) -> Sequence[Encoding]:
         if self.encodings is None:
             raise ValueError("This encoding holds ids only; words and characters are known where text was tokenized.")
         return self.encodings
@@ -427,15 +427,15 @@ class TokenizerBase(Likeness, Saved):
         pad_to_multiple_of: int | None = None, padding_side: str | None = None,
         return_attention_mask: bool | None = None, return_tensors: str | None = None, verbose: bool = True,
     ) -> BatchEncoding:  # fmt: skip
-        """Pad what was encoded before: a dict of one row or of many, or a list of dicts, as a data loader collects.
+        """Pad what was encoded before: a dict of one sequence or of many, or a list of dicts as a data loader has it.
 
         Values are lists, arrays or tensors; arrays and tensors come back as such. What the tokenizer makes itself is
-        padded (ids, masks, type ids), nothing else. Raises ValueError where there are no ids, rows of different
-        number, no padding token, or rows of different length in what becomes a tensor.
+        padded (ids, masks, type ids), nothing else. Raises ValueError where there are no ids, different numbers of
+        sequences, no padding token, or sequences of different length in what becomes a tensor.
         """
         choose("return_tensors", return_tensors, TENSORS)
         if isinstance(encoded_inputs, Sequence) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
-            encoded_inputs = {name: [row[name] for row in encoded_inputs] for name in encoded_inputs[0]}
+            encoded_inputs = {name: [example[name] for example in encoded_inputs] for name in encoded_inputs[0]}
         main = self.model_input_names[0]
         if not isinstance(encoded_inputs, Mapping) or main not in encoded_inputs:
             raise ValueError(
@@ -443,28 +443,28 @@ class TokenizerBase(Likeness, Saved):
             )
         return_tensors = return_tensors or _tensor_type(encoded_inputs[main])
         columns = {name: as_lists(value) for name, value in encoded_inputs.items()}
-        single = not any(isinstance(row, list) for row in columns[main])
+        single = not any(isinstance(ids, list) for ids in columns[main])
         if single:
-            columns = {name: [row] for name, row in columns.items()}
-        rows = columns[main]
-        uneven = {name: len(column) for name, column in columns.items() if len(column) != len(rows)}
+            columns = {name: [values] for name, values in columns.items()}
+        sequences = columns[main]
+        uneven = {name: len(column) for name, column in columns.items() if len(column) != len(sequences)}
         if uneven:
-            raise ValueError(f"{main!r} has {len(rows)} rows, but the number of rows is another in {uneven}.")
+            raise ValueError(f"{main!r} has {len(sequences)} sequences, but their number is another in {uneven}.")
         if return_attention_mask is None:
             return_attention_mask = "attention_mask" in self.model_input_names
         if return_attention_mask and "attention_mask" not in columns:
-            columns["attention_mask"] = [[1] * len(row) for row in rows]
+            columns["attention_mask"] = [[1] * len(ids) for ids in sequences]
 
         how, _, max_length = self._limits(padding, False, max_length, pad_to_multiple_of)
         if how:
             side = choose("padding_side", padding_side or self.padding_side, SIDES)
-            longest = max(map(len, rows), default=0)
+            longest = max(map(len, sequences), default=0)
             length = rounded(longest if how == "longest" else max_length, pad_to_multiple_of)
             fill = self._padding_values()
             for name in columns.keys() & fill.keys():
-                columns[name] = [_filled(row, length, fill[name], side) for row in columns[name]]
+                columns[name] = [_filled(values, length, fill[name], side) for values in columns[name]]
         if single:
-            columns = {name: rows[0] for name, rows in columns.items()}
+            columns = {name: values[0] for name, values in columns.items()}
         return BatchEncoding(columns).convert_to_tensors(return_tensors)
 
     def _padding_values(self) -> dict[str, Any]:
@@ -756,9 +756,9 @@ def as_lists(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _filled(row: list[Any], length: int, value: Any, side: str) -> list[Any]:
-    filling = [value] * (length - len(row))
-    return filling + row if side == "left" else row + filling
+def _filled(values: list[Any], length: int, value: Any, side: str) -> list[Any]:
+    filling = [value] * (length - len(values))
+    return filling + values if side == "left" else values + filling
 
 
 def _prefixed(write: Callable[[Path], None], prefix: str | None) -> Callable[[Path], None]:

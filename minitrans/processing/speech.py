@@ -234,34 +234,36 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
         else:
             pruning = [NEVER if value is None else value for value in (beam_prune_logp, token_min_logp)]
             found = search(logp, symbols, replace(self.decoder, **chosen), beam_width or WIDTH, *pruning)[:n_best]
-        rows = []
+        entries = []
         for item in found:
             text = item.text.lower() if self.tokenizer.do_lower_case else item.text
-            row: dict[str, Any] = {"text": text, "logit_score": item.logit_score, "lm_score": item.lm_score}
+            entry: dict[str, Any] = {"text": text, "logit_score": item.logit_score, "lm_score": item.lm_score}
             if output_word_offsets or output_char_offsets:
                 spans = zip(item.tokens, aligned(logp, item.tokens, blank), strict=True)
                 characters = [
                     {"char": symbols[token], "start_offset": start, "end_offset": end} for token, (start, end) in spans
                 ]
-                row |= {"char_offsets": characters} if output_char_offsets else {}
-                row |= {"word_offsets": _words(characters)} if output_word_offsets else {}
-            rows.append(row)
+                entry |= {"char_offsets": characters} if output_char_offsets else {}
+                entry |= {"word_offsets": _words(characters)} if output_word_offsets else {}
+            entries.append(entry)
         if n_best == 1:
-            return Wav2Vec2DecoderWithLMOutput(rows[0])
-        return Wav2Vec2DecoderWithLMOutput({name: [row[name] for row in rows] for name in rows[0]})
+            return Wav2Vec2DecoderWithLMOutput(entries[0])
+        return Wav2Vec2DecoderWithLMOutput({name: [entry[name] for entry in entries] for name in entries[0]})
 
     def batch_decode(
         self, logits: Any, pool: Any = None, num_processes: int | None = None, **options: Any
     ) -> Wav2Vec2DecoderWithLMOutput:
-        """Return lists of the best texts of logits (B, T, V), options as in `decode`; rows of -100 are padding.
+        """Return lists of the best texts of logits (B, T, V), options as in `decode`; frames of -100 are padding.
 
         `pool` and `num_processes` are accepted for scripts' sake: one process decodes.
         """
-        rows = []
+        found = []
         for clip in _numpy(logits):
             frames = np.asarray(clip)
-            rows.append(self.decode(frames[(frames != -100.0).all(axis=-1)], **options))
-        return Wav2Vec2DecoderWithLMOutput({name: [row[name] for row in rows] for name in rows[0]} if rows else {})
+            found.append(self.decode(frames[(frames != -100.0).all(axis=-1)], **options))
+        return Wav2Vec2DecoderWithLMOutput(
+            {name: [entry[name] for entry in found] for name in found[0]} if found else {}
+        )
 
     def _log_probabilities(self, logits: Any) -> np.ndarray:
         logits = np.asarray(_numpy(logits), dtype=np.float64)

@@ -133,14 +133,14 @@ class Tokenizer(TokenizerBase):
         a list of words instead. `padding` is True or "longest", "max_length", or False; `truncation` True or
         "longest_first", "only_first", "only_second", or False; `max_length` (tokens, special ones counted) is the
         model's maximum where left out, and alone it truncates. `return_overflowing_tokens` gives the rest of a
-        truncated text as further rows that overlap by `stride` tokens, with their text's number in
+        truncated text as further sequences that overlap by `stride` tokens, with their text's number in
         `overflow_to_sample_mapping`. A `text_target` (and `text_pair_target`) is encoded too, truncated to
         `max_target_length`, and its ids are the `labels`; alone, it is the text. `pad_to_max_length` has no effect
-        since transformers 5, and says so. Values are lists of int, one a row (for a single text the row itself), or
-        with `return_tensors` "pt" or "np" int64 of (rows, tokens).
+        since transformers 5, and says so. Values are lists of int, one a sequence (for a single text the sequence
+        itself), or with `return_tensors` "pt" or "np" int64 of (sequences, tokens).
 
-        Raises TypeError for what is no text, ValueError for texts that cannot be truncated as asked and for rows of
-        different length in a tensor.
+        Raises TypeError for what is no text, ValueError for texts that cannot be truncated as asked and for sequences
+        of different length in a tensor.
         """
         if text_target is not None:
             return self._with_target(locals())
@@ -149,16 +149,16 @@ class Tokenizer(TokenizerBase):
         shared.choose("return_tensors", return_tensors, shared.TENSORS)
         side = shared.choose("padding_side", padding_side or self.padding_side, shared.SIDES)
         pad, cut, max_length = self._limits(padding, truncation, max_length, pad_to_multiple_of)
-        rows, batched = _rows(text, text_pair, is_split_into_words)
-        encodings = self._encode(rows, is_split_into_words, add_special_tokens, cut, max_length, stride)
+        texts, batched = _texts(text, text_pair, is_split_into_words)
+        encodings = self._encode(texts, is_split_into_words, add_special_tokens, cut, max_length, stride)
         if pad:
             longest = max(map(len, encodings)) if pad == "longest" else max_length
             length = shared.rounded(longest, pad_to_multiple_of)
             for encoding in encodings:
                 encoding.pad(length, direction=side, pad_id=self.pad_token_id, pad_type_id=0, pad_token=self.pad_token)
 
-        windows = [[row, *row.overflowing] if return_overflowing_tokens else [row] for row in encodings]
-        encodings = [window for row in windows for window in row]
+        parts = [[first, *first.overflowing] if return_overflowing_tokens else [first] for first in encodings]
+        encodings = [part for several in parts for part in several]
         longest = max(map(len, encodings))
         if verbose and max_length is None and longest > self.model_max_length:
             said = "A text has %d tokens, but the model takes %d; truncation=True cuts it."
@@ -177,7 +177,7 @@ class Tokenizer(TokenizerBase):
         if return_length:
             columns["length"] = [len(encoding) for encoding in encodings]
         if return_overflowing_tokens:
-            columns["overflow_to_sample_mapping"] = [number for number, row in enumerate(windows) for _ in row]
+            columns["overflow_to_sample_mapping"] = [number for number, several in enumerate(parts) for _ in several]
         return BatchEncoding(columns, encodings).convert_to_tensors(return_tensors)
 
     def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
@@ -197,7 +197,7 @@ class Tokenizer(TokenizerBase):
         """
         token_ids = shared.as_lists(token_ids)
         if isinstance(token_ids, list) and token_ids and isinstance(token_ids[0], list):
-            return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in token_ids]
+            return [self.decode(ids, skip_special_tokens, clean_up_tokenization_spaces) for ids in token_ids]
         ids = token_ids if isinstance(token_ids, list) else [token_ids]
         if any(index < 0 for index in ids):
             raise ValueError(f"There is no token with the id {min(ids)}; put the padding token where labels are -100.")
@@ -295,22 +295,22 @@ class Tokenizer(TokenizerBase):
         return copy
 
     def _encode(
-        self, rows: list[Any], words: bool, special: bool, cut: str | None, max_length: int | None, stride: int
+        self, texts: list[Any], words: bool, special: bool, cut: str | None, max_length: int | None, stride: int
     ) -> list[Encoding]:
         """Return the encodings of texts and pairs, truncated where `cut` says how, each with its overflow."""
         backend = self._state[0]
         if cut and max_length is not None:
-            pair = any(isinstance(row, tuple) for row in rows)
+            pair = any(isinstance(text, tuple) for text in texts)
             room = max_length - (backend.num_special_tokens_to_add(pair) if special else 0)
             if room < 0:
                 raise ValueError(f"max_length={max_length} is less than the {max_length - room} special tokens.")
             if stride:
-                _check_stride(backend, rows, words, cut, room, stride)
+                _check_stride(backend, texts, words, cut, room, stride)
             backend = self._truncating(max_length, stride=stride, strategy=cut, direction=self.truncation_side)
         try:
-            return backend.encode_batch(rows, is_pretokenized=words, add_special_tokens=special)
+            return backend.encode_batch(texts, is_pretokenized=words, add_special_tokens=special)
         except TypeError:
-            raise _explained(rows) from None
+            raise _explained(texts) from None
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(
                 f"Not every text works with truncation={cut!r}, max_length={max_length}: {error}."
@@ -470,8 +470,8 @@ DistilBertTokenizerFast = DistilBertTokenizer
 PreTrainedTokenizerFast = Tokenizer
 
 
-def _rows(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
-    """Return a text or a tuple of two for each row, and whether it was a batch; TypeError for what is no text."""
+def _texts(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
+    """Return a text or a tuple of two for each sequence, and whether it was a batch; TypeError for what is no text."""
     batched = isinstance(text, list | tuple) and not (words and all(isinstance(word, str) for word in text))
     # As in transformers, an empty second text beside a single one is no pair.
     items, pairs = (text, text_pair) if batched else ([text], [text_pair] if text_pair else None)
@@ -481,11 +481,11 @@ def _rows(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
         raise TypeError(f"text is a list of {len(items)}, so text_pair must be one as well, not {shown(pairs, 60)}.")
     if pairs is not None and len(pairs) != len(items):
         raise ValueError(f"text has {len(items)} items and text_pair {len(pairs)}; each text needs its pair.")
-    rows = list(zip(items, pairs, strict=True)) if pairs is not None else list(items)
-    for number, row in enumerate(rows):
-        if not _is_text(row, words):
-            pair = isinstance(row, list | tuple) and len(row) == 2 and not (words and isinstance(row[0], str))
-            parts = row if pair else [row]
+    texts = list(zip(items, pairs, strict=True)) if pairs is not None else list(items)
+    for number, item in enumerate(texts):
+        if not _is_text(item, words):
+            pair = isinstance(item, list | tuple) and len(item) == 2 and not (words and isinstance(item[0], str))
+            parts = item if pair else [item]
             wrong = [part for part in parts if not _is_text(part, words)]
             if wrong:
                 raise TypeError(
@@ -493,8 +493,8 @@ def _rows(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
                     f"{'a list of words' if words else 'a string'}, but it is {shown(wrong[0], 60)} "
                     f"({type(wrong[0]).__name__})."
                 )
-            rows[number] = tuple(parts)
-    return rows, batched
+            texts[number] = tuple(parts)
+    return texts, batched
 
 
 def _is_text(item: Any, words: bool) -> bool:
@@ -504,10 +504,10 @@ def _is_text(item: Any, words: bool) -> bool:
 
 
 def _check_stride(
-    backend: tokenizers.Tokenizer, rows: list[Any], words: bool, cut: str, room: int, stride: int
+    backend: tokenizers.Tokenizer, texts: list[Any], words: bool, cut: str, room: int, stride: int
 ) -> None:
     """Raise ValueError where a text would keep no more tokens than `stride`; the library panics there."""
-    pairs = [(number, row) for number, row in enumerate(rows) if isinstance(row, tuple)]
+    pairs = [(number, item) for number, item in enumerate(texts) if isinstance(item, tuple)]
     least = room // 2 if pairs and cut == "longest_first" else room
     if not 0 < stride < least:
         raise ValueError(f"stride={stride} must be positive and less than the {least} tokens that a text may keep.")
@@ -515,29 +515,29 @@ def _check_stride(
         return
     target = 0 if cut == "only_first" else 1
 
-    def lengths(texts: list[Any]) -> list[int]:
-        return [len(row) for row in backend.encode_batch(texts, is_pretokenized=words, add_special_tokens=False)]
+    def lengths(several: list[Any]) -> list[int]:
+        return [len(item) for item in backend.encode_batch(several, is_pretokenized=words, add_special_tokens=False)]
 
-    for (number, row), other in zip(pairs, lengths([row[1 - target] for _, row in pairs]), strict=True):
-        if 0 < room - other <= stride and room - other < lengths([row[target]])[0]:
+    for (number, item), other in zip(pairs, lengths([item[1 - target] for _, item in pairs]), strict=True):
+        if 0 < room - other <= stride and room - other < lengths([item[target]])[0]:
             raise ValueError(
                 f"Text {number} of a pair may keep {room - other} tokens beside the {other} of the other one, and "
                 f"stride={stride} is not less."
             )
 
 
-def _explained(rows: Iterable[Any]) -> ValueError:
+def _explained(texts: Iterable[Any]) -> ValueError:
     """Say what the library would not read: strings with half of a surrogate pair."""
-    for number, row in enumerate(rows):
-        for text in _strings(row):
+    for number, item in enumerate(texts):
+        for text in _strings(item):
             wrong = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
             if wrong:
                 return ValueError(f"Text {number} is not Unicode: it has half a surrogate pair, {wrong!r}.")
-    return ValueError(f"The library cannot read one of the {len(list(rows))} texts.")
+    return ValueError(f"The library cannot read one of the {len(list(texts))} texts.")
 
 
-def _strings(row: Any) -> Iterable[str]:
-    return [row] if isinstance(row, str) else [text for part in row for text in _strings(part)]
+def _strings(item: Any) -> Iterable[str]:
+    return [item] if isinstance(item, str) else [text for part in item for text in _strings(part)]
 
 
 def _baked_in(backend: tokenizers.Tokenizer) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Whole jobs over many inputs: raw text, images or sound in, answers out, batched by a budget."""
+"""Whole jobs over many inputs: raw text, images or sound in, results out, batched by a budget."""

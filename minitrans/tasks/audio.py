@@ -1,7 +1,7 @@
-"""Sound in, answers out: text with the times of its words, classes of clips and of moments, vectors of speakers.
+"""Sound in, results out: text with the times of its words, classes of clips and of moments, vectors of speakers.
 
 Recordings are read block by block, and a long one reaches the model in chunks that overlap, so that memory does not
-grow with its length beyond what the answer takes.
+grow with its length beyond what the result takes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class AudioTask(Task):
 
     A sound is the path of a file, its bytes, an open file, a tuple (samples, sampling rate in Hz), or a mapping with
     "array" or "raw" and "sampling_rate", with "bytes" or "path", or with one of these under "audio", as a dataset's
-    rows are.
+    examples are.
 
     Any rate is converted and several channels are averaged. Where the checkpoint normalises, a clip's mean and
     variance are those of the whole clip, as in the feature extractor, however it is cut afterwards: a file is read
@@ -54,14 +54,14 @@ class AudioTask(Task):
         '"array" and "sampling_rate")'
     )
     budget = 60 * 16000
-    window = 8
+    read_ahead = 8
     unneeded = r"(^|\.)masked_spec_embed$"  # what stands for hidden frames in training; many checkpoints lack it
 
     def __init__(self, model: Any, processor: Any, *more: Any) -> None:
         super().__init__(model, processor, *more)
         self.extractor = getattr(processor, "feature_extractor", processor)
         self.rate: int = self.extractor.sampling_rate
-        self.fewest: int = model.base_model.features.samples(1)  # samples that make a frame
+        self.fewest: int = model.base_model.feature_encoder.samples(1)  # samples that make a frame
 
     def is_one(self, inputs: Any) -> bool:
         """See `Task`."""
@@ -91,16 +91,16 @@ class AudioTask(Task):
             return self._of_mapping(source)
         raise self.refusal(source)
 
-    def _of_mapping(self, row: Mapping[str, Any]) -> Sound:
-        if row.get("stride") is not None:
-            raise self.refusal(row, "and no stride beside it: a long recording is cut here")
-        samples = next((row[key] for key in ("array", "raw") if row.get(key) is not None), None)
-        if samples is not None and row.get("sampling_rate") is not None:
-            check_rate(row["sampling_rate"])
-            return samples, row["sampling_rate"]
-        found = next((row[key] for key in ("audio", "bytes", "path") if row.get(key) is not None), None)
+    def _of_mapping(self, mapping: Mapping[str, Any]) -> Sound:
+        if mapping.get("stride") is not None:
+            raise self.refusal(mapping, "and no stride beside it: a long recording is cut here")
+        samples = next((mapping[key] for key in ("array", "raw") if mapping.get(key) is not None), None)
+        if samples is not None and mapping.get("sampling_rate") is not None:
+            check_rate(mapping["sampling_rate"])
+            return samples, mapping["sampling_rate"]
+        found = next((mapping[key] for key in ("audio", "bytes", "path") if mapping.get(key) is not None), None)
         if found is None or samples is not None:
-            raise self.refusal(row, f"not a mapping with {', '.join(map(repr, row)) or 'nothing in it'}")
+            raise self.refusal(mapping, f"not a mapping with {', '.join(map(repr, mapping)) or 'nothing in it'}")
         return self.read(found)
 
     def total(self, inputs: Iterable[Any]) -> int | None:
@@ -137,7 +137,7 @@ class AudioTask(Task):
             yield self.piece(source, samples, 0, len(samples))
 
     def piece(self, source: Any, samples: np.ndarray, start: int, end: int, **place: Any) -> Piece:
-        """A piece of a clip; it answers for the clip's samples from `start` to `end`."""
+        """A piece of a clip; of the clip, it decides the samples from `start` to `end`."""
         if len(samples) < self.fewest:
             name = source if isinstance(source, (str, os.PathLike)) else "The clip"
             raise ValueError(f"{name} has {len(samples)} samples at {self.rate} Hz; the model needs {self.fewest}.")
@@ -155,7 +155,7 @@ class AudioTask(Task):
     def frames(self, samples: int) -> int:
         """How many frames the model makes of so many samples."""
         base = self.model.base_model
-        count = base.features.frames(samples)
+        count = base.feature_encoder.frames(samples)
         for _ in base.adapter.layers if base.adapter is not None else ():
             count = base.adapter.frames(count)
         return count
@@ -223,11 +223,11 @@ class FrameClassifier(AudioTask):
     def run(self, pieces: list[Piece]) -> Sequence[np.ndarray]:
         """See `Task`."""
         scores = self.output(pieces).logits.float().sigmoid().cpu().numpy()
-        return [row[: self.frames(piece.size)] for row, piece in zip(scores, pieces, strict=True)]
+        return [each[: self.frames(piece.size)] for each, piece in zip(scores, pieces, strict=True)]
 
-    def answer(self, source: Any, results: list[np.ndarray]) -> list[dict[str, Any]]:
+    def assemble(self, source: Any, outputs: list[np.ndarray]) -> list[dict[str, Any]]:
         """See `Task`."""
-        scores, step = results[0], self.hop / self.rate
+        scores, step = outputs[0], self.hop / self.rate
         holds = np.pad(scores > self.threshold, ((1, 1), (0, 0))).astype(np.int8)
         changes = np.diff(holds, axis=0)  # 1 where a stretch begins, -1 behind its end
         stretches = []
@@ -243,8 +243,8 @@ class Transcriber(AudioTask):
     """Sounds of any length -> {"text", "words": [{"word", "start", "end"}]}, times in seconds, by a CTC checkpoint.
 
     A clip longer than `chunk_seconds` is heard in chunks of that length. Each shares `stride_seconds` with what it
-    answers for of the one before and the one after: a number, or two (left, right), by default a sixth of a chunk. The
-    frames of all are decoded as one. `float("inf")` hears clips whole. With `characters` the answer has "characters"
+    decides of the one before and the one after: a number, or two (left, right), by default a sixth of a chunk. The
+    frames of all are decoded as one. `float("inf")` hears clips whole. With `characters` the result has "characters"
     too, [{"character", "start", "end"}], spaces among them. A clip too short for a frame is an empty text. Where the
     processor has an n-gram model, it decodes; times are those of the likeliest way to spread its text over the frames.
     """
@@ -272,7 +272,7 @@ class Transcriber(AudioTask):
             yield from self._chunks(source)
 
     def _cut(self) -> tuple[int, int, int]:
-        """The frames of a chunk, and how many at its left and right its neighbours answer for."""
+        """The frames of a chunk, and how many at its left and right its neighbours decide."""
         if self.chunk_seconds == math.inf:
             return 2**40, 0, 0
         frames = self._count(self.chunk_seconds)
@@ -293,9 +293,9 @@ class Transcriber(AudioTask):
         return round(seconds * self.rate / self.hop)
 
     def _chunks(self, source: Any) -> Iterator[Piece]:
-        """The chunks of a clip, which start at frames, each with the slice of its frames that it answers for."""
+        """The chunks of a clip, which start at frames, each with the slice of its frames that it decides."""
         frames, left, right = self._cut()
-        held, start, known = np.empty(0, np.float32), 0, 0  # samples, where they start, frames answered already
+        held, start, known = np.empty(0, np.float32), 0, 0  # samples, where they start, frames decided already
         for block in self.blocks(self.read(source)):
             held = np.concatenate([held, block])
             while len(held) > frames * self.hop:
@@ -312,25 +312,25 @@ class Transcriber(AudioTask):
     def run(self, pieces: list[Piece]) -> Sequence[torch.Tensor]:
         """See `Task`: the most likely token of each frame, or where an n-gram model decodes, all frames' scores."""
         heard = [piece for piece in pieces if piece.inputs is not None]
-        rows = iter(())
+        found = iter(())
         if heard:
             logits = self.output(heard).logits
-            rows = iter((logits.float() if self._decoder() else logits.argmax(-1)).cpu())
+            found = iter((logits.float() if self._decoder() else logits.argmax(-1)).cpu())
         nothing = (
             torch.empty((0, self.model.config.vocab_size)) if self._decoder() else torch.empty(0, dtype=torch.long)
         )
-        # Of a row that is shorter than its batch, only its own frames: the model's blank need not be the tokenizer's.
+        # Of a clip that is shorter than its batch, only its own frames: the model's blank need not be the tokenizer's.
         return [
-            nothing if piece.inputs is None else next(rows)[: self.frames(piece.size)][piece.part] for piece in pieces
+            nothing if piece.inputs is None else next(found)[: self.frames(piece.size)][piece.part] for piece in pieces
         ]
 
     def _decoder(self) -> Any:
         """The search with an n-gram model that some processors have."""
         return getattr(self.processor, "decoder", None)
 
-    def answer(self, source: Any, results: list[torch.Tensor]) -> dict[str, Any]:
+    def assemble(self, source: Any, outputs: list[torch.Tensor]) -> dict[str, Any]:
         """See `Task`."""
-        frames = torch.cat(results)
+        frames = torch.cat(outputs)
         text, words, characters = "", [], []
         if len(frames):
             decoder = self.processor if self._decoder() else self.tokenizer

@@ -1,4 +1,4 @@
-"""What all tasks share: inputs become pieces, pieces batches of bounded size, and answers keep the inputs' order."""
+"""What all tasks share: inputs become pieces, pieces batches of bounded size, and results keep the inputs' order."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Held(logging.Filter):
 
 @dataclass
 class Piece:
-    """One row of a batch: an input or a part of one.
+    """One entry of a batch: an input or a part of one.
 
     `source` is the input, `inputs` what the model is given, `size` what that takes of a batch's budget, `part` what
     the task has to remember of it, `last` whether the input ends here, `done` what the progress bar counts for it,
@@ -63,7 +63,7 @@ class Piece:
 class Task:
     """A model and its processor, for one job over any number of inputs.
 
-    Call it with one input for its answer, or with any iterable for a list of answers in order. `budget` bounds the sum
+    Call it with one input for its result, or with any iterable for a list of results in order. `budget` bounds the sum
     of the sizes in a batch; packed rows make that the batch's whole cost, however uneven its inputs are. The
     attributes named in `options` are the task's settings; a call takes other values for itself.
     """
@@ -74,9 +74,9 @@ class Task:
     takes: ClassVar[str]  # what one input is, for messages
     budget: ClassVar[int]
     options: ClassVar[tuple[str, ...]] = ()
-    unneeded: ClassVar[str] = "(?!)"  # a pattern of the tensors, by their published names, that no answer rests on
+    unneeded: ClassVar[str] = "(?!)"  # a pattern of the tensors, by their published names, that no result depends on
     group = 1  # inputs that are prepared together
-    window = 2048  # pieces that are read ahead and sorted by size
+    read_ahead = 2048  # pieces that are read ahead and sorted by size
     on_error = "raise"
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -88,7 +88,7 @@ class Task:
 
         A frozen model computes in `dtype`, which may be "fastest" then.
 
-        Raises ValueError, with their names, where answers would rest on tensors that the checkpoint does not hold.
+        Raises ValueError, with their names, where results would depend on tensors that the checkpoint does not hold.
         """
         repository, options = hub.open_with(name_or_path, options)
         model = cls.load_model(repository, **options)
@@ -96,7 +96,7 @@ class Task:
 
     @classmethod
     def load_model(cls, repository: hub.Repository, *, frozen: bool = False, **options: Any) -> Any:
-        """The model of a repository, frozen or not, every tensor of which that the answers rest on was in the file."""
+        """The model of a repository, frozen or not, where the file held every tensor that the results depend on."""
         dtype = options.pop("dtype") if frozen and options.get("dtype") == "fastest" else None
         held = Held()
         logger.addFilter(held)
@@ -105,7 +105,7 @@ class Task:
         finally:
             logger.removeFilter(held)
         if model.device.type == "meta":
-            raise ValueError("device is 'meta', which holds no weights to answer by; name another one.")
+            raise ValueError("device is 'meta', which holds no weights to compute with; name another one.")
         report = model.load_report
         mismatched = [name for name, *_ in report.mismatched]
         random = [name for name in [*report.missing, *mismatched] if not re.search(cls.unneeded, name)]
@@ -147,18 +147,18 @@ class Task:
         on_error: str = "raise",
         **options: Any,
     ) -> Any:
-        """The answer for one input, or a list of answers.
+        """The result for one input, or a list of results.
 
         The progress bar shows on a terminal when the work is long, or as `show_progress` says. `on_error="skip"` logs
-        what is wrong with an input and answers None for it; "raise" stops at the first. Other options are the task's
+        what is wrong with an input and gives None for it; "raise" stops at the first. Other options are the task's
         settings, for this call.
         """
         self._refuse_table(inputs)
         if self.is_one(inputs):
             job = self._job(on_error, options)
-            return next(job._answers([inputs], self.budget if budget is None else budget, False))[1]
+            return next(job._in_order([inputs], self.budget if budget is None else budget, False))[1]
         common: dict[str, Any] = {"budget": budget, "show_progress": show_progress, "on_error": on_error, **options}
-        return [answer for _, answer in self.stream(inputs, **common)]
+        return [result for _, result in self.stream(inputs, **common)]
 
     def stream(
         self,
@@ -169,12 +169,12 @@ class Task:
         on_error: str = "raise",
         **options: Any,
     ) -> Iterator[tuple[Any, Any]]:
-        """Pairs of an input and its answer, in order, while the inputs are read `window` pieces ahead.
+        """Pairs of an input and its result, in order, while the inputs are read `read_ahead` pieces ahead.
 
         Options as in a call. Raises TypeError for what is no number of inputs.
         """
         job = self._job(on_error, options)
-        return job._answers(self._several(inputs), self.budget if budget is None else budget, show_progress)
+        return job._in_order(self._several(inputs), self.budget if budget is None else budget, show_progress)
 
     def _job(self, on_error: str, options: dict[str, Any]) -> Any:
         if on_error not in ("raise", "skip"):
@@ -183,24 +183,24 @@ class Task:
         job.on_error = on_error
         return job
 
-    def _answers(self, inputs: Iterable[Any], budget: int, show_progress: bool | None) -> Iterator[tuple[Any, Any]]:
+    def _in_order(self, inputs: Iterable[Any], budget: int, show_progress: bool | None) -> Iterator[tuple[Any, Any]]:
         said: list[Any] = []
         number = 0
         with progress(self.total(inputs), self.unit, show_progress) as bar:
-            for window in windows(self.pieces(inputs), self.window):
-                results = self._results(window, budget, bar)
-                for piece, result in zip(window, results, strict=True):
-                    said.append(result)
+            for pieces in batched(self.pieces(inputs), self.read_ahead):
+                outputs = self._outputs(pieces, budget, bar)
+                for piece, output in zip(pieces, outputs, strict=True):
+                    said.append(output)
                     if piece.last:
-                        yield piece.source, self._answer(piece, said, number)
+                        yield piece.source, self._result(piece, said, number)
                         said, number = [], number + 1
 
-    def _answer(self, piece: Piece, said: list[Any], number: int) -> Any:
-        """The answer for the input that ends with `piece`, None for one that is skipped."""
-        error: Exception | None = next((result for result in said if isinstance(result, Exception)), None)
+    def _result(self, piece: Piece, said: list[Any], number: int) -> Any:
+        """The result for the input that ends with `piece`, None for one that is skipped."""
+        error: Exception | None = next((output for output in said if isinstance(output, Exception)), None)
         if error is None:
             try:
-                return self.answer(piece.source, said)
+                return self.assemble(piece.source, said)
             except FAULTS as fault:
                 if self.on_error == "raise":
                     raise
@@ -232,16 +232,16 @@ class Task:
             )
 
     @torch.inference_mode()
-    def _results(self, pieces: list[Piece], budget: int, bar: tqdm) -> list[Any]:
-        results: dict[int, Any] = {}
+    def _outputs(self, pieces: list[Piece], budget: int, bar: tqdm) -> list[Any]:
+        outputs: dict[int, Any] = {}
         engine = self.model.engine
         sound = [index for index, piece in enumerate(pieces) if piece.error is None]
         for places in by_budget([pieces[index].size for index in sound], budget):
             batch = [sound[place] for place in places]
             with nullcontext() if engine == "auto" else ops.engine(engine), evaluating(self.model):
-                results.update(zip(batch, self._run([pieces[index] for index in batch]), strict=True))
+                outputs.update(zip(batch, self._run([pieces[index] for index in batch]), strict=True))
             bar.update(sum(pieces[index].done for index in batch))
-        return [results.get(index, piece.error) for index, piece in enumerate(pieces)]
+        return [outputs.get(index, piece.error) for index, piece in enumerate(pieces)]
 
     def _run(self, pieces: list[Piece]) -> Sequence[Any]:
         """As `run`; where inputs are skipped, one that makes the model fail takes no other with it."""
@@ -262,7 +262,7 @@ class Task:
 
     def pieces(self, inputs: Iterable[Any]) -> Iterator[Piece]:
         """The inputs as pieces, at least one of each, in order; one that fails, as its error where it is skipped."""
-        for sources in windows(inputs, self.group):
+        for sources in batched(inputs, self.group):
             try:
                 together = list(self.prepare(sources)) if len(sources) > 1 else None
             except FAULTS:
@@ -293,14 +293,14 @@ class Task:
         """What the model says about each piece of one batch, small and on the CPU."""
         raise NotImplementedError
 
-    def answer(self, source: Any, results: list[Any]) -> Any:
-        """The answer for one input from what the model said about its pieces."""
-        return results[0]
+    def assemble(self, source: Any, outputs: list[Any]) -> Any:
+        """The result for one input from what the model said about its pieces."""
+        return outputs[0]
 
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Within it a model in training draws no dropout: the answers of two calls are equal."""
+    """Within it a model in training draws no dropout: the results of two calls are equal."""
     training = [module for module in model.modules() if module.training] if model.training else []
     for module in training:
         module.training = False
@@ -311,11 +311,11 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def windows(items: Iterable[X], size: int) -> Iterator[list[X]]:
+def batched(items: Iterable[X], size: int) -> Iterator[list[X]]:
     """Consecutive lists of `size` items, the last one shorter, read as they are asked for."""
     iterator = iter(items)
-    while window := list(islice(iterator, size)):
-        yield window
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def by_budget(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -347,7 +347,7 @@ FUNCTIONS = {"softmax": lambda logits: logits.softmax(-1), "sigmoid": Tensor.sig
 
 
 class Classifier(Task):
-    """A task whose answers are classes: [{"label", "score"}], best first.
+    """A task whose results are classes: [{"label", "score"}], best first.
 
     Scores are a softmax, or a sigmoid for each label of a multi-label head and for a single label, or the bare numbers
     of a regression, as in transformers' pipelines, unless `function_to_apply` says "softmax", "sigmoid" or "none".
@@ -370,12 +370,12 @@ class Classifier(Task):
             raise ValueError(f"function_to_apply is {self.function_to_apply!r}; it must be {', '.join(FUNCTIONS)}.")
 
     def ranked(self, logits: Tensor) -> list[list[dict[str, Any]]]:
-        """The answers for scores (B, K)."""
+        """The results for scores (B, K)."""
         scores = FUNCTIONS[self.function_to_apply or usual_function(self.model.config)](logits.float().cpu())
         names = self.model.config.id2label
-        rows = [[{"label": label_of(names, index), "score": score} for index, score in enumerate(row)]
-                for row in scores.tolist()]  # fmt: skip
-        return [sorted(row, key=lambda item: -item["score"])[: self.top_k] for row in rows]
+        found = [[{"label": label_of(names, index), "score": score} for index, score in enumerate(numbers)]
+                 for numbers in scores.tolist()]  # fmt: skip
+        return [sorted(items, key=lambda item: -item["score"])[: self.top_k] for items in found]
 
 
 def usual_function(config: Any) -> str:

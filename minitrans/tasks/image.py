@@ -1,4 +1,4 @@
-"""Images in, answers out: classes, and the maps of a backbone's stages."""
+"""Images in, results out: classes, and the maps of a backbone's stages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ImageTask(Task):
     """A task on images; the budget is in images.
 
     An image is a path, the bytes of a file, an open file, a PIL image, an array as `AutoImageProcessor` takes it, or a
-    mapping with one of these under "image", or with "bytes" or "path", as a dataset's rows are.
+    mapping with one of these under "image", or with "bytes" or "path", as a dataset's examples are.
     """
 
     processing = AutoImageProcessor
@@ -31,7 +31,7 @@ class ImageTask(Task):
         'a mapping with "image", "bytes" or "path")'
     )
     budget = 8
-    window = 32
+    read_ahead = 32
 
     def is_one(self, inputs: Any) -> bool:
         """See `Task`; an array of four dimensions is several images."""
@@ -79,13 +79,13 @@ class ImageTask(Task):
 
     def run(self, pieces: list[Piece]) -> Sequence[Any]:
         """See `Task`; images that differ in size are computed apart."""
-        results: list[Any] = []
+        outputs: list[Any] = []
         for _, group in groupby(pieces, lambda piece: piece.inputs.shape):
             pixels = torch.from_numpy(np.stack([piece.inputs for piece in group]))
-            results += self.results(self.model(pixels.to(self.model.device, self.model.dtype)))
-        return results
+            outputs += self.outputs(self.model(pixels.to(self.model.device, self.model.dtype)))
+        return outputs
 
-    def results(self, output: Any) -> Sequence[Any]:
+    def outputs(self, output: Any) -> Sequence[Any]:
         """What the model's output says about each image."""
         raise NotImplementedError
 
@@ -95,7 +95,7 @@ class ImageClassifier(Classifier, ImageTask):
 
     auto = AutoModelForImageClassification
 
-    def results(self, output: Any) -> Sequence[list[dict[str, Any]]]:
+    def outputs(self, output: Any) -> Sequence[list[dict[str, Any]]]:
         """See `ImageTask`."""
         return self.ranked(output.logits)
 
@@ -115,7 +115,7 @@ class ImageVectors(ImageTask):
         """See `ImageTask`."""
         return dict(self.image_processor_kwargs or {})
 
-    def results(self, output: Any) -> Sequence[np.ndarray]:
+    def outputs(self, output: Any) -> Sequence[np.ndarray]:
         """See `ImageTask`."""
         if self.pool and getattr(output, "pooler_output", None) is None:
             raise ValueError("The model pools nothing (add_pooling_layer=False); leave pool out.")
@@ -128,7 +128,7 @@ class FeatureMaps(ImageTask):
     auto = AutoBackbone
     unneeded = r"^hidden_states_norms\."  # a backbone's own, which start as plain normalisation
 
-    def results(self, output: Any) -> Sequence[dict[str, np.ndarray]]:
+    def outputs(self, output: Any) -> Sequence[dict[str, np.ndarray]]:
         """See `ImageTask`."""
         maps = [feature_map.float().cpu().numpy() for feature_map in output.feature_maps]
         names = self.model.config.out_features
@@ -136,7 +136,7 @@ class FeatureMaps(ImageTask):
 
 
 def save_maps(
-    answers: Iterable[tuple[Any, dict[str, np.ndarray] | None]], path: str | Path
+    results: Iterable[tuple[Any, dict[str, np.ndarray] | None]], path: str | Path
 ) -> list[tuple[str, tuple]]:
     """Write pairs of a file's name and its maps to a safetensors file, whole or not at all, under `<file>/<stage>`.
 
@@ -150,7 +150,7 @@ def save_maps(
         raise FileExistsError(f"{path} is there already; remove it, or choose another name.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
-    found = ((source, of_image) for source, of_image in answers if of_image is not None)
+    found = ((source, of_image) for source, of_image in results if of_image is not None)
     maps = {f"{source}/{stage}": values for source, of_image in found for stage, values in of_image.items()}
     unfinished = path.with_name(".minitrans.unfinished")  # as short as any name may have to be
     try:

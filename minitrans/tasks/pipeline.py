@@ -1,6 +1,6 @@
-"""`pipeline("text-classification", model=...)`: the tasks under the names, options and answers of transformers.
+"""`pipeline("text-classification", model=...)`: the tasks under the names, options and results of transformers.
 
-Each class here says how a task's options and answers are called there; the work is the task's.
+Each class here says how a task's options and results are called there; the work is the task's.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from minitrans.tasks.tokens import EntityRecognizer, MaskFiller, QuestionAnswere
 
 logger = logging.getLogger("minitrans")
 
-IGNORED = ("num_workers", "batch_size", "timeout", "padding", "truncation", "framework")  # change no answer here
+IGNORED = ("num_workers", "batch_size", "timeout", "padding", "truncation", "framework")  # change no result here
 
 
 class Pipeline:
-    """A task, called as transformers' pipeline for it is: one input for its answer, a list for a list of answers.
+    """A task, called as transformers' pipeline for it is: one input for its result, a list for a list of results.
 
-    Anything else that one can go over gives its answers one by one, as they are asked for. Options of the constructor
+    Anything else that one can go over gives its results one by one, as they are asked for. Options of the constructor
     hold for every call, and those of a call for that one. Beside transformers' there is `on_error`, as in `Task`.
     """
 
     kind: ClassVar[type[Task]]
     names: ClassVar[Mapping[str, str]] = {}  # transformers' option -> the task's
-    shown: ClassVar[tuple[str, ...]] = ()  # options that say how an answer is given
+    shown: ClassVar[tuple[str, ...]] = ()  # options that say how a result is given
     defaults: ClassVar[Mapping[str, Any]] = {}
     default_model: ClassVar[str | None] = None
 
@@ -53,17 +53,17 @@ class Pipeline:
         self._settings(self.options)  # what is wrong with them is said now
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """The answer, or answers; see the class."""
+        """The result, or results; see the class."""
         shown, job, common = self._settings({**self.options, **options})
         job._refuse_table(inputs)
         if job.is_one(inputs):
             return self._shown(inputs, job(self.read(inputs, job), **common), shown)
         several = job._several(inputs)
-        if not hasattr(inputs, "__len__"):  # as it comes, and no answer later than it need be
-            job.window = self.options.get("batch_size") or options.get("batch_size") or 1
+        if not hasattr(inputs, "__len__"):  # as it comes, and no result later than it need be
+            job.read_ahead = self.options.get("batch_size") or options.get("batch_size") or 1
         sources: list[Any] = []
-        answers = job.stream(self._read(several, job, sources), **common)
-        found = (self._shown(sources.pop(0), answer, shown) for _, answer in answers)
+        results = job.stream(self._read(several, job, sources), **common)
+        found = (self._shown(sources.pop(0), result, shown) for _, result in results)
         return list(found) if isinstance(inputs, (list, tuple)) else found
 
     predict = transform = __call__
@@ -74,7 +74,7 @@ class Pipeline:
             yield self.read(source, job)
 
     def _settings(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-        """How answers are given, the task with its options, and the options that every task has."""
+        """How results are given, the task with its options, and the options that every task has."""
         options = {**self.defaults, **{name: value for name, value in options.items() if name not in IGNORED}}
         common = {name: options.pop(name) for name in ("on_error",) if name in options}
         shown = {name: options.pop(name) for name in self.shown if name in options}
@@ -97,12 +97,12 @@ class Pipeline:
         """An input as the task takes it."""
         return source
 
-    def _shown(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
-        return None if answer is None else self.show(source, answer, shown)
+    def _shown(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
+        return None if result is None else self.show(source, result, shown)
 
-    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
-        """An answer as transformers gives it, and as the options in `shown` say."""
-        return answer
+    def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
+        """A result as transformers gives it, and as the options in `shown` say."""
+        return result
 
     @property
     def model(self) -> Any:
@@ -167,9 +167,9 @@ class TextClassificationPipeline(Pipeline):
         nested = isinstance(source, list) and len(source) == 1 and isinstance(source[0], list)
         return tuple(source[0]) if nested else source
 
-    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
+    def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        return answer[0] if shown["best"] else answer
+        return result[0] if shown["best"] else result
 
 
 class TokenClassificationPipeline(Pipeline):
@@ -184,17 +184,17 @@ class TokenClassificationPipeline(Pipeline):
     default_model = "dbmdz/bert-large-cased-finetuned-conll03-english"
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """See `Pipeline`; as in transformers, the answer for one list of words stands in a list."""
+        """See `Pipeline`; as in transformers, the result for one list of words stands in a list."""
         _, job, _ = self._settings({**self.options, **options})
         found = super().__call__(inputs, **options)
         return [found] if job.is_split_into_words and job.is_one(inputs) else found
 
-    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
+    def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
         return [
             {"entity" if "index" in item else "entity_group": item["label"],
              **{name: item[name] for name in ("score", "index", "word", "start", "end") if name in item}}
-            for item in answer
+            for item in result
         ]  # fmt: skip
 
 
@@ -205,7 +205,7 @@ class FillMaskPipeline(Pipeline):
     names: ClassVar = {"top_k": "top_k", "targets": "targets", "tokenizer_kwargs": "max_tokens"}
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """See `Pipeline`; as in transformers, the answer for a list of one text stands in no list."""
+        """See `Pipeline`; as in transformers, the result for a list of one text stands in no list."""
         found = super().__call__(inputs, **options)
         return found[0] if isinstance(inputs, list) and len(inputs) == 1 else found
 
@@ -213,19 +213,19 @@ class FillMaskPipeline(Pipeline):
         """See `Pipeline`."""
         return _with_length(options)
 
-    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
+    def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
         tokenizer = self.job.tokenizer
         ids = tokenizer(self.job.read(source), verbose=False)["input_ids"]
         places = [place for place, index in enumerate(ids) if index == tokenizer.mask_token_id]
-        one = len(answer) == 1
-        rows = [
+        one = len(result) == 1
+        found = [
             [{"score": word["score"], "token": word["id"], "token_str": word["token"],
               "sequence": tokenizer.decode([*ids[:place], word["id"], *ids[place + 1 :]], skip_special_tokens=one)}
              for word in words]
-            for place, words in zip(places, answer, strict=True)
+            for place, words in zip(places, result, strict=True)
         ]  # fmt: skip
-        return rows[0] if one else rows
+        return found[0] if one else found
 
 
 def _with_length(options: dict[str, Any]) -> dict[str, Any]:
@@ -261,11 +261,11 @@ class QuestionAnsweringPipeline(Pipeline):
             raise TypeError("The pipeline question-answering takes question= and context=, or a dict of both.")
         return super().__call__(inputs, **options)
 
-    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
+    def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        found = answer if isinstance(answer, list) else [answer]
-        rows = [{name: item[name] for name in ("score", "start", "end", "answer")} for item in found]
-        return rows[0] if len(rows) == 1 else rows
+        found = result if isinstance(result, list) else [result]
+        spans = [{name: item[name] for name in ("score", "start", "end", "answer")} for item in found]
+        return spans[0] if len(spans) == 1 else spans
 
 
 class FeatureExtractionPipeline(Pipeline):
@@ -280,9 +280,9 @@ class FeatureExtractionPipeline(Pipeline):
         """See `Pipeline`."""
         return _with_length(options)
 
-    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
+    def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        return _tensor(answer, shown.get("return_tensors", False))
+        return _tensor(result, shown.get("return_tensors", False))
 
 
 class ZeroShotClassificationPipeline(Pipeline):
@@ -307,9 +307,9 @@ class ZeroShotClassificationPipeline(Pipeline):
     def _settings(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
         return super()._settings({"candidate_labels": (), **options})
 
-    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
+    def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`."""
-        columns = {f"{name}s": [item[name] for item in answer] for name in ("label", "score")}
+        columns = {f"{name}s": [item[name] for item in result] for name in ("label", "score")}
         return {"sequence": self.job.read(source), **columns}
 
 
@@ -370,15 +370,15 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
         length = options["chunk_seconds"] or float("inf")
         return {**options, "chunk_seconds": length, "characters": options.get("characters") == "char"}
 
-    def show(self, source: Any, answer: Any, shown: Mapping[str, Any]) -> Any:
+    def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
         """See `Pipeline`; what else a mapping holds comes back in lists, as in transformers."""
         times, more = shown["times"], {}
         if isinstance(source, Mapping) and "sampling_rate" in source:
             used = ("raw", "array", "path", "sampling_rate")
             more = {name: [value] for name, value in source.items() if name not in used}
         key, name = {"char": ("characters", "character")}.get(times or "", ("words", "word"))
-        chunks = [{"text": item[name], "timestamp": (item["start"], item["end"])} for item in answer.get(key, ())]
-        return {"text": answer["text"], **({"chunks": chunks} if times else {}), **more}
+        chunks = [{"text": item[name], "timestamp": (item["start"], item["end"])} for item in result.get(key, ())]
+        return {"text": result["text"], **({"chunks": chunks} if times else {}), **more}
 
 
 class AudioClassificationPipeline(AudioPipeline):
@@ -475,7 +475,7 @@ def pipeline(
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Pipeline:
-    """A callable that does a whole job, with the names, arguments and answers of transformers' `pipeline`.
+    """A callable that does a whole job, with the names, arguments and results of transformers' `pipeline`.
 
     `task` is one of `PIPELINES` ("sentiment-analysis" and "ner" are other names of the first two), by default what the
     checkpoint was made for. `model` is a folder, a hub id, or a loaded model, beside which its `tokenizer`,
@@ -483,7 +483,7 @@ def pipeline(
     device or the number of a GPU, -1 for the CPU; by default the first GPU, or the CPU where there is none. `dtype`,
     `revision`, `token` and what `model_kwargs` holds are options of `from_pretrained`, `options` those of the task.
 
-    Raises ValueError or TypeError, with one sentence, for a task or an option that there is not, and where answers
+    Raises ValueError or TypeError, with one sentence, for a task or an option that there is not, and where results
     would rest on weights that the checkpoint does not hold.
     """
     del use_fast  # there is one implementation

@@ -1,4 +1,4 @@
-"""Text in, answers out: vectors, classes, entities, masked words, spans, choices."""
+"""Text in, results out: vectors, classes, entities, masked words, spans, choices."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ACTIVATIONS = {
 class TextTask(Task):
     """A task on texts; sizes and the budget are in tokens. A text over `max_tokens` is cut, and the log says so.
 
-    A text is a string or a mapping with "text", as a row of a dataset; its other columns are left out.
+    A text is a string or a mapping with "text", as an example of a dataset; its other columns are left out.
     """
 
     processing = AutoTokenizer
@@ -68,7 +68,7 @@ class TextTask(Task):
     @property
     def group(self) -> int:  # type: ignore[override]
         """Texts are tokenized together."""
-        return self.window
+        return self.read_ahead
 
     def is_one(self, inputs: Any) -> bool:
         """See `Task`; a tuple of two strings is one input where a pair is."""
@@ -81,38 +81,38 @@ class TextTask(Task):
             return found
         raise self.refusal(source)
 
-    def of_mapping(self, row: Mapping[str, Any]) -> Any:
+    def of_mapping(self, mapping: Mapping[str, Any]) -> Any:
         """The text, or the two, of a mapping."""
-        odd = [key for key in row if key not in PAIR and re.search("text|pair", str(key))]
-        if "text" not in row or odd:
-            raise self.refusal(row, f"not a mapping with {', '.join(map(repr, row)) or 'nothing in it'}")
-        if row.get("text_pair") is None:
-            return row["text"]
+        odd = [key for key in mapping if key not in PAIR and re.search("text|pair", str(key))]
+        if "text" not in mapping or odd:
+            raise self.refusal(mapping, f"not a mapping with {', '.join(map(repr, mapping)) or 'nothing in it'}")
+        if mapping.get("text_pair") is None:
+            return mapping["text"]
         if not self.pairs:
-            raise self.refusal(row, "not a pair of texts")
-        return row["text"], row["text_pair"]
+            raise self.refusal(mapping, "not a pair of texts")
+        return mapping["text"], mapping["text_pair"]
 
     def parts(self, text: Any) -> list[Any]:
-        """What the model reads for one input: texts or pairs, each a row."""
+        """What the model reads for one input: texts or pairs, each a sequence."""
         return [text]
 
     def prepare(self, sources: list[Any]) -> Iterator[Piece]:
         """See `Task`."""
         parts = [self.parts(self.read(source)) for source in sources]
         texts = [self._beginning(text) for text in chain.from_iterable(parts)]
-        rows = self._rows(texts)
-        long = [index for index, row in enumerate(rows) if len(row["input_ids"]) > self.max_tokens]
+        examples = self._encoded(texts)
+        long = [index for index, example in enumerate(examples) if len(example["input_ids"]) > self.max_tokens]
         if long:
             message = "%d of %d texts are longer than %d tokens and were cut."
-            logger.warning(message, len(long), len(rows), self.max_tokens)
-            shorter = self._rows([texts[index] for index in long], truncation=self.cut, max_length=self.max_tokens)
-            for index, row in zip(long, shorter, strict=True):
-                rows[index] = row
-        remaining = iter(rows)
+            logger.warning(message, len(long), len(examples), self.max_tokens)
+            shorter = self._encoded([texts[index] for index in long], truncation=self.cut, max_length=self.max_tokens)
+            for index, example in zip(long, shorter, strict=True):
+                examples[index] = example
+        remaining = iter(examples)
         for source, own in zip(sources, parts, strict=True):
-            for number, row in enumerate(next(remaining) for _ in own):
+            for number, example in enumerate(next(remaining) for _ in own):
                 last = number + 1 == len(own)
-                yield Piece(source, row, len(row["input_ids"]), last=last, done=int(last))
+                yield Piece(source, example, len(example["input_ids"]), last=last, done=int(last))
 
     def _beginning(self, text: Any) -> Any:
         """What is read of a text, or of each of a pair: of a very long one, words of more than `max_tokens` tokens.
@@ -129,7 +129,7 @@ class TextTask(Task):
             length *= 4
         return text
 
-    def _rows(self, texts: list[Any], **options: Any) -> list[dict[str, list[int]]]:
+    def _encoded(self, texts: list[Any], **options: Any) -> list[dict[str, list[int]]]:
         encoding = self.tokenizer(texts, verbose=False, **options)
         columns = {name: values for name, values in encoding.items() if name in self.taken}
         return [{name: values[index] for name, values in columns.items()} for index in range(len(texts))]
@@ -138,9 +138,9 @@ class TextTask(Task):
         """See `Task`."""
         # On the right, whatever the tokenizer's settings say: positions count from a text's first token.
         batch = self.tokenizer.pad([piece.inputs for piece in pieces], padding_side="right", return_tensors="pt")
-        return self.results(batch.to(self.model.device), pieces)
+        return self.outputs(batch.to(self.model.device), pieces)
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
         """As `run`, from the batch of its tensors (B, N)."""
         raise NotImplementedError
 
@@ -157,10 +157,10 @@ class TokenVectors(TextTask):
     pairs = True
     unneeded = r"(^|\.)pooler\."
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
         """See `TextTask`."""
         states = self.model(**batch)[0].float().cpu().numpy()
-        return [row[: piece.size] for row, piece in zip(states, pieces, strict=True)]
+        return [state[: piece.size] for state, piece in zip(states, pieces, strict=True)]
 
 
 class TextClassifier(Classifier, TextTask):
@@ -174,7 +174,7 @@ class TextClassifier(Classifier, TextTask):
     options: ClassVar[tuple[str, ...]] = (*Classifier.options, *TextTask.options)
     pairs = True
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
         """See `TextTask`."""
         return self.ranked(self.model(**batch).logits)
 
@@ -220,14 +220,14 @@ class ZeroShotClassifier(TextTask):
         """See `TextTask`."""
         return [(text, self.hypothesis_template.format(label)) for label in self.candidate_labels]
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
         """See `TextTask`."""
         return list(self.model(**batch).logits.float().cpu().numpy())
 
-    def answer(self, source: Any, results: list[np.ndarray]) -> list[dict[str, Any]]:
+    def assemble(self, source: Any, outputs: list[np.ndarray]) -> list[dict[str, Any]]:
         """See `Task`."""
-        logits = torch.from_numpy(np.stack(results))
-        if self.multi_label or len(results) == 1:
+        logits = torch.from_numpy(np.stack(outputs))
+        if self.multi_label or len(outputs) == 1:
             contradiction = -1 if self.entailment == 0 else 0
             scores = logits[:, [contradiction, self.entailment]].softmax(-1)[:, 1]
         else:
@@ -308,30 +308,30 @@ class Reranker(ListTask):
         super().check()
         check_count("top_k", self.top_k)
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
         """See `TextTask`."""
         return ops.ACTIVATIONS[self.activation](self.model(**batch).logits[:, 0].float()).cpu().tolist()
 
-    def answer(self, source: Any, results: list[float]) -> list[dict[str, Any]]:
+    def assemble(self, source: Any, outputs: list[float]) -> list[dict[str, Any]]:
         """See `Task`."""
         _, documents = self.read(source)
-        ranked = sorted(range(len(documents)), key=lambda index: -results[index])[: self.top_k]
-        return [{"index": index, "score": results[index], "text": documents[index]} for index in ranked]
+        ranked = sorted(range(len(documents)), key=lambda index: -outputs[index])[: self.top_k]
+        return [{"index": index, "score": outputs[index], "text": documents[index]} for index in ranked]
 
     def predict(self, pairs: Any, **options: Any) -> Any:
         """The scores (n,) float32 of n pairs (query, document) in their order, a number for a single pair."""
         one = is_pair(pairs) or (isinstance(pairs, list) and len(pairs) == 2 and isinstance(pairs[0], str))
-        answers = self([(query, [document]) for query, document in ([pairs] if one else pairs)], **options)
-        scores = np.array([answer[0]["score"] for answer in answers], np.float32)
+        results = self([(query, [document]) for query, document in ([pairs] if one else pairs)], **options)
+        scores = np.array([result[0]["score"] for result in results], np.float32)
         return scores[0] if one else scores
 
     def rank(
         self, query: str, documents: Iterable[str], top_k: int | None = None, return_documents: bool = False
     ) -> list[dict[str, Any]]:
         """The documents' numbers ("corpus_id") and scores, best first, with their "text" where it is asked for."""
-        answer = self((query, list(documents)), top_k=top_k)
+        ranking = self((query, list(documents)), top_k=top_k)
         text = ("text",) if return_documents else ()
-        return [{"corpus_id": item["index"], **{key: item[key] for key in ("score", *text)}} for item in answer]
+        return [{"corpus_id": item["index"], **{key: item[key] for key in ("score", *text)}} for item in ranking]
 
 
 class ChoiceTask(ListTask):
@@ -344,14 +344,14 @@ class ChoiceTask(ListTask):
     takes = 'a tuple (text, [choices]), or a mapping with "text" and "choices"'
     columns = ("text", "choices")
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
         """See `TextTask`; a choice's score does not depend on the others."""
         return self.model(**{name: values[:, None] for name, values in batch.items()}).logits[:, 0].float().tolist()
 
-    def answer(self, source: Any, results: list[float]) -> list[dict[str, Any]]:
+    def assemble(self, source: Any, outputs: list[float]) -> list[dict[str, Any]]:
         """See `Task`."""
         _, choices = self.read(source)
-        scores = torch.tensor(results).softmax(0).tolist()
+        scores = torch.tensor(outputs).softmax(0).tolist()
         ranked = sorted(range(len(choices)), key=lambda index: -scores[index])
         return [{"index": index, "score": scores[index], "text": choices[index]} for index in ranked]
 
@@ -370,12 +370,12 @@ class NextSentenceClassifier(TextTask):
             raise self.refusal(source, f"not a single text: {found[:80]!r}")
         return found
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
         """See `TextTask`."""
-        rows = self.model(**batch).logits.float().softmax(-1).tolist()
-        named = ([{"label": label, "score": score} for label, score in zip(("next", "random"), row, strict=True)]
-                 for row in rows)  # fmt: skip
-        return [sorted(row, key=lambda item: -item["score"]) for row in named]
+        scores = self.model(**batch).logits.float().softmax(-1).tolist()
+        named = ([{"label": label, "score": score} for label, score in zip(("next", "random"), pair, strict=True)]
+                 for pair in scores)  # fmt: skip
+        return [sorted(items, key=lambda item: -item["score"]) for items in named]
 
 
 CrossEncoder = Reranker  # the name by which sentence-transformers' programs know it

@@ -26,8 +26,8 @@ logger = logging.getLogger("minitrans")
 
 
 @dataclass
-class Window:
-    """The tokens of a text that one piece answers for.
+class Chunk:
+    """The tokens of a text that are judged in one piece.
 
     `tokens` are their places in the piece, `first` is the first one's place in the whole text's tokens, and for each:
     `offsets`, its characters in the text, `words`, the number of its word, `ids`.
@@ -40,11 +40,11 @@ class Window:
     ids: list[int]
 
 
-class WindowedTask(TextTask):
-    """A task on the tokens of texts of any length: the model reads a long one in windows that overlap.
+class ChunkedTask(TextTask):
+    """A task on the tokens of texts of any length: the model reads a long one in chunks that overlap.
 
-    They overlap by `overlap` tokens, by default a quarter of a window. Of a pair, the second text is the one in
-    question, and every window holds the first.
+    They overlap by `overlap` tokens, by default a quarter of a chunk. Of a pair, the second text is the one in
+    question, and every chunk holds the first.
     """
 
     options: ClassVar[tuple[str, ...]] = (*TextTask.options, "overlap")
@@ -58,16 +58,16 @@ class WindowedTask(TextTask):
         options = {"is_split_into_words": True} if self.is_split_into_words else {}
         encoding = self.tokenizer(texts, return_offsets_mapping=True, verbose=False, **options)
         for index, (source, text) in enumerate(zip(sources, texts, strict=True)):
-            row = {name: values[index] for name, values in encoding.items() if name in self.taken}
+            columns = {name: values[index] for name, values in encoding.items() if name in self.taken}
             offsets = self.placed(text, encoding["offset_mapping"][index], encoding.word_ids(index))
-            yield from self._windows(source, text, row, offsets, encoding, index)
+            yield from self._chunks(source, text, columns, offsets, encoding, index)
 
     def placed(self, text: Any, offsets: list[tuple[int, int]], words: list[int | None]) -> list[tuple[int, int]]:
         """Where in the text each token stands."""
         return offsets
 
-    def _windows(
-        self, source: Any, text: Any, row: dict[str, list], offsets: list, encoding: Any, index: int
+    def _chunks(
+        self, source: Any, text: Any, columns: dict[str, list], offsets: list, encoding: Any, index: int
     ) -> Iterator[Piece]:
         owners, words = encoding.sequence_ids(index), encoding.word_ids(index)
         length = owners.count(self.asked)
@@ -81,19 +81,19 @@ class WindowedTask(TextTask):
         spans = [
             range(start, min(start + room, length)) for start in range(0, max(length - overlap, 1), room - overlap)
         ]
-        for span, answered in zip(spans, self.answered(spans), strict=True):
+        for span, judged in zip(spans, self.judged(spans), strict=True):
             begin, end = first + span.start, first + span.stop
             inputs = {
-                name: values[:first] + values[begin:end] + values[first + length :] for name, values in row.items()
+                name: values[:first] + values[begin:end] + values[first + length :] for name, values in columns.items()
             }
-            tokens = slice(first + answered.start - span.start, first + answered.stop - span.start)
-            own = slice(first + answered.start, first + answered.stop)
-            part = Window(tokens, own.start, offsets[own], words[own], row["input_ids"][own])
+            tokens = slice(first + judged.start - span.start, first + judged.stop - span.start)
+            own = slice(first + judged.start, first + judged.stop)
+            part = Chunk(tokens, own.start, offsets[own], words[own], columns["input_ids"][own])
             last = span.stop == length
             yield Piece(source, inputs, len(inputs["input_ids"]), part, last, done=int(last))
 
-    def answered(self, spans: list[range]) -> list[range]:
-        """Which tokens each window answers for: every token is judged where it stands farther from an edge."""
+    def judged(self, spans: list[range]) -> list[range]:
+        """Which tokens are judged in each chunk: every token where it is farther from an edge."""
         cuts = [(before.stop + after.start) // 2 for before, after in pairwise(spans)]
         return [range(low, high) for low, high in pairwise([0, *cuts, spans[-1].stop])]
 
@@ -103,7 +103,7 @@ INSIDE, LAST, ALONE = "IM", "EL", "SUW"
 STRATEGIES = ("none", "simple", "first", "average", "max")
 
 
-class EntityRecognizer(WindowedTask):
+class EntityRecognizer(ChunkedTask):
     """Texts -> entities [{"label", "score", "text", "word", "start", "end"}] with character offsets.
 
     Labels say where in an entity a token stands (B- begins one, I- goes on; E- or L- ends it, S- or U- is one alone)
@@ -118,7 +118,7 @@ class EntityRecognizer(WindowedTask):
 
     auto = AutoModelForTokenClassification
     options: ClassVar[tuple[str, ...]] = (
-        *WindowedTask.options,
+        *ChunkedTask.options,
         "aggregation_strategy",
         "ignore_labels",
         "is_split_into_words",
@@ -172,23 +172,23 @@ class EntityRecognizer(WindowedTask):
         return words
 
     def placed(self, text: Any, offsets: list[tuple[int, int]], words: list[int | None]) -> list[tuple[int, int]]:
-        """See `WindowedTask`."""
+        """See `ChunkedTask`."""
         if not self.is_split_into_words:
             return offsets
         starts = np.cumsum([0, *(len(word) + len(self.delimiter) for word in text)]).tolist()
         moved = zip(offsets, words, strict=True)
         return [(a, b) if word is None else (a + starts[word], b + starts[word]) for (a, b), word in moved]
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[tuple[np.ndarray, Window]]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[tuple[np.ndarray, Chunk]]:
         """See `TextTask`."""
         scores = self.model(**batch).logits.float().softmax(-1).cpu().numpy()
-        return [(row[piece.part.tokens], piece.part) for row, piece in zip(scores, pieces, strict=True)]
+        return [(each[piece.part.tokens], piece.part) for each, piece in zip(scores, pieces, strict=True)]
 
-    def answer(self, source: Any, results: list[tuple[np.ndarray, Window]]) -> list[dict[str, Any]]:
+    def assemble(self, source: Any, outputs: list[tuple[np.ndarray, Chunk]]) -> list[dict[str, Any]]:
         """See `Task`."""
         found = self.read(source)
         text = self.delimiter.join(found) if self.is_split_into_words else found
-        tokens = [token for scores, window in results for token in self._tokens(text, scores, window)]
+        tokens = [token for scores, chunk in outputs for token in self._tokens(text, scores, chunk)]
         if self.aggregation_strategy in ("first", "average", "max"):
             tokens = [self._word(word) for word in _words(tokens)]
         for token in tokens:
@@ -201,14 +201,14 @@ class EntityRecognizer(WindowedTask):
         kept = (entity for entity in entities if entity["label"] not in self.ignore_labels)
         return [self._shown(entity, text) for entity in kept]
 
-    def _tokens(self, text: str, scores: np.ndarray, window: Window) -> Iterator[dict[str, Any]]:
+    def _tokens(self, text: str, scores: np.ndarray, chunk: Chunk) -> Iterator[dict[str, Any]]:
         """What is known of each token."""
-        names = self.tokenizer.convert_ids_to_tokens(window.ids)
-        for place, (start, end) in enumerate(window.offsets):
-            unknown = window.ids[place] == self.tokenizer.unk_token_id
+        names = self.tokenizer.convert_ids_to_tokens(chunk.ids)
+        for place, (start, end) in enumerate(chunk.offsets):
+            unknown = chunk.ids[place] == self.tokenizer.unk_token_id
             yield {
                 "token": text[start:end] if unknown else names[place], "scores": scores[place],
-                "start": start, "end": end, "word": window.words[place], "index": window.first + place,
+                "start": start, "end": end, "word": chunk.words[place], "index": chunk.first + place,
             }  # fmt: skip
 
     def _word(self, tokens: list[dict[str, Any]]) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def _words(tokens: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield group
 
 
-class MaskFiller(WindowedTask):
+class MaskFiller(ChunkedTask):
     """Texts with mask tokens -> for each mask [{"token", "score", "id"}], the `top_k` best words first.
 
     With `targets`, a word or several, only those are given, with the same scores; a target that the vocabulary does
@@ -271,7 +271,7 @@ class MaskFiller(WindowedTask):
     """
 
     auto = AutoModelForMaskedLM
-    options: ClassVar[tuple[str, ...]] = (*WindowedTask.options, "top_k", "targets")
+    options: ClassVar[tuple[str, ...]] = (*ChunkedTask.options, "top_k", "targets")
     top_k = 5
     targets: Sequence[str] | str | None = None
 
@@ -302,11 +302,11 @@ class MaskFiller(WindowedTask):
             raise ValueError(f"targets is {self.targets!r}; it must hold a word of the vocabulary at least.")
         return list(found)
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[list[list[dict[str, Any]]]]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[list[list[dict[str, Any]]]]:
         """See `TextTask`."""
         asked = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
-        for row, piece in enumerate(pieces):
-            asked[row, piece.part.tokens] = True
+        for number, piece in enumerate(pieces):
+            asked[number, piece.part.tokens] = True
         asked = asked.to(self.model.device) & (batch["input_ids"] == self.tokenizer.mask_token_id)
         counts = asked.sum(1).tolist()
         if not any(counts):
@@ -315,7 +315,7 @@ class MaskFiller(WindowedTask):
         encoded = self.model.encode(**batch)
         rows = encoded.rows[encoded.sequences.pack(asked)]
         masks = replace(encoded, rows=rows, sequences=Sequences.full(1, len(rows), rows.device))
-        scores = self.model.answer(masks).logits[0].float().softmax(-1)
+        scores = self.model.compute(masks).logits[0].float().softmax(-1)
         ids = torch.arange(scores.shape[-1]) if self.target_ids is None else torch.tensor(self.target_ids)
         values, places = scores[:, ids.to(scores.device)].topk(min(self.top_k, len(ids)))
         words = iter(zip(ids[places.cpu()].tolist(), values.tolist(), strict=True))
@@ -327,9 +327,9 @@ class MaskFiller(WindowedTask):
             for token, score in zip(tokens, scores, strict=True)
         ]
 
-    def answer(self, source: Any, results: list[list[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
+    def assemble(self, source: Any, outputs: list[list[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
         """See `Task`; ValueError for a text without a mask."""
-        words = list(chain.from_iterable(results))
+        words = list(chain.from_iterable(outputs))
         if not words:
             raise ValueError(f"There is no {self.tokenizer.mask_token} in {self.read(source)[:80]!r}.")
         return words
@@ -337,30 +337,30 @@ class MaskFiller(WindowedTask):
 
 @dataclass
 class Spans:
-    """What a window says: its best spans, each (score, first character, end, sum of logits), and "no answer"."""
+    """What a chunk says: its best spans, each (score, first character, end, sum of logits), and "no answer"."""
 
     best: list[tuple[float, int, int, float]]
     null_score: float
     null_logits: float
 
 
-class QuestionAnswerer(WindowedTask):
+class QuestionAnswerer(ChunkedTask):
     """Questions about texts -> {"answer", "score", "start", "end"} with character offsets in the text.
 
     An input is a tuple (question, text) or a mapping with "question" and "context"; a call with `question=` and
     `context=` answers one or, of lists, several. The score is the product of the probabilities of the answer's first
     and last token (Devlin et al. 2019, 4.2) among the text's tokens and [CLS], which stands for "no answer"; of
-    several windows the most certain one answers. Answers are whole words (`align_to_words`) of `longest_answer`
+    several chunks the most certain one answers. Answers are whole words (`align_to_words`) of `longest_answer`
     tokens at most; with a `top_k` above 1 they are a list, best first.
 
     With `handle_impossible_answer` an empty answer is given where the sum of [CLS]'s logits exceeds that of the best
-    span's by more than `null_threshold` (4.3; of several windows the least sum counts).
+    span's by more than `null_threshold` (4.3; of several chunks the least sum counts).
     """
 
     auto = AutoModelForQuestionAnswering
     takes = 'a tuple (question, text), or a mapping with "question" and "context"'
     options: ClassVar[tuple[str, ...]] = (
-        *WindowedTask.options, "top_k", "longest_answer", "handle_impossible_answer", "null_threshold",
+        *ChunkedTask.options, "top_k", "longest_answer", "handle_impossible_answer", "null_threshold",
         "align_to_words",
     )  # fmt: skip
     pairs = True
@@ -385,11 +385,11 @@ class QuestionAnswerer(WindowedTask):
             raise TypeError(f"QuestionAnswerer takes {self.takes}, or both question= and context=.")
         return super().__call__(inputs, **options)
 
-    def of_mapping(self, row: Mapping[str, Any]) -> Any:
+    def of_mapping(self, mapping: Mapping[str, Any]) -> Any:
         """See `TextTask`."""
-        if "question" not in row or "context" not in row:
-            raise self.refusal(row, f"not a mapping with {', '.join(map(repr, row)) or 'nothing in it'}")
-        return row["question"], row["context"]
+        if "question" not in mapping or "context" not in mapping:
+            raise self.refusal(mapping, f"not a mapping with {', '.join(map(repr, mapping)) or 'nothing in it'}")
+        return mapping["question"], mapping["context"]
 
     def read(self, source: Any) -> tuple[str, str]:
         """See `TextTask`."""
@@ -398,26 +398,26 @@ class QuestionAnswerer(WindowedTask):
             raise self.refusal(source)
         return found
 
-    def answered(self, spans: list[range]) -> list[range]:
-        """See `WindowedTask`; an answer may lie anywhere in a window."""
+    def judged(self, spans: list[range]) -> list[range]:
+        """See `ChunkedTask`; an answer may lie anywhere in a chunk."""
         return spans
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[Spans]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[Spans]:
         """See `TextTask`."""
         output = self.model(**batch)
         logits = torch.stack([output.start_logits, output.end_logits], dim=-1).float().cpu()
-        return [self._best(row, piece.part) for row, piece in zip(logits, pieces, strict=True)]
+        return [self._best(scores, piece.part) for scores, piece in zip(logits, pieces, strict=True)]
 
-    def _best(self, logits: Tensor, window: Window) -> Spans:
+    def _best(self, logits: Tensor, chunk: Chunk) -> Spans:
         """The best answers by logits (N, 2)."""
-        logits = torch.cat([logits[:1], logits[window.tokens]])
+        logits = torch.cat([logits[:1], logits[chunk.tokens]])
         start, end = logits.softmax(0).unbind(-1)
         null = float(start[0] * end[0]), float(logits[0].sum())
-        if not window.offsets:
+        if not chunk.offsets:
             return Spans([], *null)
         start, end, logits = start[1:], end[1:], logits[1:]
         scores = (start[:, None] * end).triu().tril(self.longest_answer - 1).flatten()
-        characters = self._characters(window)
+        characters = self._characters(chunk)
         found: dict[tuple[int, int], tuple[float, int, int, float]] = {}
         # Spans of one word's tokens are one answer: more are looked at than are given.
         for score, place in zip(*(x.tolist() for x in scores.topk(min(len(scores), 20 * self.top_k))), strict=True):
@@ -427,28 +427,28 @@ class QuestionAnswerer(WindowedTask):
                 found[key] = (score, *key, float(logits[first, 0] + logits[last, 1]))
         return Spans([*found.values()][: self.top_k], *null)
 
-    def _characters(self, window: Window) -> list[tuple[int, int]]:
+    def _characters(self, chunk: Chunk) -> list[tuple[int, int]]:
         """The characters of each token, or of its word."""
         if not self.align_to_words:
-            return window.offsets
+            return chunk.offsets
         words: dict[Any, tuple[int, int]] = {}
-        keys = [("token", place) if word is None else word for place, word in enumerate(window.words)]
-        for key, (start, end) in zip(keys, window.offsets, strict=True):
+        keys = [("token", place) if word is None else word for place, word in enumerate(chunk.words)]
+        for key, (start, end) in zip(keys, chunk.offsets, strict=True):
             low, high = words.get(key, (start, end))
             words[key] = min(low, start), max(high, end)
         return [words[key] for key in keys]
 
-    def answer(self, source: Any, results: list[Spans]) -> Any:
+    def assemble(self, source: Any, outputs: list[Spans]) -> Any:
         """See `Task`."""
         _, text = self.read(source)
         candidates: dict[tuple[int, int], tuple[float, int, int, float]] = {}
-        for span in sorted(chain.from_iterable(result.best for result in results), reverse=True):
+        for span in sorted(chain.from_iterable(output.best for output in outputs), reverse=True):
             candidates.setdefault(span[1:3], span)
         ranked = [*candidates.values()][: self.top_k]
         if not ranked:
             ranked = [(0.0, 0, 0, float("-inf"))]
         if self.handle_impossible_answer:
-            score, logits = min(result.null_score for result in results), min(result.null_logits for result in results)
+            score, logits = min(output.null_score for output in outputs), min(output.null_logits for output in outputs)
             beaten = sum(span[0] > score for span in ranked)
             place = 0 if logits - ranked[0][3] > self.null_threshold else max(beaten, 1)
             ranked = [*ranked[:place], (score, 0, 0, logits), *ranked[place:]][: self.top_k]

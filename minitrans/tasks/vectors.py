@@ -287,7 +287,7 @@ class Embedder(TextTask):
         text = f"{self.prompt}{text}"
         return [text.lower() if self.lower else text]
 
-    def results(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
         """See `TextTask`."""
         encoded = self.model.encode(**batch)
         pooled, skipped = self._without_prompt(replace(encoded, rows=encoded.rows.float()))
@@ -312,7 +312,7 @@ class Embedder(TextTask):
         """What is pooled, and how many tokens before it are not."""
         if self.include_prompt or not self.prompt:
             return encoded, 0
-        (ids,) = (row["input_ids"] for row in self._rows(self.parts("")))
+        (ids,) = (example["input_ids"] for example in self._encoded(self.parts("")))
         count = len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
         spans = encoded.sequences.spans or ()
         if min(length for _, length in spans) <= count:
