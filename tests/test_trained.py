@@ -152,7 +152,13 @@ def test_scripts(family: str, tmp_path: Path, capsys: Any) -> None:
     assert "held-out" in capsys.readouterr().out
     committed = CHECKPOINTS / family
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in committed.iterdir()}
-    for name in ("config.json", "tokenizer.json", "vocab.json", "preprocessor_config.json", "processor_config.json"):
+    for name in (
+        "config.json",
+        "tokenizer_config.json",
+        "vocab.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+    ):
         if (committed / name).exists():
             assert (tmp_path / name).read_text() == (committed / name).read_text(), name
     model = getattr(transformers, f"AutoModelFor{TRAINED[family].head}").from_pretrained(tmp_path)

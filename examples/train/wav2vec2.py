@@ -2,7 +2,7 @@
 
     python examples/train/wav2vec2.py [--output FOLDER] [--steps N]
 
-1,500 clips of words of random syllables, each in another voice. It is tested with words that it never hears.
+2,500 clips of words of random syllables, each in another voice. It is tested with words that it never hears.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from minitrans import (
 )
 from minitrans.demo import CHECKPOINTS, speech
 
-CLIPS, STEPS, BATCH, RATE = 1500, 1200, 8, 3e-3
+CLIPS, STEPS, BATCH, RATE = 2500, 1300, 8, 3e-3
 TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *sorted(speech.VOWELS + speech.CONSONANTS)]
 CONFIG = Wav2Vec2Config(
     vocab_size=len(TOKENS), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,

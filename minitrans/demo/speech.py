@@ -23,7 +23,7 @@ VOICED = {  # formants in Hz, loudness
 NOISE = {"s": (3300, 500, 0.25), "f": (2000, 1500, 0.12), "p": (600, 400, 0.5), "t": (3300, 700, 0.5),
          "k": (1700, 350, 0.5)}  # middle and width in Hz, loudness  # fmt: skip
 STOPS = "ptk"
-SECONDS = {"vowel": (0.09, 0.17), "consonant": (0.06, 0.11), "pause": (0.1, 0.3)}
+SECONDS = {"vowel": (0.09, 0.17), "consonant": (0.06, 0.11), "pause": (0.12, 0.3)}
 VOWELS, CONSONANTS = "aeiou", "mnlrsfptk"
 SYLLABLES = ["CV", "CV", "CV", "CVC", "V", "CVV", "CCV"]
 # Words to hear that training never says.
@@ -62,9 +62,9 @@ def say(words: Sequence[str], random: np.random.Generator) -> Clip:
 
 
 def random_words(random: np.random.Generator) -> list[str]:
-    """One to three words of random syllables, none of them in `HELD_OUT`."""
+    """One to five words of random syllables, none of them in `HELD_OUT`."""
     words: list[str] = []
-    count = random.integers(1, 4)
+    count = random.integers(1, 6)
     while len(words) < count:
         kinds = "".join(random.choice(SYLLABLES, random.integers(1, 4)))
         word = "".join(random.choice(list(VOWELS if kind == "V" else CONSONANTS)) for kind in kinds)
