@@ -123,8 +123,8 @@ def test_word_times() -> None:
     for clip, answer in zip(CLIPS, answers, strict=True):
         if answer["text"] == clip.text:
             for (_, start, end), word in zip(clip.words, answer["words"], strict=True):
-                assert abs(word["start"] - start) < 0.15
-                assert abs(word["end"] - end) < 0.15
+                assert abs(word["start"] - start) < 0.1
+                assert abs(word["end"] - end) < 0.1
 
 
 def test_nothing_held_out_is_trained_on() -> None:
