@@ -50,6 +50,9 @@ def atomic_folder(
             stack.enter_context(_locked(writing))
         (writing / "new").mkdir()
         yield writing / "new"
+        (writing / "any").touch()  # with the mode that the process gives to new files
+        for path in _files(writing / "new"):
+            shutil.copymode(writing / "any", path)  # the safetensors library keeps its files to their owner
         _flush(writing, *writing.rglob("*"))
         with _locked(folder):
             _settle(folder)

@@ -202,6 +202,19 @@ def test_what_cannot_be_ended_is_said(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+@pytest.mark.parametrize("shard", ["5GB", "10KB"])
+def test_saved_files_are_read_by_whom_the_umask_lets(umask, shard, tmp_path):
+    outer = os.umask(umask)
+    try:
+        model_of("Bert", 1.0).save_pretrained(tmp_path / "saved", max_shard_size=shard)
+    finally:
+        os.umask(outer)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "saved").iterdir()}
+    assert len(modes) >= 2
+    assert set(modes.values()) == {0o666 & ~umask}, modes
+
+
 def test_only_what_the_dead_left_is_removed(tmp_path):
     """A save that goes on in another thread or process keeps its folder; one of a dead process goes."""
     (tmp_path / ".saving-old").mkdir()
