@@ -16,6 +16,7 @@ import soundfile
 import torch
 import transformers
 from families import PUBLISHED
+from lanes import SLOW
 from PIL import Image
 from programs import starts
 
@@ -23,7 +24,8 @@ import minitrans
 from minitrans import cli
 from minitrans.tasks.names import MADE_FOR
 
-ROOT = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
 # What the repository holds: a virtual environment in its root has documents of its own.
 FOLDERS = [
     ROOT / name for name in ("benchmarks", "docs", "examples", "kernels", "minitrans", "tests", ".ci", ".github")
@@ -259,6 +261,14 @@ def test_versions():
     first, last = re.findall(r'"(3\.\d+)"', workflow)
     assert f"Python {first} to {last}" in README
     assert f'python_requires=">={first}"' in (ROOT / "setup.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize("start", SLOW)
+def test_what_the_fast_lane_leaves_out_is_there(start):
+    file, _, name = start.partition("::")
+    files = [path for path in TESTS.rglob("*.py") if path.relative_to(TESTS).as_posix().startswith(file)]
+    assert files
+    assert any(name.split("::")[-1] in path.read_text(encoding="utf-8") for path in files)
 
 
 # Private names of torch
