@@ -1,7 +1,7 @@
 """The documents: links lead somewhere, files and commands that they name exist, their programs run."""
 
 import ast
-import importlib
+import importlib.util
 import re
 import shlex
 import subprocess
