@@ -1,8 +1,14 @@
 """Installs `minitrans`; the folder kernels/src becomes the package `minitrans.kernels`."""
 
+import re
 from pathlib import Path
 
 from setuptools import setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "minitrans/__init__.py").read_text(encoding="utf-8"), re.M)[1]
+# A page elsewhere has no files beside it: links to them become their text.
+PAGE = re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", (ROOT / "README.md").read_text(encoding="utf-8"))
 
 IMAGE = ["pillow>=10.1"]
 AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
@@ -20,6 +26,8 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",  # CI runs the tests on both of its cores
     "hypothesis>=6.100",
+    "build>=1.2",
+    "setuptools>=77",  # what pyproject.toml builds with
     "ruff>=0.9",
     "mypy>=1.15",
     *TOOLS,
@@ -33,11 +41,24 @@ TEST = [
 
 setup(
     name="minitrans",
-    version="0.1.0",
+    version=VERSION,
     description="Hand-written BERT, DistilBERT, Swin and Wav2Vec2 behind the Auto classes everybody knows",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=PAGE,
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    author="The minitrans authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["bert", "distilbert", "swin", "wav2vec2", "transformers", "pytorch", "triton", "inference"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     packages=[
         "minitrans",

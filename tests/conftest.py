@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lanes import SLOW
 
 # What pip does not install: the programs that will do, and Debian's package.
 NEEDS = {
@@ -26,7 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: left out of the fast lane; tests/lanes.py lists them")
     config.addinivalue_line("markers", f"needs(what): skip where it is not installed; one of {', '.join(NEEDS)}")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of which the fast lane runs nothing are not imported for it, which takes seconds too."""
+    name = collection_path.relative_to(Path(__file__).parent).as_posix()
+    return (name.startswith(SLOW) and config.option.markexpr == "not slow") or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(SLOW):
+            item.add_marker("slow")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
