@@ -149,9 +149,10 @@ def threads(count: int) -> Iterator[None]:
 def checkpoint(name: str, count: int = 2, seconds: float = 10) -> dict[str, Any]:
     """Time a checkpoint, a folder or hub id, on this CPU in `count` threads, for about `seconds` a row.
 
-    Gives `model`, `class`, `threads`, `rows` and `absent`: what is not compared -> why. A row has its `work`; `ms`: who
-    -> median milliseconds; `ratios`: each of ours -> `against`, the faster attention of transformers, and the `median`
-    and quartiles `low` and `high` of its time over ours. Raises what loading does, and ValueError for bad numbers.
+    Gives `model`, `class`, `threads`, `rows` and `absent`: what is not compared -> why. A row has its `work`; `ms`:
+    who -> median milliseconds; `ratios`: each of ours -> `against`, the faster attention of transformers, and the
+    `median` and the quartiles `low` and `high` of its time over ours. Raises what loading does, and ValueError for
+    numbers that are not above 0.
     """
     if not seconds > 0:
         raise ValueError(f"seconds is {seconds}; it must be above 0.")
@@ -224,18 +225,14 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield from table(rows)
     yield ""
     if compared:
-        yield "A ratio is the time of transformers' faster attention over ours, with its quartiles: above 1, ours is faster."
+        yield "A ratio is the time of transformers' faster attention over ours, and its quartiles: above 1, ours is faster."
     yield from (f"Without {name}: {reason}." for name, reason in result["absent"].items())
 
 
 def table(rows: list[list[str]]) -> Iterator[str]:
     """A Markdown table, its cells aligned for whoever reads it as text; the first row is its head."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for number, row in enumerate(rows):
-        cells = [
-            cell.ljust(width) if not place else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield f"| {' | '.join(cells)} |"
-        if not number:
-            yield f"|{'|'.join('-' * (width + 1) + ('-' if not place else ':') for place, width in enumerate(widths))}|"
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    ruled = [rows[0], ["-" * first, *("-" * (width - 1) + ":" for width in widths)], *rows[1:]]
+    for name, *cells in ruled:
+        right = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        yield f"| {' | '.join([name.ljust(first), *right])} |"

@@ -1,4 +1,4 @@
-"""The command line: `minitrans demo`, `minitrans info MODEL`, `minitrans bench MODEL`, `minitrans run MODEL INPUT…`."""
+"""The command line: `minitrans demo`, `info MODEL`, `bench MODEL` and `run MODEL INPUT…`."""
 
 from __future__ import annotations
 
