@@ -43,12 +43,12 @@ def short(results: Sequence[Result], plot: str = "") -> str:
     by_name = [{row["name"]: row for row in result["rows"]} for result in results]
     for row in ROWS:
         if row.short and any(row.name in rows for rows in by_name):
-            cells = [", ".join(_ratio(rows[row.name], arm) for arm in _ours(rows[row.name])) if row.name in rows else ""
-                     for rows in by_name]  # fmt: skip
+            found = [rows.get(row.name) for rows in by_name]
+            cells = [", ".join(_ratio(one, arm) for arm in _ours(one)) if one else "" for one in found]
             lines.append([row.name, *(cell or "–" for cell in cells)])
     caption = (
-        "The time of transformers' faster attention, or of sentence-transformers, over ours: as loaded, frozen, frozen "
-        f"in bfloat16. {_legend(lines)}"
+        "The time of transformers' faster attention, or of sentence-transformers, over ours: as loaded, frozen, "
+        f"frozen in bfloat16. {_legend(lines)}"
     ).strip()
     picture = [f"\n![Ratios and their quartiles]({plot})"] if plot else []
     return "\n".join([caption, "", *table(lines), *picture])

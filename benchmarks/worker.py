@@ -33,7 +33,7 @@ class LostError(AbsentError):
 
 
 class Worker:
-    """The asking side of a process; `ask` raises AbsentError with the reason where it fails, dies or does not answer."""
+    """The asking side of a process; `ask` raises AbsentError, with the reason, where it fails, dies or is silent."""
 
     def __init__(self, threads: int) -> None:
         context = multiprocessing.get_context("spawn")

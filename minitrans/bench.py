@@ -225,7 +225,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield from table(rows)
     yield ""
     if compared:
-        yield "A ratio is the time of transformers' faster attention over ours, and its quartiles: above 1, ours is faster."
+        yield "A ratio is the time of transformers' faster attention over ours, and its quartiles."
     yield from (f"Without {name}: {reason}." for name, reason in result["absent"].items())
 
 
