@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from benchmarks.rows import FROZEN, LOADED, NARROW, OURS, ROWS, SDPA
 from benchmarks.tables import label
@@ -20,10 +22,11 @@ MARKERS = {LOADED: "o", FROZEN: "s", NARROW: "^", SDPA: "x"}
 Result = dict[str, Any]
 
 
-def ratios(result: Result) -> Any:
-    """Each row's ratios to the yardstick, a bar from quartile to quartile."""
-    rows = [row for row in result["rows"] if row["against"]][::-1]
-    figure, axes = plt.subplots(figsize=(8, 1 + 0.28 * len(rows)), layout="constrained")
+def ratios(result: Result, short: bool = False) -> Any:
+    """Each row's ratios to the yardstick, a bar from quartile to quartile; of the rows of README.md, or of all."""
+    wanted = {row.name for row in ROWS if row.short or not short}
+    rows = [row for row in result["rows"] if row["against"] and row["name"] in wanted][::-1]
+    figure, axes = plt.subplots(figsize=(8, 1.5 + 0.28 * len(rows)), layout="constrained")
     for place, row in enumerate(rows):
         for shift, arm in enumerate(OURS):
             if arm in row["against"]:
@@ -33,12 +36,12 @@ def ratios(result: Result) -> Any:
                 axes.plot(row["goals"][arm], height, "|", color="black", markersize=6)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
-    axes.set_xticks([0.8, 1, 1.5, 2, 3, 5, 10], ["0.8", "1", "1.5", "2", "3", "5", "10"], minor=False)
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    _ticks(axes.xaxis, (0.8, 1, 1.5, 2, 3, 5, 10))
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("time of transformers' faster attention over ours, median and quartiles; | is the goal")
-    _finish(axes, result, OURS)
+    axes.set_xlabel("transformers' time over ours: median, quartiles, and | the goal")
+    axes.set_title(label(result), loc="right")
+    figure.legend(handles=_handles(axes, OURS), fontsize=8, loc="outside lower right", ncols=3)
     return figure
 
 
@@ -64,6 +67,8 @@ def scaling(result: Result) -> Any:
                 axes.errorbar([x for x, _ in own], middle, errors, marker=MARKERS[arm], color=COLOURS[arm], label=arm)
         model, _, what = name.rpartition(": ")
         axes.set(title=model, xlabel=what, ylabel="ms", xscale="log", yscale="log")
+        _ticks(axes.xaxis, [x for x, _ in points])
+        _ticks(axes.yaxis, [digit * 10**power for power in range(5) for digit in (1, 2, 5)])
         axes.legend(fontsize=7)
     for axes in list(grid.flat)[len(names) :]:
         axes.remove()
@@ -91,17 +96,26 @@ def roofline(result: Result) -> Any:
                 reached = row["flops"] / row["values"][arm]["median"] / 1e9
                 axes.plot(row["flops"] / size, reached, MARKERS[arm], color=COLOURS[arm], markersize=5)
     axes.set(xscale="log", yscale="log", xlim=edges, xlabel="FLOPs for a byte of weights", ylabel="GFLOP/s")
-    _finish(axes, result, (*OURS, SDPA))
+    axes.set_title(label(result))
+    axes.legend(handles=_handles(axes, (*OURS, SDPA)), fontsize=8, loc="lower right")
     return figure
 
 
-def _finish(axes: Any, result: Result, arms: tuple[str, ...]) -> None:
-    axes.set_title(label(result))
-    handles = [axes.plot([], [], MARKERS[arm], color=COLOURS[arm], label=arm)[0] for arm in arms]
-    axes.legend(handles=handles, fontsize=8, loc="lower right")
+def _ticks(axis: Any, places: Sequence[float]) -> None:
+    """Ticks at these places of a logarithmic axis, within what it shows."""
+    low, high = sorted(axis.get_view_interval())
+    axis.set_ticks([place for place in places if low <= place <= high], minor=False)
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
-PLOTS: dict[str, Callable[[Result], Any]] = {"ratios": ratios, "scaling": scaling, "roofline": roofline}
+def _handles(axes: Any, arms: Sequence[str]) -> list[Any]:
+    return [axes.plot([], [], MARKERS[arm], color=COLOURS[arm], label=arm)[0] for arm in arms]
+
+
+PLOTS: dict[str, Callable[[Result], Any]] = {
+    "short": partial(ratios, short=True), "ratios": ratios, "scaling": scaling, "roofline": roofline
+}  # fmt: skip
 
 
 def write(result: Result, name: str, folder: Path) -> None:

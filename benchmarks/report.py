@@ -63,7 +63,7 @@ def publish(results: Path, readme: Path, complete: Path) -> None:
         raise ValueError(f"{results} has no results of a whole run.")
     for name, result in found.items():
         plots.write(result, name, results / "plots")
-    picture = results / "plots" / f"{next(iter(found))}-ratios.svg"
+    picture = results / "plots" / f"{next(iter(found))}-short.svg"
     tables.write(readme, tables.short([*found.values()], os.path.relpath(picture, readme.parent)))
     tables.write(complete, tables.complete([*found.values()]))
 

@@ -162,7 +162,7 @@ class TestReport:
         assert "1.50 (1.35 to 1.65)" in complete  # the quartiles of 1.2, 1.5 and 1.8
         assert f"- {DEFAULT}: why not ({SWIN})." in complete
         for name in report.read(results):
-            for plot in ("ratios", "scaling", "roofline"):
+            for plot in ("short", "ratios", "scaling", "roofline"):
                 assert "<svg" in (results / "plots" / f"{name}-{plot}.svg").read_text("utf-8")
         picture = short.partition("](")[2].partition(")")[0]
         assert (results / picture).exists()
