@@ -80,8 +80,16 @@ def in_turns(
     return times
 
 
-def per_call(run: Run, at_least: float = 0.05, clock: Callable[[], float] = time.perf_counter) -> Callable[[], float]:
-    """A turn of a program: as many calls as last `at_least` seconds; it returns the seconds that one took."""
+def per_call(
+    run: Run,
+    first: float | None = None,
+    at_least: float = 0.05,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Callable[[], float]:
+    """A turn of a program: as many calls as last `at_least` seconds; it returns the seconds that one took.
+
+    `first` says how long a first call took, where there has been one.
+    """
 
     def measured(calls: int) -> float:
         start = clock()
@@ -89,8 +97,8 @@ def per_call(run: Run, at_least: float = 0.05, clock: Callable[[], float] = time
             run()
         return (clock() - start) / calls
 
-    run()
-    calls = max(1, math.ceil(at_least / max(measured(1), 1e-6)))
+    first = measured(1) if first is None else first
+    calls = 1 if first > 20 * at_least else max(1, math.ceil(at_least / max(measured(1), 1e-6)))
     return lambda: measured(calls)
 
 

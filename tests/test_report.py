@@ -14,7 +14,7 @@ from families import SIZES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import measure, report, worker
+from benchmarks import measure, report, startup, worker
 from benchmarks.arms import ARMS, AbsentError
 from benchmarks.rows import (
     CHECKPOINTS,
@@ -98,6 +98,16 @@ class TestTurns:
         calls.clear()
         assert turn() == pytest.approx(0.02)
         assert len(calls) == 3
+
+    @pytest.mark.parametrize(("first", "calls"), [(None, 1), (1.5, 1), (0.01, 2)])
+    def test_a_long_program_is_called_no_more_than_needed(self, first: float | None, calls: int) -> None:
+        clock = Clock()
+        taken: list[float] = []
+        run = clock.program(iter([1.5, 0.03, 0.03, 0.03] if first is None else [0.03] * 4))
+        turn = bench.per_call(lambda: taken.append(run()), first, clock=clock)
+        taken.clear()
+        turn()
+        assert len(taken) == calls
 
 
 def row(name: str, ratio: float = 1.5, absent: dict[str, str] | None = None) -> dict[str, Any]:
@@ -209,7 +219,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[m
     """A session with one worker, in this process, and tiny checkpoints."""
     monkeypatch.setitem(CHECKPOINTS, "BERT-base", TINY["BERT-base"])
     monkeypatch.setitem(CHECKPOINTS, "Swin-T", TINY["Swin-T"])
-    monkeypatch.setattr(bench, "per_call", lambda run: lambda: (run(), 1.0)[1])
+    monkeypatch.setattr(bench, "per_call", lambda run, first: lambda: (run(), 1.0)[1])
     one = Local()
     return measure.Session(1, True, tmp_path, one, measure.machine(1)), lambda name: one  # type: ignore[arg-type, return-value]
 
@@ -283,6 +293,29 @@ class TestMeasuring:
         found = one.row(Row("a row", "BERT-base", (5,), (LOADED, EAGER, SDPA)), own)
         assert found["absent"] == {EAGER: "its process ended with -11"}
         assert set(found["values"]) == {LOADED, SDPA}
+
+    def test_whole_processes_are_run_once_for_all_that_they_measure(
+        self, session: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, own = session
+        runs = []
+
+        def process(script: str, library: str, folder: Path, threads: int) -> dict[str, float]:
+            runs.append(library)
+            return {"cold": 1.0 if library == "minitrans" else 3.0, "load": 2.0, "peak": 4e6}
+
+        monkeypatch.setattr(startup, "process", process)
+        cold, load = (one.row(Row("a row", "BERT-base", (16,), (LOADED, "transformers"), measure=what), own)
+                      for what in ("cold", "load"))  # fmt: skip
+        assert cold["ratios"] == {LOADED: {"transformers": {"median": 3.0, "low": 3.0, "high": 3.0}}}
+        assert load["values"]["transformers"]["median"] == 2.0
+        assert len(runs) == 2 * (1 + 9)
+
+    def test_a_whole_process(self, session: Any, tmp_path: Path) -> None:
+        CHECKPOINTS["BERT-base"].save(tmp_path / "saved")
+        found = startup.process(startup.MODEL, "minitrans", tmp_path / "saved", 1)
+        assert found["cold"] > found["load"] > 0
+        assert found["peak"] > 50 * 2**20
 
     def test_a_process_that_ends_says_so(self) -> None:
         one = worker.Worker(1)
