@@ -198,7 +198,7 @@ class Session:
             try:
                 if self.quick and arm in PEERS:
                     raise AbsentError("left out by --quick")
-                ARMS[arm].absent()
+                ARMS[arm].check_here(row)
                 folder = folder_of(row.checkpoint, self.folder)
                 outputs[arm] = worker(ARMS[arm].process).ask("prepare", arm, row, folder)
             except (AbsentError, ImportError) as error:

@@ -103,7 +103,6 @@ class State:
     def prepare(self, arm: str, row: Row, folder: Path) -> list[float]:
         """Make the program of an arm; the first numbers of its output."""
         chosen = ARMS[arm]
-        chosen.absent()
         if arm not in self.models:
             self.models[arm] = chosen.load(row.checkpoint, folder)
         self.runs[arm] = run = chosen.run(self.models[arm], row)
