@@ -210,7 +210,13 @@ class Session:
                 del outputs[arm]
         processes = {arm: worker(ARMS[arm].process) for arm in outputs}
         if row.measure == "memory":
-            return {arm: [float(process.ask("memory", arm))] for arm, process in processes.items()}, absent
+            held: bench.Times = {}
+            for arm, process in processes.items():
+                try:
+                    held[arm] = [float(process.ask("memory", arm))]
+                except AbsentError as error:
+                    absent[arm] = str(error)
+            return held, absent
         while True:
             turns = {arm: partial(process.turn, arm) for arm, process in processes.items()}
             turns |= {name: partial(self.machine.turn, name) for name in self.peaks}
@@ -218,7 +224,8 @@ class Session:
                 return self.in_turns(turns), absent
             except LostError as lost:  # the others go on without it, from the start
                 absent[lost.arm] = str(lost)
-                del processes[lost.arm]
+                for group in (processes, self.peaks):
+                    group.pop(lost.arm, None)
 
     def processes(self, row: Row, worker: Callable[[str], Worker]) -> tuple[bench.Times, dict[str, str]]:
         """Whole processes, each of which measures several things at once."""
