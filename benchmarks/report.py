@@ -1,69 +1,103 @@
-"""The README's table from measurements: `python -m benchmarks.report FILE… --write`.
+"""Measures this machine and writes the report: `python -m benchmarks.report`; benchmarks/README.md explains it.
 
-The files are what `python -m pytest benchmarks/test_… --benchmark-json=FILE` wrote, a process a suite. With `--write`
-the table replaces what stands between the README's two `measured` marks, and benchmarks/results/<cpu>.json holds what
-it was made of.
+Into benchmarks/results/<cpu>.json goes what was measured, and from all files there are made: the plots, the complete
+tables in benchmarks/README.md, and the short one in README.md. With `--quick` a few rows, which are only printed and
+kept in <cpu>-quick.json; with `--only` some rows anew, beside the others in the file.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
-import re
+import os
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from benchmarks import measure, tables
+from benchmarks.rows import ROWS, Row
 
-README = Path(__file__).parent.parent / "README.md"
-MARKS = ("<!-- measured -->", "<!-- /measured -->")
-
-
-def rows(measurements: dict[str, Any]) -> list[str]:
-    lines = ["| work | minitrans | transformers | ratio |", "|---|---:|---:|---:|"]
-    for item in measurements["benchmarks"]:
-        extra = item["extra_info"]
-        lines.append(f"| {extra['work']} | {extra['ours']} | {extra['theirs']} | {extra['ratio']} |")
-    return lines
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+README = HERE.parent / "README.md"
+COMPLETE = HERE / "README.md"
 
 
-def merged(files: list[Path]) -> dict[str, Any]:
-    """The measurements of several processes on one machine, cut down to what the table needs."""
-    every = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    about = every[0]["machine_info"]["cpu"]
-    machine = {key: about.get(key) for key in ("brand_raw", "vendor_id_raw", "family", "model", "count", "arch")}
-    machine |= {"capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
-    items = [
-        {"name": item["fullname"], "extra_info": item["extra_info"]} for one in every for item in one["benchmarks"]
-    ]
-    return {"machine_info": machine, "datetime": every[0]["datetime"], "benchmarks": items}
+def chosen(quick: bool, only: str | None) -> list[Row]:
+    """The rows to measure; ValueError where no name is like `only`."""
+    rows = [row for row in ROWS if (row.quick or not quick) and (not only or fnmatch.fnmatch(row.name, only))]
+    if not rows:
+        known = "\n  ".join(row.name for row in ROWS if row.quick or not quick)
+        raise ValueError(f"No row is like {only!r}; there are\n  {known}")
+    return rows
 
 
-def name_of(machine: dict[str, Any]) -> str:
-    """A file name for a CPU: its brand, family and model, and the instruction set where torch was held to an older."""
-    words = f"{machine['brand_raw']} family {machine['family']} model {machine['model']} {machine['capability']}"
-    return "-".join(re.findall(r"[a-z0-9]+", words.lower()))
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """The results of whole runs -> by file name; the newest instruction set of a machine first."""
+    files = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
+    kept = {name: result for name, result in files.items() if "machine" in result and not result["quick"]}
+    newest_first = sorted(kept.items(), key=lambda item: item[1]["machine"]["capability"], reverse=True)
+    return dict(sorted(newest_first, key=lambda item: item[1]["machine"]["brand"]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--write", action="store_true", help="into README.md and benchmarks/results")
-    parser.add_argument("--keep", action="store_true", help="into benchmarks/results alone, as for another level")
-    arguments = parser.parse_args()
-    measurements = merged(arguments.files)
-    table = "\n".join(rows(measurements))
-    print(table)
-    if arguments.write or arguments.keep:
-        file = Path(__file__).parent / "results" / f"{name_of(measurements['machine_info'])}.json"
-        file.write_text(json.dumps(measurements, indent=1) + "\n", encoding="utf-8")
-        print(file)
-    if arguments.write:
-        start, end = map(re.escape, MARKS)
-        text = README.read_text(encoding="utf-8")
-        replaced = re.sub(f"{start}.*{end}", lambda _: f"{MARKS[0]}\n{table}\n{MARKS[1]}", text, flags=re.DOTALL)
-        README.write_text(replaced, encoding="utf-8")
+def keep(file: Path, about: dict[str, Any], rows: Sequence[dict[str, Any]], quick: bool) -> dict[str, Any]:
+    """Write measured rows, beside those that the file has of others; a reader never sees half of it."""
+    before = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    known = {row["name"]: row for row in (*before, *rows)}
+    result = {"machine": about, "quick": quick, "rows": [known[row.name] for row in ROWS if row.name in known]}
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, file)
+    return result
+
+
+def publish(results: Path, readme: Path, complete: Path) -> None:
+    """From the files of `results` its plots, and the tables between the marks of both pages."""
+    from benchmarks import plots
+
+    found = read(results)
+    if not found:
+        raise ValueError(f"{results} has no results of a whole run.")
+    for name, result in found.items():
+        plots.write(result, name, results / "plots")
+    picture = results / "plots" / f"{next(iter(found))}-short.svg"
+    tables.write(readme, tables.short([*found.values()], os.path.relpath(picture, readme.parent)))
+    tables.write(complete, tables.complete([*found.values()]))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few rows, without peers, in some three minutes")
+    parser.add_argument("--only", metavar="GLOB", help='rows whose names are like this, such as "Swin-T*"')
+    parser.add_argument("--threads", type=int, default=2, help="how many threads everybody computes in (2)")
+    parser.add_argument("--plots-only", action="store_true", help="tables and plots anew, from the results there are")
+    parsed = parser.parse_args(arguments)
+    try:
+        if not parsed.plots_only:
+            run(parsed)
+        if not parsed.quick:
+            publish(RESULTS, README, COMPLETE)
+    except ValueError as error:
+        print(f"benchmarks.report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Measure, keep after each row what there is, and print it all."""
+    start, rows, result = time.perf_counter(), [], {}
+    picked = chosen(parsed.quick, parsed.only)
+    for about, row in measure.rows(picked, parsed.threads, parsed.quick, lambda line: print(line, flush=True)):
+        rows.append(row)
+        file = RESULTS / f"{measure.name_of(about)}{'-quick' if parsed.quick else ''}.json"
+        result = keep(file, about, rows, parsed.quick)
+    result["rows"] = [row for row in result["rows"] if row["name"] in {one.name for one in picked}]
+    print("\n" + tables.complete([result]))
+    print(f"\n{len(rows)} rows in {(time.perf_counter() - start) / 60:.1f} minutes, kept in {file}.")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The command line: `minitrans demo [FAMILY]`, `minitrans info MODEL`, `minitrans run MODEL INPUT…`."""
+"""The command line: `minitrans demo [FAMILY]`, `info MODEL`, `bench MODEL` and `run MODEL INPUT…`."""
 
 from __future__ import annotations
 
@@ -422,6 +422,15 @@ def _demo(arguments: argparse.Namespace) -> None:
     demo.main(arguments.family)
 
 
+def _bench(arguments: argparse.Namespace) -> None:
+    from minitrans import bench
+
+    with _no_warnings():  # of heads that a checkpoint lacks, which take the same time
+        result = bench.checkpoint(arguments.model, arguments.threads, arguments.seconds)
+    for line in [json.dumps(result, ensure_ascii=False)] if arguments.json else bench.lines(result):
+        _print(line)
+
+
 def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """The parser of the command line, and that of `run`."""
     from minitrans import __version__
@@ -436,6 +445,14 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     info.add_argument("model", metavar="MODEL", help="a folder or a hub id")
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.set_defaults(run=_info)
+    bench = commands.add_parser(
+        "bench", help="how fast a checkpoint is on this CPU, as loaded and frozen, beside transformers"
+    )
+    bench.add_argument("model", metavar="MODEL", help="a folder or a hub id")
+    bench.add_argument("--threads", type=int, default=2, help="how many threads each side computes in (2)")
+    bench.add_argument("--seconds", type=float, default=10, help="about how long a row may take (10)")
+    bench.add_argument("--json", action="store_true", help="print one JSON object")
+    bench.set_defaults(run=_bench)
     run = commands.add_parser("run", help="do what a checkpoint does: vectors, classes, entities, words, answers")
     run.add_argument("model", metavar="MODEL", help="a folder or a hub id")
     run.add_argument(
@@ -474,7 +491,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument("--frozen", action="store_true", help="prepare the weights first: faster where batches are small")
     run.add_argument("--batch", type=int, help="what a batch may hold: tokens of text, images, or samples of sound")
     run.set_defaults(run=_run)
-    for command in (demo, info, run):
+    for command in (demo, info, bench, run):
         command.add_argument("--debug", action="store_true", help="show where in the program an error was raised")
         command.set_defaults(output=None)
     return parser, run

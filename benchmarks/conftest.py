@@ -1,3 +1,0 @@
-"""Fixtures of the benchmarks; pytest-benchmark writes the measurements with `--benchmark-json`."""
-
-from benchmarks.paired import compare as compare

@@ -1,0 +1,386 @@
+"""Timing in turns on made-up clocks; the report's pages and pictures from a file of results; `minitrans bench`."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from families import SIZES
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import measure, report, startup, worker
+from benchmarks.arms import ARMS, AbsentError
+from benchmarks.rows import (
+    CHECKPOINTS,
+    DEFAULT,
+    EAGER,
+    FROZEN,
+    LOADED,
+    NARROW,
+    ONNX,
+    OURS,
+    ROWS,
+    SDPA,
+    Checkpoint,
+    Row,
+    docstrings,
+)
+from minitrans import AutoTokenizer, bench, cpu
+from minitrans.cli import main
+
+
+class Clock:
+    """Time that passes only by `pass_`, which a made-up program calls."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def program(self, seconds: Iterator[float]) -> Any:
+        def run() -> float:
+            took = next(seconds)
+            self.now += took
+            return took
+
+        return run
+
+
+def of(*values: float) -> Iterator[float]:
+    return iter(values)
+
+
+class TestTurns:
+    def test_medians_and_quartiles(self) -> None:
+        assert bench.spread([4, 1, 3, 2, 5]) == bench.Spread(3, 2, 4)
+        assert bench.spread([7]) == bench.Spread(7, 7, 7)
+        assert bench.spread([1, 2]) == bench.Spread(1.5, 1.25, 1.75)
+        with pytest.raises(ValueError, match="nothing"):
+            bench.spread([])
+
+    def test_ratios_are_of_one_round(self) -> None:
+        """A machine that is half as fast in its second round changes no ratio."""
+        times = {"ours": [1.0, 2.0, 1.0], "a": [3.0, 6.0, 3.0], "b": [2.0, 4.0, 8.0]}
+        assert bench.ratios(times, "ours", "a") == bench.Spread(3, 3, 3)
+        assert bench.best(times, "ours", ["a", "b", "absent"]) == ("b", bench.Spread(2, 2, 5))
+        with pytest.raises(ValueError, match="ours"):
+            bench.best(times, "ours", ["absent"])
+
+    def test_turns_alternate_and_the_first_round_is_thrown_away(self) -> None:
+        clock, order = Clock(), []
+
+        def turn(name: str, seconds: Iterator[float]) -> Any:
+            run = clock.program(seconds)
+            return lambda: (order.append(name), run())[1]
+
+        arms = {"a": turn("a", of(9, 1, 2, 3)), "b": turn("b", of(9, 4, 5, 6))}
+        assert bench.in_turns(arms, 0, least=3, clock=clock) == {"a": [1, 2, 3], "b": [4, 5, 6]}
+        assert "".join(order) == "ab" + "ba" + "ab" + "ba"
+
+    @pytest.mark.parametrize(("seconds", "rounds"), [(0, 3), (8, 4), (1000, 31)])
+    def test_the_first_round_says_how_many_fit(self, seconds: float, rounds: int) -> None:
+        clock = Clock()
+        arms = {name: clock.program(iter([1.0] * 50)) for name in "ab"}
+        assert len(bench.in_turns(arms, seconds, clock=clock)["a"]) == rounds
+
+    def test_a_short_program_is_repeated_in_its_turn(self) -> None:
+        clock = Clock()
+        calls = []
+        run = clock.program(iter([0.02] * 50))
+        turn = bench.per_call(lambda: calls.append(run()), at_least=0.05, clock=clock)
+        calls.clear()
+        assert turn() == pytest.approx(0.02)
+        assert len(calls) == 3
+
+    @pytest.mark.parametrize(("first", "calls"), [(None, 1), (1.5, 1), (0.01, 2)])
+    def test_a_long_program_is_called_no_more_than_needed(self, first: float | None, calls: int) -> None:
+        clock = Clock()
+        taken: list[float] = []
+        run = clock.program(iter([1.5, 0.03, 0.03, 0.03] if first is None else [0.03] * 4))
+        turn = bench.per_call(lambda: taken.append(run()), first, clock=clock)
+        taken.clear()
+        turn()
+        assert len(taken) == calls
+
+
+def row(name: str, ratio: float = 1.5, absent: dict[str, str] | None = None) -> dict[str, Any]:
+    """A row as it is measured, from made-up turns: ours take 1 s, frozen 0.5 s, transformers `ratio` or more."""
+    times = {LOADED: [1.0, 1.0, 1.0], FROZEN: [0.5] * 3, NARROW: [0.25] * 3, EAGER: [9.0] * 3,
+             SDPA: [ratio, ratio * 1.2, ratio * 0.8], ONNX: [0.75] * 3, "peak float32": [2.0] * 3}  # fmt: skip
+    known = next(row for row in ROWS if row.name == name)
+    about = {"amx": False, "avx512_bf16": True}
+    return {
+        "name": name, "measure": known.measure, "absent": absent or {}, "date": "2026-01-02T03:04:05+00:00",
+        "flops": 10**12, "weight_bytes": 10**9, **measure.compared(known, times, about),
+        "share": measure.shares(known, 10**12, times, {"peak float32": 4e12}),
+    }  # fmt: skip
+
+
+BERT, SWIN = "BERT-base, 8 × 128 tokens", "Swin-T, 8 images of 224 × 224"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder with the results of a machine, of the same held to AVX2, of a quick run, and of something else."""
+    about = {**measure.machine(2), "peaks": {"peak float32": 3e11}, "bandwidth": 1e10}
+    for capability, rows in {
+        "AVX2": [row(BERT, 1.0)],
+        "AVX512": [row(BERT), row(SWIN, 1.25, {DEFAULT: "why not"})],
+    }.items():
+        own = {**about, "brand": "Some CPU", "capability": capability}
+        report.keep(tmp_path / f"{measure.name_of(own)}.json", own, rows, False)
+    report.keep(tmp_path / "some-quick.json", about, [row(SWIN, 77.0)], True)
+    (tmp_path / "other.json").write_text("{}")
+    for page in ("README.md", "complete.md"):
+        (tmp_path / page).write_text("# before\n<!-- measured -->\nold\n<!-- /measured -->\nafter\n")
+    return tmp_path
+
+
+class TestReport:
+    def test_shares_and_goals(self) -> None:
+        found = row(BERT)
+        assert found["share"][LOADED]["median"] == 0.5  # 10¹² FLOP/s, where the product did 2 · 10¹²
+        assert NARROW not in found["share"]  # no product was timed in bfloat16
+        assert found["against"] == dict.fromkeys(OURS, SDPA)
+        assert found["goals"] == {LOADED: 1.15, FROZEN: 1.3, NARROW: 1.8}
+        known = next(one for one in ROWS if one.name == BERT)
+        assert measure.goal(known, LOADED, {"amx": True, "avx512_bf16": True}) == 1.03
+        assert measure.goal(known, LOADED, {"amx": False, "avx512_bf16": False}) == 1.0
+
+    def test_pages_and_pictures(self, results: Path) -> None:
+        report.publish(results, results / "README.md", results / "complete.md")
+        short, complete = ((results / page).read_text("utf-8") for page in ("README.md", "complete.md"))
+        for page in (short, complete):
+            assert page.startswith("# before\n<!-- measured -->\n")
+            assert page.endswith("\n<!-- /measured -->\nafter\n")
+            assert "old" not in page
+            assert "77" not in page
+        lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in short.splitlines() if line[:1] == "|"]
+        assert [cell.rpartition(", ")[2] for cell in lines[0]] == ["work", "AVX512", "AVX2"]
+        assert lines[2:] == [
+            [BERT, "1.50, 3.00, 6.00", "1.00 ▾, 2.00, 4.00"],
+            [SWIN, "1.25, 2.50, 5.00", "–"],
+        ]
+        assert "▾ is below its goal" in short
+        assert "1.50 (1.35 to 1.65)" in complete  # the quartiles of 1.2, 1.5 and 1.8
+        assert f"- {DEFAULT}: why not ({SWIN})." in complete
+        for name in report.read(results):
+            for plot in ("short", "ratios", "scaling", "roofline"):
+                assert "<svg" in (results / "plots" / f"{name}-{plot}.svg").read_text("utf-8")
+        picture = short.partition("](")[2].partition(")")[0]
+        assert (results / picture).exists()
+        before = {file: file.read_bytes() for file in results.rglob("*.*")}
+        report.publish(results, results / "README.md", results / "complete.md")
+        assert before == {file: file.read_bytes() for file in results.rglob("*.*")}
+
+    def test_a_page_without_marks_stays(self, results: Path) -> None:
+        (results / "README.md").write_text("no marks")
+        with pytest.raises(ValueError, match="measured"):
+            report.publish(results, results / "README.md", results / "complete.md")
+        assert (results / "README.md").read_text() == "no marks"
+
+    def test_rows_measured_anew_stand_beside_the_others(self, results: Path) -> None:
+        name, result = next(iter(report.read(results).items()))
+        found = report.keep(results / f"{name}.json", result["machine"], [row(SWIN, 3.0)], False)
+        assert [one["name"] for one in found["rows"]] == [BERT, SWIN]
+        assert found["rows"][1]["ratios"][LOADED][SDPA]["median"] == 3.0
+        assert report.read(results)[name] == found
+
+    def test_rows_are_chosen_by_name(self, capsys: Any) -> None:
+        assert {one.name for one in report.chosen(False, "Swin-T, * image*of*memory")} == {f"{SWIN}: peak of memory"}
+        assert report.main(["--only", "nonsense"]) == 1
+        assert "nonsense" in capsys.readouterr().err
+        assert len({one.name for one in ROWS}) == len(ROWS)
+        assert 5 <= sum(one.short for one in ROWS) <= 8
+        assert {one.checkpoint for one in report.chosen(True, None)} >= {"BERT-base", "DistilBERT", "Swin-T"}
+
+    def test_texts_are_of_mixed_length(self, minilm: Path) -> None:
+        lengths = [len(ids) for ids in AutoTokenizer.from_pretrained(minilm)(docstrings(200))["input_ids"]]
+        assert len(lengths) == 200
+        assert 3 <= min(lengths) < 10
+        assert 100 < max(lengths) <= 256
+
+
+TINY = {
+    "BERT-base": Checkpoint("BertModel", {**SIZES["Bert"], "vocab_size": 30_522}),
+    "Swin-T": Checkpoint("SwinForImageClassification", {**SIZES["Swin"], "image_size": 224, "patch_size": 4}),
+}
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[measure.Session, Any]]:
+    """A session with one worker, in this process, and tiny checkpoints."""
+    monkeypatch.setitem(CHECKPOINTS, "BERT-base", TINY["BERT-base"])
+    monkeypatch.setitem(CHECKPOINTS, "Swin-T", TINY["Swin-T"])
+    monkeypatch.setattr(bench, "per_call", lambda run, first: lambda: (run(), 1.0)[1])
+    one = Local()
+    return measure.Session(1, True, tmp_path, one, measure.machine(1)), lambda name: one  # type: ignore[arg-type, return-value]
+
+
+class Local:
+    """A worker without a process."""
+
+    def __init__(self) -> None:
+        self.state = worker.State()
+
+    def ask(self, what: str, *arguments: Any) -> Any:
+        return getattr(self.state, what)(*arguments)
+
+    turn = worker.Worker.turn
+
+
+class TestMeasuring:
+    def test_a_row_of_programs(self, session: Any) -> None:
+        one, own = session
+        known = Row("a row", "BERT-base", (5, 3), (*OURS, EAGER, SDPA, DEFAULT))
+        found = one.row(known, own)
+        ours = [arm for arm in OURS if arm != NARROW or cpu.packs(torch.bfloat16)]
+        assert set(found["values"]) == {*ours, EAGER, SDPA}
+        assert found["absent"][DEFAULT] == "left out by --quick"
+        assert found["ratios"][LOADED][SDPA]["median"] == 1.0
+        assert found["flops"] == 2 * (5 + 3) * 32 * (4 * 32 + 2 * 48) * 2 + 2 * 4 * (25 + 9) * 32 + 2 * 2 * 32 * 32
+        json.dumps(found)
+
+    def test_a_training_step_and_memory(self, session: Any) -> None:
+        one, own = session
+        for how in ("training float32", "training bfloat16", "memory"):
+            found = one.row(Row("a row", "Swin-T", ((224, 224),), (LOADED, EAGER, SDPA), measure=how), own)
+            assert set(found["ratios"][LOADED]) == {EAGER, SDPA}
+            assert not found["absent"]
+
+    def test_who_is_missing_is_named(self, session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        one, own = session
+        one.quick = False
+        find = importlib.util.find_spec
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "openvino" else find(name))
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+
+        def fails(model: Any, row: Any) -> Any:
+            raise AbsentError("no such thing today")
+
+        monkeypatch.setitem(ARMS, EAGER, ARMS[EAGER].__class__("transformers", ARMS[EAGER].load, fails))
+        found = one.row(Row("a row", "BERT-base", (5,), (LOADED, EAGER, SDPA, ONNX, DEFAULT)), own)
+        assert found["absent"][EAGER] == "no such thing today"
+        assert found["absent"][DEFAULT] == "not installed: pip install openvino"
+        assert "ATEN_CPU_CAPABILITY" in found["absent"][ONNX]
+        assert set(found["values"]) == {LOADED, SDPA}
+
+    def test_other_numbers_are_not_timed(self, session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        one, own = session
+        twice = lambda model, row: lambda: 2 * ARMS[SDPA].run(model, row)()  # noqa: E731
+        monkeypatch.setitem(ARMS, EAGER, ARMS[EAGER].__class__("transformers", ARMS[EAGER].load, twice))
+        found = one.row(Row("a row", "BERT-base", (5,), (LOADED, EAGER, SDPA)), own)
+        assert found["absent"] == {EAGER: "its output differs by 1 from the yardstick's"}
+
+    def test_who_gets_lost_is_named_and_the_others_go_on(self, session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        one, own = session
+        turns = []
+
+        def turn(name: str, arm: str) -> float:
+            turns.append(arm)
+            if arm == EAGER and len(turns) > 4:
+                raise worker.LostError(arm, "its process ended with -11")
+            return 1.0
+
+        monkeypatch.setattr(Local, "turn", turn)
+        found = one.row(Row("a row", "BERT-base", (5,), (LOADED, EAGER, SDPA)), own)
+        assert found["absent"] == {EAGER: "its process ended with -11"}
+        assert set(found["values"]) == {LOADED, SDPA}
+
+    def test_whole_processes_are_run_once_for_all_that_they_measure(
+        self, session: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, own = session
+        runs = []
+
+        def process(script: str, library: str, folder: Path, threads: int) -> dict[str, float]:
+            runs.append(library)
+            return {"cold": 1.0 if library == "minitrans" else 3.0, "load": 2.0, "peak": 4e6}
+
+        monkeypatch.setattr(startup, "process", process)
+        cold, load = (one.row(Row("a row", "BERT-base", (16,), (LOADED, "transformers"), measure=what), own)
+                      for what in ("cold", "load"))  # fmt: skip
+        assert cold["ratios"] == {LOADED: {"transformers": {"median": 3.0, "low": 3.0, "high": 3.0}}}
+        assert load["values"]["transformers"]["median"] == 2.0
+        assert len(runs) == 2 * (1 + 9)
+
+    def test_a_whole_process(self, session: Any, tmp_path: Path) -> None:
+        CHECKPOINTS["BERT-base"].save(tmp_path / "saved")
+        ballast = torch.ones(2**28)  # 1 GiB of this process, which is no part of the other
+        found = startup.process(startup.MODEL, "minitrans", tmp_path / "saved", 1)
+        assert found["cold"] > found["load"] > 0
+        assert 50 * 2**20 < found["peak"] < ballast.nbytes
+
+    def test_a_process_that_ends_says_so(self) -> None:
+        one = worker.Worker(1)
+        with pytest.raises(AbsentError, match="nonsense"):
+            one.ask("nonsense")
+        one.process.kill()
+        with pytest.raises(AbsentError, match="ended with -9"):
+            one.ask("bandwidth", 10)
+        one.stop()
+
+
+CONVOLUTIONS = {"conv_dim": (32,) * 3, "conv_kernel": (40, 8, 8), "conv_stride": (32, 8, 8)}  # so few frames
+CASES = {
+    "BertForMaskedLM": {"max_position_embeddings": 24},
+    "DistilBertForMultipleChoice": {"max_position_embeddings": 24},
+    "SwinForImageClassification": {},
+    "Wav2Vec2ForCTC": CONVOLUTIONS,
+}
+
+
+class TestBench:
+    @pytest.mark.parametrize("name", CASES)
+    def test_every_family(self, name: str, tmp_path: Path, capsys: Any) -> None:
+        family = name.partition("For")[0]
+        config = getattr(transformers, f"{family}Config")(**{**SIZES[family], **CASES[name]})
+        torch.manual_seed(0)
+        getattr(transformers, name)(config).save_pretrained(tmp_path)
+        capsys.readouterr()
+        command = ["bench", str(tmp_path), "--threads", "1", "--seconds", "0.01"]
+        threads = torch.get_num_threads()
+        assert main([*command, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert torch.get_num_threads() == threads
+        ours = [who for who in bench.OURS if who != bench.NARROW or cpu.packs(torch.bfloat16)]
+        assert result["class"] == name
+        assert result["threads"] == 1
+        assert result["absent"].keys() == set(bench.OURS) - set(ours)
+        for line in result["rows"]:
+            assert list(line["ms"]) == [*ours, *bench.THEIRS]
+            assert min(line["ms"].values()) > 0
+            assert list(line["ratios"]) == ours
+            for ratio in line["ratios"].values():
+                assert ratio["against"] in bench.THEIRS
+                assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
+        printed = [*bench.lines(result)]
+        (head, _, *rows) = [line.split("|")[1:-1] for line in printed if line.startswith("|")]
+        assert [cell.strip() for cell in head] == [
+            "work", *ours, *bench.THEIRS, *(f"ratio, {who}" for who in ours)
+        ]  # fmt: skip
+        assert [cells[0].strip() for cells in rows] == [line["work"] for line in result["rows"]]
+        assert all(cell.strip(" –") for cells in rows for cell in cells)
+
+    def test_without_transformers(self, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        find = importlib.util.find_spec
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "transformers" else find(name))
+        monkeypatch.setitem(
+            bench.WORK, "input_ids", lambda config: iter([("one", {"input_ids": torch.ones(1, 2).long()})])
+        )
+        result = bench.checkpoint(str(minilm), 1, 0.01)
+        assert result["absent"]["transformers"] == "not installed: pip install transformers"
+        assert result["rows"][0]["ratios"] == {}
+        assert "Without transformers: not installed: pip install transformers." in list(bench.lines(result))
+
+    @pytest.mark.parametrize(("flag", "value"), [("--threads", "0"), ("--seconds", "0"), ("--seconds", "nan")])
+    def test_numbers_that_mean_nothing(self, flag: str, value: str, minilm: Path, capsys: Any) -> None:
+        assert main(["bench", str(minilm), flag, value]) == 1
+        assert f"{flag[2:]} is {value}" in capsys.readouterr().err.replace("0.0", "0")
