@@ -23,6 +23,7 @@ TEST = [
     "scikit-learn>=1.4",
     "ruff>=0.9",
     "mypy>=1.15",
+    "basedpyright>=1.30",  # pyright, with all that it runs on in its wheels
     *TOOLS,
     *PROGRAMS,
     *DEMO,

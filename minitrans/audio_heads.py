@@ -18,7 +18,7 @@ from minitrans.heads import IGNORED, Count, Head, cross_entropy, whole
 from minitrans.hub import Repository
 from minitrans.layers import Linear, is_plain
 from minitrans.names import Module
-from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, ModelOutput, XVectorOutput
+from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, XVectorOutput
 from minitrans.sequences import wants_static_shapes
 from minitrans.weights import PickleCheckpoint, SafetensorsCheckpoint, open_checkpoint, tensors_of
 
@@ -328,7 +328,7 @@ class XVector(LayerSum):
 
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> ModelOutput:
+    ) -> XVectorOutput:
         """See `Head`."""
         rows, sequences = self.projector(encoded.rows), encoded.sequences
         if wants_static_shapes():

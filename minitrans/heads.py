@@ -9,9 +9,9 @@ A head's class here says what it computes, and a class in a model's file puts it
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +36,19 @@ from minitrans.sequences import Sequences, is_tracing
 
 IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
 Count = int | Tensor | None
+O_co = TypeVar("O_co", covariant=True)
 
 # The input after which the labels stand in the published signatures, by a model's main input.
 LABELS_AFTER = {"input_ids": "inputs_embeds", "pixel_values": "pixel_values", "input_values": "attention_mask"}
+
+
+class Computing(Protocol[O_co]):
+    """What has a `compute`: to type checkers, a head's `forward` gives what that does."""
+
+    @property
+    def compute(self) -> Callable[..., O_co]:
+        """The method."""
+        ...
 
 
 class Head(PreTrainedModel):
@@ -92,7 +102,7 @@ class Head(PreTrainedModel):
         form = {"return_dict": True} if isinstance(backbone, PreTrainedModel) else {}
         return self.backbone_class.encoded(self.config, backbone(**inputs, **form), **inputs)
 
-    def forward(self, *inputs: Any, return_dict: bool | None = None, **options: Any) -> Any:
+    def _run(self, *inputs: Any, return_dict: bool | None = None, **options: Any) -> Any:
         """The backbone's inputs and the head's labels -> the head's output, a tuple where `return_dict=False`."""
         given = {**dict(zip(self.parameters_in_order, inputs, strict=False)), **options}
         if len(given) < len(inputs) + len(options):
@@ -109,12 +119,18 @@ class Head(PreTrainedModel):
             targets["num_items_in_batch"] = options.get("num_items_in_batch")
         return self.returned(self.compute(self.encode(**given), **targets), return_dict)
 
+    if TYPE_CHECKING:  # `_publish_forward` makes it
+
+        def forward(self: Computing[O_co], *inputs: Any, **options: Any) -> O_co:
+            """What `compute` gives."""
+            ...
+
 
 def _publish_forward(cls: Any) -> None:
     """Give a head's `forward` the parameters that it takes in fact, in the published order; trainers look at them."""
 
     def forward(self: Head, *inputs: Any, **options: Any) -> Any:
-        return Head.forward(self, *inputs, **options)
+        return self._run(*inputs, **options)
 
     def keyword(name: str, annotation: str) -> inspect.Parameter:
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -133,9 +149,10 @@ def _publish_forward(cls: Any) -> None:
     if cls.accepts_loss_kwargs:
         keywords.append(keyword("num_items_in_batch", "int | Tensor | None"))
     cls.parameters_in_order = tuple(parameter.name for parameter in positional[1:])
-    signature = inspect.signature(Head.forward).replace(parameters=[*positional, *keywords])
+    returned = inspect.signature(cls.compute).return_annotation
+    signature = inspect.Signature([*positional, *keywords], return_annotation=returned)
     forward.__signature__ = signature  # type: ignore[attr-defined]
-    forward.__doc__ = Head.forward.__doc__
+    forward.__doc__ = Head._run.__doc__
     cls.forward = forward
 
 
@@ -392,7 +409,7 @@ class MaskedLM(Head):
 
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> ModelOutput:
+    ) -> LogitsOutput:
         """See `Head`."""
         rows, sequences = self.predictions(encoded.rows), encoded.sequences
         loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences), num_items_in_batch)
@@ -434,7 +451,7 @@ class ImageClassification(Head):
 
     def compute(  # type: ignore[override]
         self, encoded: EncodedImages, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> ModelOutput:
+    ) -> ImageLogitsOutput:
         """See `Head`."""
         logits = self.classifier(encoded.pooled)
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
@@ -453,7 +470,7 @@ class MaskedImageModeling(Head):
             nn.Conv2d(config.hidden_size, channels, 1), nn.PixelShuffle(config.encoder_stride)
         )
 
-    def compute(self, encoded: EncodedImages) -> ModelOutput:  # type: ignore[override]
+    def compute(self, encoded: EncodedImages) -> ReconstructionOutput:  # type: ignore[override]
         """See `Head`."""
         restored = self.decoder(channels_first(encoded.grid))
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("minitrans")
 
 M = TypeVar("M", bound="PreTrainedModel")
+O_co = TypeVar("O_co", covariant=True)
+
+
+class Forward(Protocol[O_co]):
+    """What has a `forward`: to type checkers, a call of a model gives what that does."""
+
+    @property
+    def forward(self) -> Callable[..., O_co]:
+        """The method."""
+        ...
+
 
 # What transformers calls its attention implementations -> the engine that does the same here.
 ATTENTION_ENGINES = {
@@ -81,7 +92,7 @@ class PreTrainedModel(Published):
         if getattr(self.config, "gradient_checkpointing", False):  # as configurations of older programs ask for it
             self.gradient_checkpointing_enable()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _on_its_engine(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on its engine; where a hook is to see its modules, these get the batch with its padding."""
         if self._inputs is not None and not kwargs.keys() <= self._inputs:
             kwargs = self.without_effect(kwargs, self._inputs)
@@ -93,6 +104,14 @@ class PreTrainedModel(Published):
                 return super().__call__(*args, **kwargs)
             with grid_layout():
                 return super().__call__(*args, **kwargs)
+
+    if TYPE_CHECKING:
+
+        def __call__(self: Forward[O_co], *args: Any, **kwargs: Any) -> O_co:
+            """What `forward` gives."""
+            ...
+    else:
+        __call__ = _on_its_engine
 
     def without_effect(self, given: dict[str, Any], accepted: Set[str]) -> dict[str, Any]:
         """The arguments that are accepted; any other must change nothing: TypeError or ValueError where it would."""
@@ -150,6 +169,26 @@ class PreTrainedModel(Published):
         model = cls(config)
         return model if dtype is None else model.to(_dtype(dtype))
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls: type[M],
+        pretrained_model_name_or_path: str | Path | None,
+        *model_args: Any,
+        config: PreTrainedConfig | str | Path | None = None,
+        output_loading_info: Literal[True],
+        **options: Any,
+    ) -> tuple[M, LoadReport]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls: type[M],
+        pretrained_model_name_or_path: str | Path | None,
+        *model_args: Any,
+        config: PreTrainedConfig | str | Path | None = None,
+        output_loading_info: bool = False,
+        **options: Any,
+    ) -> M: ...
     @classmethod
     def from_pretrained(
         cls: type[M],

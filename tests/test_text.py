@@ -587,7 +587,7 @@ def test_bad_settings(ours, tmp_path):
             pad()
     with pytest.raises(ValueError, match="takes a dict with 'input_ids'"):
         ours.pad([{"labels": [1]}])
-    with pytest.raises(ValueError, match="number of rows"):
+    with pytest.raises(ValueError, match="number of sequences"):
         ours.pad({"input_ids": [[1], [2]], "labels": [[1]]})
     with pytest.raises(ValueError, match="no token with the id -100"):
         ours.decode([101, -100])

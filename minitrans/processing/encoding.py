@@ -449,7 +449,9 @@ class TokenizerBase(Likeness, Saved):
         sequences = columns[main]
         uneven = {name: len(column) for name, column in columns.items() if len(column) != len(sequences)}
         if uneven:
-            raise ValueError(f"{main!r} has {len(sequences)} sequences, but their number is another in {uneven}.")
+            raise ValueError(
+                f"{main!r} has {len(sequences)} sequences, but the number of sequences is another in {uneven}."
+            )
         if return_attention_mask is None:
             return_attention_mask = "attention_mask" in self.model_input_names
         if return_attention_mask and "attention_mask" not in columns:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import Self
 
 from minitrans import hub, ops
 from minitrans.auto import AutoClass, AutoProcessing
@@ -83,7 +84,7 @@ class Task:
         self.model, self.processor = model, processor
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Any:
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
         """Read a folder or hub id; options as in `AutoModel.from_pretrained`, and `frozen=True` for `model.freeze()`.
 
         A frozen model computes in `dtype`, which may be "fastest" then.
@@ -124,7 +125,7 @@ class Task:
         """Where the model computes."""
         return self.model.device
 
-    def with_options(self, **options: Any) -> Any:
+    def with_options(self, **options: Any) -> Self:
         """The same task with other settings, those named in `options`; TypeError for one that it does not have."""
         if unknown := options.keys() - {*self.options}:
             known = f"it has {', '.join(self.options)}" if self.options else "it has none"
