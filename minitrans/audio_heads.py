@@ -114,7 +114,7 @@ class CTC(AudioHead):
         }
         if shapes != checkpoint.shapes:
             wrong = sorted(set(shapes.items()) ^ set(checkpoint.shapes.items()))
-            raise ValueError(f"{path} is no adapter for this model: they differ in {wrong[0][0]} {wrong[0][1]}.")
+            raise ValueError(f"{path} is not an adapter for this model: they differ in {wrong[0][0]} {wrong[0][1]}.")
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise ValueError(f"{path} holds NaN or infinite numbers.")
         if vocabulary != self.config.vocab_size:
@@ -159,7 +159,7 @@ class CTC(AudioHead):
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
 
     def loss(self, logits: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """The loss of scores (B, N, V) of so many frames (B,) for tokens (B, U), of which −100 and blanks are none."""
+        """The loss of scores (B, N, V), `lengths` (B,) frames of each, for tokens (B, U) but −100 and blanks."""
         if labels.dim() != 2 or len(labels) != len(logits):
             raise ValueError(f"labels has the shape {tuple(labels.shape)}; it must be ({len(logits)}, tokens).")
         blank = self.config.pad_token_id
@@ -429,9 +429,9 @@ class Quantizer(Module):
 
 
 class PreTraining(AudioHead):
-    """States and quantised frames: each masked frame's own is to be found among sampled others (the paper's 3.2).
+    """States and quantised frames: the true one must be identified among sampled distractors (the paper's 3.2).
 
-    `sampled_negative_indices` (B, N, K) are those others, as places in the flattened (B · N) frames; with them and
+    `sampled_negative_indices` (B, N, K) are the distractors, as places in the flattened (B · N) frames; with them and
     `mask_time_indices` there is a loss.
     """
 

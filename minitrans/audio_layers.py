@@ -72,7 +72,7 @@ def span_mask(lengths: Tensor, width: int, share: float, span: int, at_least: in
     """Random spans of True in (B, width), none beyond a sequence's length (B,): SpecAugment (Park et al. 2019).
 
     As many spans of `span` as make `share` of the length if none overlap, rounded up or down at random, and
-    `at_least` so many where they fit. They are drawn from numpy's generator as the published model draws them, so that
+    `at_least` of them where they fit. They are drawn from numpy's generator as the published model draws them, so that
     a seed gives the same spans; in a trace from torch's, as a program is to draw anew each time.
     """
     if is_tracing():
@@ -229,14 +229,14 @@ FIRST_AND_OTHERS = {
 
 
 def frames_of(samples: Any, kernels: Sequence[int], strides: Sequence[int]) -> Any:
-    """How many frames convolutions make of so many samples, a number or a tensor of them; 0 or less for too few."""
+    """How many frames convolutions make of `samples` samples, a number or a tensor; 0 or less for too few."""
     for kernel, stride in zip(kernels, strides, strict=True):
         samples = (samples - kernel) // stride + 1
     return samples
 
 
 def downsampled(frames: Any, kernel: int, stride: int) -> Any:
-    """How many frames a layer of `Downsampling` makes of so many."""
+    """How many frames a layer of `Downsampling` makes of `frames` frames."""
     return (frames + 2 - kernel) // stride + 1
 
 
@@ -262,7 +262,7 @@ class FeatureEncoder(Module):
         )
 
     def frames(self, samples: int) -> int:
-        """How many frames a clip of so many samples has, 0 where it is too short."""
+        """How many frames a clip of `samples` samples has, 0 where it is too short."""
         return max(0, self.unbounded_frames(samples))
 
     def unbounded_frames(self, samples: Any) -> Any:
@@ -270,7 +270,7 @@ class FeatureEncoder(Module):
         return frames_of(samples, self.kernels, self.strides)
 
     def samples(self, frames: int) -> int:
-        """How many samples so many frames are made of."""
+        """How many samples `frames` frames are made of."""
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
             frames = (frames - 1) * stride + kernel
         return frames
@@ -393,5 +393,5 @@ class Downsampling(Module):
         return rows, sequences
 
     def frames(self, frames: Any) -> Any:
-        """How many frames a layer makes of so many."""
+        """How many frames a layer makes of `frames` frames."""
         return downsampled(frames, self.kernel, self.stride)

@@ -197,7 +197,13 @@ class AutoClass:
         config: PreTrainedConfig | None = None,
         **options: Any,
     ) -> Any:
-        """Load the checkpoint as the class for this task; options as in `PreTrainedModel.from_pretrained`."""
+        """Load the checkpoint as the class for this task; options as in `PreTrainedModel.from_pretrained`.
+
+        >>> from minitrans import AutoModelForSequenceClassification
+        >>> name = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+        >>> type(AutoModelForSequenceClassification.from_pretrained(name)).__name__
+        'DistilBertForSequenceClassification'
+        """
         repository, options = hub.open_with(pretrained_model_name_or_path, options)
         found = config or read_config(repository, {})
         return cls._class_for(found).load(repository, config, *model_args, **options)

@@ -221,7 +221,7 @@ class PreTrainedConfig:
 
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:
-        """Build from the content of a config.json; `overrides` win, and TypeError says which of them is no field."""
+        """Build from the content of a config.json; `overrides` win. TypeError for an override that is not a field."""
         if overrides.pop("trust_remote_code", False) and values.get("auto_map"):
             raise ValueError(
                 "trust_remote_code=True: the checkpoint names code of its own (auto_map), and minitrans never runs "
@@ -275,7 +275,7 @@ class PreTrainedConfig:
 
     @classmethod
     def _unknown(cls, values: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
-        """Those of `overrides` that are no field, no key of a config.json and no option."""
+        """Those of `overrides` that are neither fields, keys of a config.json nor options."""
         known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *PASSED_ON}
         return sorted(overrides.keys() - (known - {"extra", "model_type"}))
 
@@ -413,7 +413,7 @@ class BackboneConfig(PreTrainedConfig):
         return len(self.depths)
 
     def validate(self) -> None:
-        """As every configuration, and complete the stages asked for; ValueError where there are no such."""
+        """As every configuration, and complete the stages asked for; ValueError where there are none such."""
         super().validate()
         if not self.depths:
             raise ValueError(f"{type(self).__name__}.depths is empty; it must have a number for each stage.")
@@ -421,7 +421,7 @@ class BackboneConfig(PreTrainedConfig):
         self.verify_out_features_out_indices()
 
     def verify_out_features_out_indices(self) -> None:
-        """Complete the stages that were asked for by name or by index; ValueError where there are no such."""
+        """Complete the stages that were asked for by name or by index; ValueError where there are none such."""
         stages, features, indices = self.stage_names, self.out_features, self.out_indices
         if features is None:
             for index in indices or ():
@@ -446,7 +446,7 @@ class BackboneConfig(PreTrainedConfig):
     def set_output_features_output_indices(
         self, out_features: list[str] | None, out_indices: list[int] | None
     ) -> None:
-        """Choose the stages by name, by index or both; ValueError, and nothing changed, where there are no such."""
+        """Choose the stages by name, by index or both; ValueError, and nothing changed, where there are none such."""
         before = self.out_features, self.out_indices
         self._put_stages(out_features, out_indices)
         try:
@@ -479,7 +479,7 @@ _SPELLING = {int: "a whole number", float: "a number", str: "text", bool: "true 
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value has a type; 1 is a float, True is no int, tuples pass as lists."""
+    """Whether a JSON value has a type; 1 is a float, True is not an int, tuples pass as lists."""
     if get_origin(hint) is Annotated:
         kind, (low, high) = get_args(hint)
         return _fits(value, kind) and low <= value <= high

@@ -302,7 +302,7 @@ def _output_shapes(bucket: Bucket, length: int) -> dict[str, torch.Size]:
 
 
 def right_padded(shape: torch.Size, mask: Tensor | None) -> list[int] | None:
-    """The lengths of sequences padded on their right, from their mask (B, N); None where it is no such mask."""
+    """The lengths of sequences padded on their right, from their mask (B, N); None for another mask."""
     if mask is None:
         return [shape[1]] * shape[0]
     if not isinstance(mask, Tensor) or mask.shape != shape:

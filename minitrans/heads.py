@@ -127,7 +127,7 @@ class Head(PreTrainedModel):
 
 
 def _publish_forward(cls: Any) -> None:
-    """Give a head's `forward` the parameters that it takes in fact, in the published order; trainers look at them."""
+    """Give a head's `forward` the parameters it actually accepts, for help() and trainers that inspect signatures."""
 
     def forward(self: Head, *inputs: Any, **options: Any) -> Any:
         return self._run(*inputs, **options)
@@ -184,7 +184,7 @@ def whole(labels: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor, count: Count = None) -> Tensor:
     """Mean cross entropy of scores (..., K) for classes (...), without those labelled −100.
 
-    With `count` it is their sum over that number, which is the mean's share of several batches of so many.
+    With `count` it is their sum over that number, which is the mean's share of several batches of that many.
     """
     rows, classes = logits.flatten(0, -2), _check_classes(labels.flatten(), logits.shape[-1])
     if len(rows) != len(classes):

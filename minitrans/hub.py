@@ -404,7 +404,7 @@ def _hear(response: Any) -> None:
     found = {"etag": etag and etag.lstrip("W/").strip('"'), "commit": response.headers.get("X-Repo-Commit")}
     for name, value in found.items():
         if value is not None and not _SAFE.fullmatch(value):
-            raise ValueError(f"its answer has the {name} {value[:80]!r}, which is no name, and was refused.")
+            raise ValueError(f"its answer has the {name} {value[:80]!r}, which is not a name, and was refused.")
     heard["etag"] = found["etag"] or ""
 
 

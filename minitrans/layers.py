@@ -53,14 +53,14 @@ class LayerNorm(nn.LayerNorm):
 
 
 def add_norm(norm: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
-    """`norm(x + residual)`, both (..., C): one operation where `norm` is no more than its weights."""
+    """`norm(x + residual)`, both (..., C): one operation where `norm` is only its weights."""
     if is_plain(norm, LayerNorm):
         return ops.add_layer_norm(x, residual, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
     return norm(x + residual)
 
 
 def residual_norm(norm: nn.Module, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-    """x + residual, and `norm` of it, both (..., C): one operation where `norm` is no more than its weights."""
+    """x + residual, and `norm` of it, both (..., C): one operation where `norm` is only its weights."""
     if is_plain(norm, LayerNorm):
         return ops.residual_layer_norm(x, residual, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
     total = x + residual
@@ -313,7 +313,7 @@ def _in_a_row(tensors: Sequence[Tensor]) -> Tensor:
 def check_heads(hidden_size: int, num_heads: int) -> None:
     """Raise ValueError where the channels are not divided by the heads."""
     if hidden_size % num_heads:
-        raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
+        raise ValueError(f"The hidden size {hidden_size} is not a multiple of the {num_heads} attention heads.")
 
 
 def attend(qkv: Tensor, num_heads: int, sequences: Sequences, intermediates: Intermediates, dropout: float) -> Tensor:
@@ -407,7 +407,7 @@ def pack_text(
     config, device = model.config, model.device
     name, tokens = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
-        raise ValueError("Give either input_ids (B, N) or inputs_embeds (B, N, C), not both and not neither.")
+        raise ValueError("Give either input_ids (B, N) or inputs_embeds (B, N, C), exactly one of them.")
     check_tensor(name, tokens, device, whole=inputs_embeds is None)
     if tokens.dim() != (2 if inputs_embeds is None else 3) or tokens.numel() == 0:
         wanted = "(B, N)" if inputs_embeds is None else "(B, N, C)"

@@ -214,6 +214,12 @@ class PreTrainedModel(Published):
         checkpoint that holds nothing of the backbone or is quantised, and for a config.json of another save than the
         weights: one that differs in a field which decides tensors or numbers. Names of labels may be edited by hand,
         and a `config` given may differ; a warning says so.
+
+        >>> from minitrans import AutoTokenizer, BertModel
+        >>> model = BertModel.from_pretrained("google-bert/bert-base-uncased")
+        >>> tokenizer = AutoTokenizer.from_pretrained("google-bert/bert-base-uncased")
+        >>> model(**tokenizer("A text.", return_tensors="pt")).last_hidden_state.shape
+        torch.Size([1, 5, 768])
         """
         name = "." if pretrained_model_name_or_path is None else pretrained_model_name_or_path
         repository, options = hub.open_with(name, options)
@@ -345,13 +351,19 @@ class PreTrainedModel(Published):
         batch_sizes: Iterable[int] = (1,),
         lengths: Iterable[int] | None = None,
     ) -> FrozenModel | PrepackedModel:
-        """A callable that computes what the model does in evaluation mode, sooner, above all for small batches.
+        """A callable that computes what the model does in evaluation mode, faster, especially for small batches.
 
         On a CPU any model, as a copy with prepacked weights that computes in `dtype`: float32, bfloat16, the model's
         own (None), or "fastest", with the error that this costs: `minitrans.frozen.PrepackedModel`. On a GPU as CUDA
         graphs for each of `batch_sizes` inputs of up to each of `lengths`, for texts tokens (by default the powers of
         two from 16 to what the model takes), for sound samples: `minitrans.cuda_graphs.FrozenModel`. Raises
         ValueError or RuntimeError for models and sizes that it is not for.
+
+        >>> import torch
+        >>> from minitrans import BertModel
+        >>> frozen = BertModel.from_pretrained("google-bert/bert-base-uncased").freeze()
+        >>> frozen(torch.tensor([[101, 3793, 102]])).pooler_output.shape
+        torch.Size([1, 768])
         """
         if self.device.type == "cpu":
             from minitrans.frozen import PrepackedModel

@@ -121,7 +121,7 @@ class Sequences:
     def padded(cls, lengths: Tensor, length: int) -> Sequences:
         """All B·N cells as rows, `lengths` (B,) int32 on the device: nothing depends on the host or on their values.
 
-        Each sequence stands at the start of its N cells and has one row at least; the rows behind it belong to nobody.
+        Each sequence stands at the start of its N cells and has one row at least; the remaining rows are padding.
         """
         batch = lengths.shape[0]
         # Of two tensors: ONNX has no product of one and a length that is traced.

@@ -269,7 +269,7 @@ def test_a_folder_with_a_language_model(tmp_path, arpa, lower):
     ("files", "reason"),
     [
         ({"3gram.arpa": None, "5gram.bin": "mmap lm http://kheafield.com/code"}, "kenlm"),
-        ({"3gram.arpa": "\\data\\\n\\1-grams:\nx y\n"}, "is no ARPA file"),
+        ({"3gram.arpa": "\\data\\\n\\1-grams:\nx y\n"}, "is not an ARPA file"),
         ({"3gram.arpa": ""}, "has no section"),
         ({"3gram.arpa": None}, "holds 0"),
         ({"other.arpa": ARPA}, "holds 2"),

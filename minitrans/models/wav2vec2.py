@@ -227,7 +227,7 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
 
     def _get_feat_extract_output_lengths(self, input_lengths: Any, add_adapter: bool | None = None) -> Any:
-        """How many frames so many samples, a number or a tensor of them, become; published programs ask for it."""
+        """How many frames samples, a number or a tensor of them, become; published programs ask for it."""
         config = self.config
         frames = frames_of(input_lengths, config.conv_kernel, config.conv_stride)
         for _ in range(
@@ -239,7 +239,7 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
     def _get_feature_vector_attention_mask(
         self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
     ) -> Tensor:
-        """Which of so many frames (B, N) are of the samples that a mask (B, n) keeps, as bool."""
+        """Which of the frames (B, N) are of the samples that a mask (B, n) keeps, as bool."""
         counts = self._get_feat_extract_output_lengths(attention_mask.sum(1), add_adapter)
         return torch.arange(feature_vector_length, device=attention_mask.device) < counts[:, None]
 

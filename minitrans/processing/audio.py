@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 PCM = {"int8": (0, 2**7), "uint8": (2**7, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # silence, full scale
 MAX_CHANNELS = 8
 FLOAT32 = float(np.finfo(np.float32).max)
-RATES = 1000, 384_000  # Hz; what lies outside is no sound, and converting it could take any memory or time
+RATES = 1000, 384_000  # Hz; what lies outside is not sound, and converting it could take any memory or time
 # What FFmpeg may take a file for, by its names: formats that show in the content, unlike those that it knows by the
 # ending of a name alone and would hear any text in, and none that names other files or addresses to open.
 CONTAINERS = "mov,matroska,asf,aac,avi,flv,mpegts,mpeg,mp3,ogg,wav,flac,aiff,caf,amr,ape,wv"
@@ -316,7 +316,7 @@ def open_audio(source: Source) -> Iterator[Recording]:
     """Open a recording, to be read in blocks; what is broken inside it may show only then.
 
     It is the path of a file or the bytes of one: WAV, FLAC, OGG, MP3 and what else libsndfile reads, and with PyAV
-    M4A, AAC, WebM, WMA and others. Raises FileNotFoundError where there is none, ValueError where it is no audio,
+    M4A, AAC, WebM, WMA and others. Raises FileNotFoundError where there is none, ValueError where it is not audio,
     ImportError without `soundfile`.
     """
     try:
@@ -386,7 +386,7 @@ def import_soxr() -> ModuleType:
 
 
 def check_rate(rate: Any, whose: str = "") -> None:
-    """ValueError, which begins with `whose`, for what is no number of samples per second in `RATES`."""
+    """ValueError, which begins with `whose`, for what is not a number of samples per second in `RATES`."""
     low, high = RATES
     is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
     if not is_number or not low <= rate <= high:

@@ -179,8 +179,8 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         A page is a list of words; `boxes` has four whole numbers from 0 to 1000 for each word, or a quadrangle's
         eight, and `word_labels` one int. A batch is a list of pages, of boxes, of labels and of questions; boxes and
         labels can be arrays. The first token of a word takes its label. `options` are those of `Tokenizer`. Raises
-        TypeError for what is no list of words, ValueError where the numbers of words, boxes and labels differ and for
-        boxes that do not lie on the page.
+        TypeError for what is not a list of words, ValueError where the numbers of words, boxes and labels differ and
+        for boxes that do not lie on the page.
         """
         words = text if text_pair is None else text_pair
         word_labels, boxes = as_lists(word_labels), as_lists(boxes)
@@ -242,7 +242,7 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         return encoding.convert_to_tensors(return_tensors)
 
     def _starts(self, pages: Iterable[Iterable[str]]) -> dict[str, int]:
-        """Return where the first token of each word begins in it: what is no text, as an accent, makes no token."""
+        """Return where the first token of each word begins in it: what is not text, as an accent, makes no token."""
         words = sorted({word for page in pages for word in page})
         found = self.backend_tokenizer.encode_batch(
             [[word] for word in words], is_pretokenized=True, add_special_tokens=False

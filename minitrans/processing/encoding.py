@@ -93,7 +93,7 @@ class Lookup:
 class BatchEncoding(BatchFeature):
     """A dict of token ids, masks and so on, whose values can also be read as attributes: `model(**encoding)`.
 
-    It keeps the `encodings` of the `tokenizers` library, which know the characters and words behind each token.
+    It keeps the `encodings` of the `tokenizers` library, which know the characters and words of each token.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class BatchEncoding(BatchFeature):
 
     @property
     def is_fast(self) -> bool:
-        """Whether the words and characters behind the tokens are known."""
+        """Whether the words and characters of the tokens are known."""
         return self.encodings is not None
 
     @property
@@ -182,7 +182,7 @@ def special_id(role: str) -> property:
     def write(self: TokenizerBase, index: int | None) -> None:
         token = None if index is None else self._id_to_token(index)
         if index is not None and token is None:
-            raise ValueError(f"{role}_id={index} is no id of the vocabulary of {len(self)} tokens.")
+            raise ValueError(f"{role}_id={index} is not an id of the vocabulary of {len(self)} tokens.")
         self._assign({role: token})
 
     return property(read, write)
@@ -341,7 +341,7 @@ class TokenizerBase(Likeness, Saved):
         extra = [*named.pop("extra_special_tokens", ()), *named.pop("additional_special_tokens", ())]
         known = dict.fromkeys((*ROLES, *self._special))
         if unknown := named.keys() - known.keys():
-            raise ValueError(f"{min(unknown)!r} is no role of a special token; there are {', '.join(known)}.")
+            raise ValueError(f"{min(unknown)!r} is not a role of a special token; there are {', '.join(known)}.")
         kept = [] if extra and replace_extra_special_tokens else self.extra_special_tokens
         added = self.add_tokens([*named.values(), *extra], special_tokens=True)
         self._assign(named)
@@ -730,7 +730,7 @@ def choose(option: str, value: Any, table: Mapping[Any, Any]) -> Any:
 
 
 def rounded(length: int | None, multiple: int | None) -> int:
-    """Return the least multiple of `multiple` that is no less than `length`."""
+    """Return the least multiple of `multiple` that is at least `length`."""
     length = length or 0
     return -(-length // multiple) * multiple if multiple else length
 

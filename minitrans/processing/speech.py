@@ -215,7 +215,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
         `beam_width` texts are kept from frame to frame (100). Texts worse than the best by `beam_prune_logp` and
         tokens below `token_min_logp` are left out where these are given. `alpha`, `beta`, `unk_score_offset` and
         `lm_score_boundary` replace the model's weights for this call. Offsets are those of the likeliest way to spread
-        the text over the frames. Raises ValueError for other shapes, for logits that are no numbers, for a vocabulary
+        the text over the frames. Raises ValueError for other shapes, for logits that are not numbers, for a vocabulary
         of another size, and for hot words, which are not weighed here.
         """
         if hotwords:

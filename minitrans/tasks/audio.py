@@ -104,7 +104,7 @@ class AudioTask(Task):
         return self.read(found)
 
     def total(self, inputs: Iterable[Any]) -> int | None:
-        """See `Task`: whole seconds. All files are opened, so that one that is missing is told before the work."""
+        """Whole seconds. All files are opened, so that a missing file is reported before any work starts."""
         if not isinstance(inputs, Sequence):
             return None
         seconds = 0
@@ -153,7 +153,7 @@ class AudioTask(Task):
         return self.model(values.to(device, self.model.dtype), attention_mask=mask.to(device))
 
     def frames(self, samples: int) -> int:
-        """How many frames the model makes of so many samples."""
+        """How many frames the model makes of `samples` samples."""
         base = self.model.base_model
         count = base.feature_encoder.frames(samples)
         for _ in base.adapter.layers if base.adapter is not None else ():
@@ -182,7 +182,7 @@ def _is_samples(item: Any) -> bool:
 
 
 class AudioClassifier(Classifier, AudioTask):
-    """Sounds -> [{"label", "score"}], best first; see `Classifier`. A clip is heard whole."""
+    """Sounds -> [{"label", "score"}], best first; see `Classifier`. Clips are not chunked."""
 
     auto = AutoModelForAudioClassification
     processing = AutoFeatureExtractor
@@ -229,7 +229,7 @@ class FrameClassifier(AudioTask):
         """See `Task`."""
         scores, step = outputs[0], self.hop / self.rate
         holds = np.pad(scores > self.threshold, ((1, 1), (0, 0))).astype(np.int8)
-        changes = np.diff(holds, axis=0)  # 1 where a stretch begins, -1 behind its end
+        changes = np.diff(holds, axis=0)  # 1 where a stretch begins, -1 after its end
         stretches = []
         for index in range(scores.shape[1]):
             begins, ends = (np.flatnonzero(changes[:, index] == sign).tolist() for sign in (1, -1))

@@ -172,7 +172,7 @@ class Task:
     ) -> Iterator[tuple[Any, Any]]:
         """Pairs of an input and its result, in order, while the inputs are read `read_ahead` pieces ahead.
 
-        Options as in a call. Raises TypeError for what is no number of inputs.
+        Options as in a call. Raises TypeError for what is not several inputs.
         """
         job = self._job(on_error, options)
         return job._in_order(self._several(inputs), self.budget if budget is None else budget, show_progress)
@@ -286,7 +286,7 @@ class Task:
         raise NotImplementedError
 
     def refusal(self, source: Any, why: str = "") -> TypeError:
-        """The error for what is no input of this task."""
+        """The error for what is not an input of this task."""
         found = why or f"not a {type(source).__name__}: {shown(source)}"
         return TypeError(f"{type(self).__name__} takes {self.takes}, {found}.")
 

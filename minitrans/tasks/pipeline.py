@@ -475,7 +475,7 @@ def pipeline(
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Pipeline:
-    """A callable that does a whole job, with the names, arguments and results of transformers' `pipeline`.
+    """A callable that does a whole task, with the names, arguments and results of transformers' `pipeline`.
 
     `task` is one of `PIPELINES` ("sentiment-analysis" and "ner" are other names of the first two), by default what the
     checkpoint was made for. `model` is a folder, a hub id, or a loaded model, beside which its `tokenizer`,
@@ -484,7 +484,12 @@ def pipeline(
     `revision`, `token` and what `model_kwargs` holds are options of `from_pretrained`, `options` those of the task.
 
     Raises ValueError or TypeError, with one sentence, for a task or an option that there is not, and where results
-    would rest on weights that the checkpoint does not hold.
+    would depend on weights that the checkpoint does not hold.
+
+    >>> from minitrans import pipeline
+    >>> classify = pipeline("sentiment-analysis", "distilbert/distilbert-base-uncased-finetuned-sst-2-english")
+    >>> classify("A good film.")
+    [{'label': 'POSITIVE', 'score': 0.99...}]
     """
     del use_fast  # there is one implementation
     if trust_remote_code:

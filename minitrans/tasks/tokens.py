@@ -294,7 +294,7 @@ class MaskFiller(ChunkedTask):
             if index is None:
                 ids = self.tokenizer(target, add_special_tokens=False)["input_ids"][:1]
                 said = f"{self.tokenizer.convert_ids_to_tokens(ids[0])!r} stands for it" if ids else "it is left out"
-                logger.warning("The target %r is no word of the vocabulary: %s.", target, said)
+                logger.warning("The target %r is not a word of the vocabulary: %s.", target, said)
                 index = ids[0] if ids else None
             if index is not None:
                 found[index] = None

@@ -217,8 +217,13 @@ class Embedder(TextTask):
         (N, C) of each text, None a dict of all; `precision` is "float32", "int8" or "uint8", of which the vectors' own
         ranges make 256 steps a number, or "binary" or "ubinary", a bit a number. `truncate_dim` keeps a vector's first
         numbers, and `normalize_embeddings` makes its length 1 then. A batch holds as many texts as fit into
-        `batch_tokens` tokens, 4096 unless said otherwise; a `batch_size` is room for so many of the longest.
+        `batch_tokens` tokens, 4096 unless said otherwise; a `batch_size` is room for that many of the longest.
         `normalize` overrides what the folder says of the length of whole vectors.
+
+        >>> from minitrans import Embedder
+        >>> embedder = Embedder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
+        >>> embedder.encode(["A text.", "Another one."]).shape
+        (2, 384)
         """
         texts = sentences if inputs is None else inputs
         if texts is None:
@@ -400,7 +405,7 @@ def _sentence_transformers_settings(
     modules = repository.json("modules.json", list)
     for module in modules:
         if not isinstance(module, dict):
-            raise ValueError(f"modules.json of {repository.name} lists {module!r:.80}, which is no module.")
+            raise ValueError(f"modules.json of {repository.name} lists {module!r:.80}, which is not a module.")
         check_kinds(module, KINDS, f"modules.json of {repository.name}")
     order = [str(module.get("type")).rpartition(".")[2] for module in modules]
     if not re.fullmatch("Transformer( Pooling)?( Dense)*( Normalize)?", " ".join(order)):
