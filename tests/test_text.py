@@ -595,7 +595,7 @@ def test_bad_settings(ours, tmp_path):
         ours.add_special_tokens({"tail_token": "x"})
     with pytest.raises(TypeError, match="'max_shard_size'"):
         ours.save_pretrained(tmp_path, max_shard_size=1)
-    with pytest.raises(KeyError, match="no rows"):
+    with pytest.raises(KeyError, match="no sequences"):
         ours.pad(ROWS)[0]
     with pytest.raises(ValueError, match="holds ids only"):
         ours.pad(ROWS).word_ids()
