@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import heads, ops
 from minitrans.audio_layers import mean_of_first
@@ -59,8 +60,8 @@ class CTC(AudioHead):
     repository: Repository | None = None
     target_lang: str | None = None
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         if config.vocab_size is None or config.pad_token_id is None or config.pad_token_id >= config.vocab_size:
             raise ValueError(
                 f"A CTC head needs a vocabulary that holds the blank, but vocab_size is {config.vocab_size} and "
@@ -145,10 +146,10 @@ class CTC(AudioHead):
         """Whether the losses of several batches add up to that of one large batch: where it is a sum over clips."""
         return self.config.ctc_loss_reduction == "sum"
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
-        """See `Head`."""
         rows, sequences = self.lm_head(self.dropout(encoded.rows)), encoded.sequences
         logits = sequences.unpack(rows)
         loss = None if labels is None else self.loss(logits, sequences.lengths, labels)
@@ -182,8 +183,8 @@ class LayerSum(AudioHead):
 
     takes_adapter: ClassVar[bool] = False
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         count = config.num_hidden_layers + 1
         self.layer_weights = nn.Parameter(torch.empty(count)) if config.use_weighted_layer_sum else None
         if config.add_adapter and (config.use_weighted_layer_sum or not self.takes_adapter):
@@ -226,8 +227,8 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
             return cls.older_class.load(repository, config, *model_args, **options)
         return super().load(repository, config, *model_args, **options)
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         super().build(config)
         self.projector = Linear(config.hidden_size, config.classifier_proj_size)
         self.classifier = Linear(config.classifier_proj_size, config.num_labels)
@@ -260,8 +261,8 @@ class SpeechClassification(AudioHead, heads.SequenceClassification):
 
     spellings: ClassVar[dict[str, str]] = {"classifier.output": "classifier.out_proj"}
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.pooling_mode = getattr(config, "pooling_mode", "mean")
         if self.pooling_mode not in ("mean", "sum", "max"):
             raise ValueError(f"pooling_mode is {self.pooling_mode!r}; it must be 'mean', 'sum' or 'max'.")
@@ -281,15 +282,15 @@ class SpeechClassification(AudioHead, heads.SequenceClassification):
 class FrameClassification(LayerSum, heads.TokenClassification):
     """One score per class for each frame (B, N, K); labels are classes (B, N) or one-hot (B, N, K)."""
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         super().build(config)
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
     accepts_loss_kwargs = False  # one-hot labels hold more items than there are frames
 
+    @override
     def compute(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
-        """See `Head`."""
         if labels is not None and labels.dim() == 3:
             if labels.shape[2] != self.config.num_labels:
                 raise ValueError(f"labels are one-hot for {labels.shape[2]} classes, not {self.config.num_labels}.")
@@ -307,8 +308,8 @@ class XVector(LayerSum):
     takes_adapter = True
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         super().build(config)
         _check_adapter_size(config)
         self.projector = Linear(config.hidden_size, config.tdnn_dim[0])
@@ -326,10 +327,10 @@ class XVector(LayerSum):
         if path == "objective.weight":
             self.objective.weight.normal_()
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> XVectorOutput:
-        """See `Head`."""
         rows, sequences = self.projector(encoded.rows), encoded.sequences
         if wants_static_shapes():
             vectors = self.statistics_together(sequences.unpack(rows), sequences.lengths)
@@ -437,8 +438,8 @@ class PreTraining(AudioHead):
 
     targets = ("sampled_negative_indices",)
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         _check_adapter_size(config)
         self.quantizer = Quantizer(config)
         self.project_hid = Linear(config.hidden_size, config.proj_codevector_dim)
@@ -462,10 +463,10 @@ class PreTraining(AudioHead):
         """How evenly training draws codes; it falls from 2 to 0.5 in the paper."""
         self.quantizer.temperature = temperature
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: EncodedAudio, sampled_negative_indices: Tensor | None = None
     ) -> ContrastiveOutput:
-        """See `Head`."""
         states, frames = self.project_hid(encoded.rows), encoded.frames
         codes, perplexity = self.quantizer(self.dropout(encoded.extracted), encoded.masked)
         codes = self.project_q(codes)

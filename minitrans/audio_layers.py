@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import ops
 from minitrans.layers import LayerNorm, check_finite, check_like, check_tensor, is_plain
@@ -150,8 +151,8 @@ class NormedConvolutionLayer(ConvolutionLayer):
         self.activation = activation
         self.norm = type(self).norm_class(size[1])
 
+    @override
     def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `ConvolutionLayer`."""
         convolve = super().over(samples)
         return self if convolve is self else lambda rows: self.activated(self.norm(convolve(rows)))
 
@@ -159,8 +160,8 @@ class NormedConvolutionLayer(ConvolutionLayer):
         """The activation of what is normalised."""
         return ops.ACTIVATIONS[self.activation](rows)
 
+    @override
     def forward(self, rows: Tensor) -> Tensor:
-        """See `ConvolutionLayer`."""
         return self.activated(self.norm(self.conv(rows)))
 
 
@@ -177,8 +178,9 @@ class GroupNormLayer(NormedConvolutionLayer):
         """Whether the norm may become part of the convolution's filter: nobody asked to see either by itself."""
         return is_plain(self.conv, Convolution) and is_plain(self.norm, nn.GroupNorm)
 
+    @override
     def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `ConvolutionLayer`; the norm takes its statistics from all samples and becomes part of the filter."""
+        """The norm takes its statistics from all samples and becomes part of the filter."""
         if not self.is_filter:
             return self
         conv, norm = self.conv, self.norm
@@ -191,8 +193,9 @@ class GroupNormLayer(NormedConvolutionLayer):
 
         return normalised
 
+    @override
     def together(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """See `ConvolutionLayer`; in a trace, which may have to run elsewhere, the norm is computed as such."""
+        """In a trace, which may have to run elsewhere, the norm is computed as such."""
         dtype, conv = rows.dtype, self.conv
         if not is_tracing():
             norms = self.norm.weight, self.norm.bias, self.norm.eps

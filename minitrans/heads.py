@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import ops
 from minitrans.config import PreTrainedConfig, pair
@@ -229,8 +230,8 @@ class SequenceClassification(Head):
 
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.classifier = Linear(config.hidden_size, self.scores(config))
 
     def scores(self, config: PreTrainedConfig) -> int:
@@ -242,10 +243,10 @@ class SequenceClassification(Head):
         assert encoded.pooled is not None  # the rows that use this head ask the backbone to pool
         return encoded.pooled
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
-        """See `Head`."""
         logits = self.classifier(self.dropout(self.summary(encoded)))
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
@@ -271,10 +272,10 @@ class MultipleChoice(SequenceClassification):
         encoded = super().encode(**flat)
         return replace(encoded, pooled=self.summary(encoded).unflatten(0, next(iter(tensors.values())).shape[:2]))
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
-        """See `Head`."""
         pooled = encoded.pooled
         assert pooled is not None  # see `encode`
         logits = self.classifier(self.dropout(pooled.flatten(0, 1))).view(pooled.shape[:2])
@@ -287,14 +288,14 @@ class NextSentencePrediction(Head):
 
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.seq_relationship = Linear(config.hidden_size, 2)
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
-        """See `Head`."""
         logits = self.seq_relationship(encoded.pooled)
         loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
@@ -305,14 +306,14 @@ class TokenClassification(Head):
 
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
-        """See `Head`."""
         rows, sequences = self.classifier(self.dropout(encoded.rows)), encoded.sequences
         loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences), num_items_in_batch)
         return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
@@ -336,18 +337,18 @@ class QuestionAnswering(Head):
 
     targets = ("start_positions", "end_positions")
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         if config.num_labels != 2:
             raise ValueError(
                 f"A question-answering head has 2 outputs (start, end); num_labels is {config.num_labels}."
             )
         self.qa_outputs = Linear(config.hidden_size, 2)
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: Encoded, start_positions: Tensor | None = None, end_positions: Tensor | None = None
     ) -> QuestionAnsweringOutput:
-        """See `Head`."""
         rows, sequences = self.qa_outputs(self.dropout(encoded.rows)), encoded.sequences
         inside = sequences.unpack(torch.ones_like(rows[..., 0])) != 0
         grid = sequences.unpack(rows).masked_fill(~inside[..., None], torch.finfo(rows.dtype).min)
@@ -378,8 +379,8 @@ class MaskedLM(Head):
 
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.predictions = Predictions(config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps)
         if "predictions.decoder.bias" in self.ties:  # a second name of the decoder's bias, which is tied to it
             self.predictions.bias = nn.Parameter(torch.empty(config.vocab_size))
@@ -407,10 +408,10 @@ class MaskedLM(Head):
         self.tie_weights()
         return table
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> LogitsOutput:
-        """See `Head`."""
         rows, sequences = self.predictions(encoded.rows), encoded.sequences
         loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences), num_items_in_batch)
         return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
@@ -422,15 +423,15 @@ class PreTraining(MaskedLM):
     targets = ("labels", "next_sentence_label")
     accepts_loss_kwargs = False  # its two means are of different numbers
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         super().build(config)
         self.seq_relationship = Linear(config.hidden_size, 2)
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: Encoded, labels: Tensor | None = None, next_sentence_label: Tensor | None = None
     ) -> PreTrainingOutput:
-        """See `Head`."""
         words = super().compute(encoded, None if next_sentence_label is None else labels)
         follows = self.seq_relationship(encoded.pooled)
         loss = words.get("loss")
@@ -445,14 +446,14 @@ class ImageClassification(Head):
     accepts_loss_kwargs = True
     not_taken = ("bool_masked_pos",)
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
+    @override
     def compute(  # type: ignore[override]
         self, encoded: EncodedImages, labels: Tensor | None = None, num_items_in_batch: Count = None
     ) -> ImageLogitsOutput:
-        """See `Head`."""
         logits = self.classifier(encoded.pooled)
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return ImageLogitsOutput(loss, logits, **encoded.kept)
@@ -463,15 +464,15 @@ class MaskedImageModeling(Head):
 
     targets = ()
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         channels = config.encoder_stride**2 * config.num_channels
         self.decoder = nn.Sequential(
             nn.Conv2d(config.hidden_size, channels, 1), nn.PixelShuffle(config.encoder_stride)
         )
 
+    @override
     def compute(self, encoded: EncodedImages) -> ReconstructionOutput:  # type: ignore[override]
-        """See `Head`."""
         restored = self.decoder(channels_first(encoded.grid))
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)
         return ReconstructionOutput(loss, restored, **encoded.kept)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import heads, ops
 from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Words
@@ -211,8 +212,8 @@ class DistilBertModel(DistilBertPreTrainedModel):
 class FirstToken(heads.SequenceClassification):
     """One score per class for the whole sequence (B, K), from the first token through a linear map and ReLU."""
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.pre_classifier = Linear(config.dim, config.dim)
         super().build(config)
 

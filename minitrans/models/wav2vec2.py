@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import audio_heads, ops
 from minitrans.audio_layers import (
@@ -198,8 +199,8 @@ class StableEncoderLayer(EncoderLayer):
         size = config.adapter_attn_dim
         self.adapter = None if size is None else AttentionAdapter(config.hidden_size, size)
 
+    @override
     def compute(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
-        """See `EncoderLayer`."""
         mixed = self.attention(self.attention_norm(rows), sequences, kept)
         rows, normed = residual_norm(self.norm, rows, self.dropout(mixed))
         rows = rows + self.dropout(self.feed_forward(normed))

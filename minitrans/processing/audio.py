@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
+from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
@@ -265,19 +266,21 @@ class SoundFileRecording(Recording):
         # Else soundfile seeks after each block to where it is, which in an MP3 loses what frames hand on to the next.
         sound.seekable = lambda: False
 
+    @override
     def next(self, size: int) -> np.ndarray:
-        """See `Recording`."""
         return self.sound.read(size, dtype="float32", always_2d=True)
 
+    @override
     def promised(self, count: int) -> int:
-        """See `Recording`: libsndfile corrects sizes in a header that the file does not reach, and logs it."""
+        """Libsndfile corrects sizes in a header that the file does not reach, and logs it."""
         sizes = ((int(said), int(is_there)) for said, is_there in CORRECTED.findall(self.sound.extra_info))
         # A program that writes into a pipe cannot know the size, and writes the largest there is.
         shares = [said / is_there for said, is_there in sizes if 0 < is_there < said < UNKNOWN_SIZE]
         return round(count * max(shares, default=1.0))
 
+    @override
     def is_cut(self) -> bool:
-        """See `Recording`: the last page of an Ogg file is whole, and has a flag that says so."""
+        """The last page of an Ogg file is whole, and has a flag that says so."""
         if self.sound.format != "OGG":
             return False
         page = self.tail[max(self.tail.rfind(b"OggS"), 0) :]
@@ -300,8 +303,8 @@ class AvRecording(Recording):
         self.planar = library.AudioResampler(format="fltp")
         self.held = np.empty((0, stream.channels), np.float32)
 
+    @override
     def next(self, size: int) -> np.ndarray:
-        """See `Recording`."""
         blocks, count = [self.held], len(self.held)
         while count < size and (frame := next(self.decoded, None)) is not None:
             blocks += [part.to_ndarray().T for part in self.planar.resample(frame)]

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from typing_extensions import Self
+from typing_extensions import Self, override
 
 from minitrans import hub, ops
 from minitrans.auto import AutoClass, AutoProcessing
@@ -363,8 +363,8 @@ class Classifier(Task):
         super().__init__(model, processor, *more)
         check_labels(model.config)
 
+    @override
     def check(self) -> None:
-        """See `Task`."""
         super().check()
         check_count("top_k", self.top_k)
         if self.function_to_apply is not None and self.function_to_apply not in FUNCTIONS:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from minitrans import hub, ops
 from minitrans.auto import (
@@ -287,13 +288,13 @@ class Embedder(TextTask):
         pairs = zip(_matrix(embeddings1), _matrix(embeddings2), strict=True)
         return torch.stack([self.similarity(one, two)[0, 0] for one, two in pairs])
 
+    @override
     def parts(self, text: str) -> list[Any]:
-        """See `TextTask`."""
         text = f"{self.prompt}{text}"
         return [text.lower() if self.lower else text]
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
-        """See `TextTask`."""
         encoded = self.model.encode(**batch)
         pooled, skipped = self._without_prompt(replace(encoded, rows=encoded.rows.float()))
         vectors = torch.cat([POOLINGS[name](pooled, skipped) for name in self.pooling], dim=1)
