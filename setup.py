@@ -58,6 +58,7 @@ setup(
         "tokenizers>=0.22",
         "numpy>=1.26",
         "tqdm>=4.66",
+        "typing_extensions>=4.10",
     ],
     extras_require={
         "image": IMAGE,

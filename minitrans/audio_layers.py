@@ -319,7 +319,7 @@ class WeightNorm(nn.Module):
 
     def forward(self) -> Tensor:
         """The filter (C, C/G, K)."""
-        return torch._weight_norm(self.original1, self.original0, 2)
+        return self.original1 * (self.original0 / self.original1.norm(dim=(0, 1), keepdim=True))
 
 
 class PositionalConvolution(Module):

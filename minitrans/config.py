@@ -20,6 +20,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from typing_extensions import override
+
 from minitrans import hub
 
 # No product of three of these overflows, and no model that was ever made is larger.
@@ -54,7 +56,7 @@ B = TypeVar("B", bound="BackboneConfig")
 
 
 @dataclass(init=False, eq=False)
-class PreTrainedConfig:
+class PreTrainedConfig(hub.Saved):
     """What every model's configuration has; a model adds its own fields.
 
     Build one from keyword arguments (`BertConfig(hidden_size=128, num_labels=3)`), from a dict, or from a checkpoint.
@@ -313,30 +315,9 @@ class PreTrainedConfig:
         if "__repr__" not in cls.__dict__:  # else `dataclass` writes one
             cls.__repr__ = PreTrainedConfig.__repr__  # type: ignore[method-assign]
 
-    def _write(self, folder: Path) -> None:
+    @override
+    def write_files(self, folder: Path) -> None:
         (folder / "config.json").write_text(self.to_json_string(use_diff=False), encoding="utf-8")
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        push_to_hub: bool = False,
-        repo_id: str | None = None,
-        **push: Any,
-    ) -> None:
-        """Write config.json into a folder; an interrupted save leaves the old file whole.
-
-        `push_to_hub=True` uploads it too, to `repo_id` (by default the folder's name), with the options of
-        `minitrans.hub.push_folder`.
-        """
-        if push and not push_to_hub:
-            raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(push))!r}.")
-        hub.save_files(save_directory, self._write)
-        if push_to_hub:
-            self.push_to_hub(repo_id or Path(save_directory).name, **push)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload config.json as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
-        return hub.push_folder(repo_id, self._write, **options)
 
 
 def _as_json(value: Any) -> Any:

@@ -28,13 +28,12 @@ from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
 from minitrans.processing.features import (
     BatchFeature,
     Likeness,
-    Saved,
     as_array,
     open_with,
     read_settings,
-    warn_once,
 )
 from minitrans.processing.kinds import Kind, check_kinds, is_bool, shown
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -57,7 +56,7 @@ KINDS: dict[str, Kind] = dict.fromkeys(("do_normalize", "return_attention_mask")
 
 
 @dataclass
-class Wav2Vec2FeatureExtractor(Likeness, Saved):
+class Wav2Vec2FeatureExtractor(Likeness, hub.Saved):
     """Raw speech to `input_values` and, where the checkpoint wants it, an `attention_mask`.
 
     Each field is a setting of preprocessor_config.json. `sampling_rate` is in Hz. `do_normalize` gives every clip zero

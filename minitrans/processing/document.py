@@ -17,7 +17,7 @@ import numpy as np
 
 from minitrans import hub
 from minitrans.processing.encoding import BatchEncoding, as_lists
-from minitrans.processing.features import BatchFeature, Saved, open_with
+from minitrans.processing.features import BatchFeature, open_with
 from minitrans.processing.image import FIRST, ImageProcessor, as_pillow
 from minitrans.processing.text import BertTokenizer
 
@@ -260,7 +260,7 @@ class LayoutLMv2Tokenizer(BertTokenizer):
 LayoutLMv2TokenizerFast = LayoutLMv2Tokenizer
 
 
-class LayoutLMv2Processor(Saved):
+class LayoutLMv2Processor(hub.Saved):
     """From pictures of pages to LayoutLMv2's inputs: `input_ids`, `token_type_ids`, `attention_mask`, `bbox`, `image`.
 
     `image_processor` and `tokenizer` can be used alone; their settings are options of `from_pretrained`.

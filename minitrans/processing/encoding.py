@@ -17,8 +17,9 @@ import tokenizers
 from tokenizers import AddedToken
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, Likeness, Saved, refuse_without_push
+from minitrans.processing.features import BatchFeature, Likeness
 from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_text, is_whole, or_none
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -188,7 +189,7 @@ def special_id(role: str) -> property:
     return property(read, write)
 
 
-class TokenizerBase(Likeness, Saved):
+class TokenizerBase(Likeness, hub.Saved):
     """Special tokens, ids, padding and files of a tokenizer; subclasses add the way from text to ids and back.
 
     `settings` are the keys of tokenizer_config.json. A subclass gives `_token_to_id`, `_id_to_token`, `get_vocab`,
@@ -487,7 +488,7 @@ class TokenizerBase(Likeness, Saved):
         before the names of the files, which are then read under that name by nobody. `push_to_hub=True` uploads them
         too, to `repo_id` (by default the folder's name), with the options of `push_to_hub`.
         """
-        refuse_without_push(push_to_hub, push)
+        hub.refuse_without_push(push_to_hub, push)
 
         write = partial(self.write_files, legacy_format=legacy_format)
         paths = hub.save_files(save_directory, _prefixed(write, filename_prefix))
@@ -566,7 +567,7 @@ class TokenizerBase(Likeness, Saved):
         if max_length is not None and padding is False and truncation is None:
             cut = "longest_first"
         if max_length is not None and padding is True and cut is None:
-            self._warn_once("max_length=%d has no effect on padding=True without truncation.", max_length)
+            warn_once("max_length=%d has no effect on padding=True without truncation.", max_length, said=self._warned)
         if max_length is None and (pad == "max_length" or cut):
             if self.model_max_length >= UNLIMITED:
                 pad, cut = (None if pad == "max_length" else pad), None
@@ -579,11 +580,6 @@ class TokenizerBase(Likeness, Saved):
         if pad and cut and max_length is not None and pad_to_multiple_of and max_length % pad_to_multiple_of:
             raise ValueError(f"max_length={max_length} is not a multiple of pad_to_multiple_of={pad_to_multiple_of}.")
         return pad, cut, max_length
-
-    def _warn_once(self, message: str, *values: Any) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            logger.warning(message, *values)
 
 
 PreTrainedTokenizerBase = TokenizerBase  # the published name

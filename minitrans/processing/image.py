@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, Saved, as_array, open_with, read_settings, warn_once
+from minitrans.processing.features import BatchFeature, as_array, open_with, read_settings
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,7 +47,7 @@ P = TypeVar("P", bound="ImageProcessor")
 
 
 @dataclass
-class ImageProcessor(Saved):
+class ImageProcessor(hub.Saved):
     """Read, convert, resize, crop, rescale and normalise images, each step by its `do_` switch.
 
     The fields are the settings of preprocessor_config.json; each can be overridden in a call. None stands for the

@@ -21,7 +21,8 @@ from minitrans.processing.audio import Wav2Vec2FeatureExtractor
 from minitrans.processing.beam import NEVER, WIDTH, Found, LanguageModel, aligned, read_folder, search
 from minitrans.processing.ctc import TOKENIZERS, Wav2Vec2CTCTokenizer
 from minitrans.processing.encoding import SETTINGS, read_settings
-from minitrans.processing.features import BatchFeature, Saved, open_with, warn_once
+from minitrans.processing.features import BatchFeature, open_with
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,7 +33,7 @@ _TARGETS: ContextVar[bool] = ContextVar("targets", default=False)  # whether a c
 
 
 @dataclass
-class Wav2Vec2Processor(Saved):
+class Wav2Vec2Processor(hub.Saved):
     """Sound to `input_values`, text to `labels`, and the ids of a CTC model back to text."""
 
     feature_extractor: Wav2Vec2FeatureExtractor

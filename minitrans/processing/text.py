@@ -22,6 +22,7 @@ from minitrans.processing import training
 from minitrans.processing.encoding import BatchEncoding, TokenizerBase
 from minitrans.processing.features import open_with
 from minitrans.processing.kinds import shown
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -151,7 +152,8 @@ class Tokenizer(TokenizerBase):
         if text_target is not None:
             return self._with_target(locals())
         if pad_to_max_length:
-            self._warn_once("pad_to_max_length=True has no effect since transformers 5; pass padding='max_length'.")
+            said = "pad_to_max_length=True has no effect since transformers 5; pass padding='max_length'."
+            warn_once(said, said=self._warned)
         shared.choose("return_tensors", return_tensors, shared.TENSORS)
         side = shared.choose("padding_side", padding_side or self.padding_side, shared.SIDES)
         pad, cut, max_length = self._limits(padding, truncation, max_length, pad_to_multiple_of)
@@ -168,7 +170,7 @@ class Tokenizer(TokenizerBase):
         longest = max(map(len, encodings))
         if verbose and max_length is None and longest > self.model_max_length:
             said = "A text has %d tokens, but the model takes %d; truncation=True cuts it."
-            self._warn_once(said, longest, self.model_max_length)
+            warn_once(said, longest, self.model_max_length, said=self._warned)
 
         asked = (
             True, return_token_type_ids, return_attention_mask, return_special_tokens_mask, return_offsets_mapping
