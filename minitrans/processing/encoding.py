@@ -64,33 +64,6 @@ class TokenSpan(NamedTuple):
     end: int
 
 
-class Lookup:
-    """A method of BatchEncoding named as the method of `tokenizers.Encoding` that it asks.
-
-    It takes `(index)` in the first sequence or `(batch_index, index)`; a word or character index counts from 0 in
-    its text, which is the second of a pair with `sequence_index=1`; a negative token index counts from the end. None
-    stands for special tokens and padding.
-    """
-
-    def __init__(self, doc: str, kind: Callable[..., Any] | None = None) -> None:
-        self.__doc__, self.kind = doc, kind
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, batch: BatchEncoding | None, owner: type) -> Any:
-        return self if batch is None else partial(self._find, batch)
-
-    def _find(self, batch: BatchEncoding, first: int, second: int | None = None, sequence_index: int = 0) -> Any:
-        number, index = (0, first) if second is None else (first, second)
-        encoding = batch._sequences()[number]
-        if self.name.startswith("token"):
-            found = getattr(encoding, self.name)(index + len(encoding) if index < 0 else index)
-        else:
-            found = getattr(encoding, self.name)(index, sequence_index)
-        return self.kind(*found) if self.kind and found is not None else found
-
-
 class BatchEncoding(BatchFeature):
     """A dict of token ids, masks and so on, whose values can also be read as attributes: `model(**encoding)`.
 
@@ -155,13 +128,55 @@ class BatchEncoding(BatchFeature):
         """Return the text that each token of a sequence comes from: 0, or 1 for the second of a pair."""
         return self._sequences()[batch_index].sequence_ids
 
-    token_to_sequence = Lookup("The text that a token comes from: 0, or 1 for the second of a pair.")
-    token_to_word = Lookup("The word that a token belongs to.")
-    token_to_chars = Lookup("The characters that a token was made of.", CharSpan)
-    word_to_tokens = Lookup("The tokens that a word became.", TokenSpan)
-    word_to_chars = Lookup("The characters of a word.", CharSpan)
-    char_to_token = Lookup("The token that a character went into; None for white space.")
-    char_to_word = Lookup("The word that a character belongs to; None for white space.")
+    # One index is that of a token, word or character in the first sequence; with two, the first is the sequence's. A
+    # word or character index counts from 0 in its text, which is the second of a pair with `sequence_index=1`; a
+    # negative token index counts from the end. None stands for special tokens and padding.
+
+    def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """Return the text that a token comes from: 0, or 1 for the second of a pair."""
+        return self._found("token_to_sequence", batch_or_token_index, token_index)
+
+    def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """Return the word that a token belongs to."""
+        return self._found("token_to_word", batch_or_token_index, token_index)
+
+    def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> CharSpan | None:
+        """Return the characters that a token was made of."""
+        found = self._found("token_to_chars", batch_or_token_index, token_index)
+        return None if found is None else CharSpan(*found)
+
+    def word_to_tokens(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> TokenSpan | None:
+        """Return the tokens that a word became."""
+        found = self._found("word_to_tokens", batch_or_word_index, word_index, sequence_index)
+        return None if found is None else TokenSpan(*found)
+
+    def word_to_chars(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> CharSpan | None:
+        """Return the characters of a word."""
+        found = self._found("word_to_chars", batch_or_word_index, word_index, sequence_index)
+        return None if found is None else CharSpan(*found)
+
+    def char_to_token(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """Return the token that a character went into; None for white space."""
+        return self._found("char_to_token", batch_or_char_index, char_index, sequence_index)
+
+    def char_to_word(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """Return the word that a character belongs to; None for white space."""
+        return self._found("char_to_word", batch_or_char_index, char_index, sequence_index)
+
+    def _found(self, method: str, first: int, second: int | None, *sequence_index: int) -> Any:
+        number, index = (0, first) if second is None else (first, second)
+        encoding = self._sequences()[number]
+        if not sequence_index and index < 0:
+            index += len(encoding)
+        return getattr(encoding, method)(index, *sequence_index)
 
     def _sequences(self) -> Sequence[Encoding]:
         if self.encodings is None:
