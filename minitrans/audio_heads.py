@@ -333,7 +333,7 @@ class XVector(LayerSum):
     ) -> XVectorOutput:
         rows, sequences = self.projector(encoded.rows), encoded.sequences
         if wants_static_shapes():
-            vectors = self.statistics_together(sequences.unpack(rows), sequences.lengths)
+            vectors = self.statistics_padded(sequences.unpack(rows), sequences.lengths)
         else:
             vectors = torch.stack([self.statistics(clip) for clip in rows.split(sequences.lengths.tolist())])
         embeddings = self.feature_extractor(vectors)
@@ -349,7 +349,7 @@ class XVector(LayerSum):
         rows = self.time_delays(rows)
         return torch.cat([rows.mean(0), rows.std(0)])
 
-    def statistics_together(self, rows: Tensor, counts: Tensor) -> Tensor:
+    def statistics_padded(self, rows: Tensor, counts: Tensor) -> Tensor:
         """`statistics` (B, 2C) of clips (B, N, C), of which the first `counts` (B,) frames are real."""
         rows, counts = self.time_delays(rows), counts - self.lost_frames()
         mean = mean_of_first(rows, counts)

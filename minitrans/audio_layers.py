@@ -123,7 +123,7 @@ class ConvolutionLayer(Module):
         super().__init__()
         self.conv = Convolution(size, kernel, stride, bias, activation)
 
-    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+    def prepared(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
         """What to apply to blocks (N, C_in) of a clip with the samples (n, 1), giving (N', C_out)."""
         if not is_plain(self.conv, Convolution):
             return self
@@ -132,7 +132,7 @@ class ConvolutionLayer(Module):
         stride, activation = self.conv.stride, self.conv.activation
         return lambda rows: ops.convolution(rows, weight, bias, stride=stride, activation=activation)
 
-    def together(self, rows: Tensor, counts: Tensor) -> Tensor:
+    def forward_padded(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Clips (B, N, C_in), of which the first `counts` (B,) rows are real, -> (B, N', C_out)."""
         return self(rows)
 
@@ -152,8 +152,8 @@ class NormedConvolutionLayer(ConvolutionLayer):
         self.norm = type(self).norm_class(size[1])
 
     @override
-    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
-        convolve = super().over(samples)
+    def prepared(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+        convolve = super().prepared(samples)
         return self if convolve is self else lambda rows: self.activated(self.norm(convolve(rows)))
 
     def activated(self, rows: Tensor) -> Tensor:
@@ -178,8 +178,7 @@ class GroupNormLayer(NormedConvolutionLayer):
         """Whether the norm may become part of the convolution's filter: nobody asked to see either by itself."""
         return is_plain(self.conv, Convolution) and is_plain(self.norm, nn.GroupNorm)
 
-    @override
-    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+    def prepared(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
         """The norm takes its statistics from all samples and becomes part of the filter."""
         if not self.is_filter:
             return self
@@ -193,8 +192,7 @@ class GroupNormLayer(NormedConvolutionLayer):
 
         return normalised
 
-    @override
-    def together(self, rows: Tensor, counts: Tensor) -> Tensor:
+    def forward_padded(self, rows: Tensor, counts: Tensor) -> Tensor:
         """In a trace, which may have to run elsewhere, the norm is computed as such."""
         dtype, conv = rows.dtype, self.conv
         if not is_tracing():
@@ -285,17 +283,17 @@ class FeatureEncoder(Module):
         on_gpu = next(self.parameters()).is_cuda
         return wants_static_shapes() or (on_gpu and (not isinstance(first, GroupNormLayer) or first.is_filter))
 
-    def together(self, clips: Tensor, counts: Tensor) -> Tensor:
+    def forward_padded(self, clips: Tensor, counts: Tensor) -> Tensor:
         """Samples (B, n), of which the first `counts` (B,) are real, -> frames (B, N, C)."""
         rows = clips[..., None]
         for layer in self.layers:
-            rows = layer.together(rows, counts)  # type: ignore[operator]
+            rows = layer.forward_padded(rows, counts)  # type: ignore[operator]
         return rows
 
     def forward(self, clip: Tensor) -> Tensor:
         """Samples (n,) -> frames (N, C), block by block, as a frame depends on few samples."""
         samples = clip[:, None]
-        layers = [layer.over(samples) for layer in self.layers]  # type: ignore[operator]
+        layers = [layer.prepared(samples) for layer in self.layers]  # type: ignore[operator]
         frames, step = self.frames(len(clip)), self.samples(2) - self.samples(1)
         needs_grad = torch.is_grad_enabled() and (clip.requires_grad or next(self.parameters()).requires_grad)
         whole = needs_grad or any(layer is function for layer, function in zip(self.layers, layers, strict=True))

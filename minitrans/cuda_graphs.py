@@ -125,7 +125,6 @@ class TextBucket(Bucket):
     """Texts (b, n) of up to N tokens, padded on their right."""
 
     @classmethod
-    @override
     def shapes(cls, model: PreTrainedModel, batches: set[int], lengths: Iterable[int] | None) -> set[tuple[int, int]]:
         """By default the powers of two from 16 to the positions that the model has."""
         limit = model.config.max_position_embeddings
@@ -145,7 +144,6 @@ class TextBucket(Bucket):
     def mask(self) -> Sequences:
         return Sequences.padded(self.lengths, self.shape[1])
 
-    @override
     def fits(self, name: str, x: Tensor) -> bool:
         """Indices may lie on any device."""
         return x.dtype in (torch.int32, torch.int64) and x.dim() == 2 and all(map(le, x.shape, self.shape))
@@ -162,7 +160,6 @@ class SoundBucket(Bucket):
     unused = 0  # whole clips: not every head takes short ones
 
     @classmethod
-    @override
     def shapes(cls, model: PreTrainedModel, batches: set[int], lengths: Iterable[int] | None) -> set[tuple[int, int]]:
         """By default as many samples as powers of two from 64 to 1024 frames are made of."""
         samples: Callable[[int], int] = model.base_model.feature_encoder.samples  # type: ignore[union-attr, assignment]
@@ -193,7 +190,6 @@ class ImageBucket(Bucket):
     """Images (b, C, H, W) of the checkpoint's size."""
 
     @classmethod
-    @override
     def shapes(cls, model: PreTrainedModel, batches: set[int], lengths: Iterable[int] | None) -> set[tuple[int, int]]:
         """The length is 1."""
         if lengths is not None:

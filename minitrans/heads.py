@@ -35,21 +35,23 @@ from minitrans.outputs import (
 from minitrans.pretrained import NO_EFFECT, PreTrainedModel, with_first_rows
 from minitrans.sequences import Sequences, is_tracing
 
+if TYPE_CHECKING:
+    O_co = TypeVar("O_co", covariant=True)
+
+    class Computing(Protocol[O_co]):
+        """What has a `compute`: to type checkers, a head's `forward` gives what that does."""
+
+        @property
+        def compute(self) -> Callable[..., O_co]:
+            """The method."""
+            ...
+
+
 IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
 Count = int | Tensor | None
-O_co = TypeVar("O_co", covariant=True)
 
 # The input after which the labels stand in the published signatures, by a model's main input.
 LABELS_AFTER = {"input_ids": "inputs_embeds", "pixel_values": "pixel_values", "input_values": "attention_mask"}
-
-
-class Computing(Protocol[O_co]):
-    """What has a `compute`: to type checkers, a head's `forward` gives what that does."""
-
-    @property
-    def compute(self) -> Callable[..., O_co]:
-        """The method."""
-        ...
 
 
 class Head(PreTrainedModel):

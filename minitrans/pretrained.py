@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from minitrans.cuda_graphs import FrozenModel
     from minitrans.frozen import PrepackedModel
 
+    O_co = TypeVar("O_co", covariant=True)
+
+    class Forward(Protocol[O_co]):
+        """What has a `forward`: to type checkers, a call of a model gives what that does."""
+
+        @property
+        def forward(self) -> Callable[..., O_co]:
+            """The method."""
+            ...
+
+
 logger = logging.getLogger("minitrans")
 
 M = TypeVar("M", bound="PreTrainedModel")
-O_co = TypeVar("O_co", covariant=True)
-
-
-class Forward(Protocol[O_co]):
-    """What has a `forward`: to type checkers, a call of a model gives what that does."""
-
-    @property
-    def forward(self) -> Callable[..., O_co]:
-        """The method."""
-        ...
-
 
 # What transformers calls its attention implementations -> the engine that does the same here.
 ATTENTION_ENGINES = {

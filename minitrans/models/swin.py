@@ -17,22 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitrans import heads, ops
+from minitrans import heads, layers, ops
 from minitrans.config import BackboneConfig, Depth, Pixels, Positive, PreTrainedConfig, Rate, Ratio, Size, pair
-from minitrans.layers import (
-    FeedForward,
-    LayerNorm,
-    Linear,
-    QueryKeyValue,
-    channels_first,
-    check_finite,
-    check_like,
-    check_tensor,
-    has_hooks,
-    is_plain,
-    recompute,
-    residual_norm,
-)
+from minitrans.layers import FeedForward, LayerNorm, Linear, QueryKeyValue, channels_first, is_plain
 from minitrans.names import Module
 from minitrans.outputs import BackboneOutput, EncodedImages, ImageModelOutput, StageInfo, States
 from minitrans.pretrained import PreTrainedModel
@@ -129,7 +116,7 @@ def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Te
 
     Raises ValueError otherwise, and for NaN or infinite numbers on the CPU.
     """
-    check_tensor("pixel_values", pixels, like.device, whole=False)
+    layers.check_tensor("pixel_values", pixels, like.device, whole=False)
     shape = tuple(pixels.shape)
     if len(shape) != 4 or shape[1] != channels or 0 in shape:
         raise ValueError(
@@ -139,8 +126,8 @@ def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Te
         raise ValueError(
             f"The images have {shape[2]} × {shape[3]} pixels, less than a patch of {patch[0]} × {patch[1]}."
         )
-    check_like("pixel_values", pixels, like)
-    check_finite("pixel_values", pixels)
+    layers.check_like("pixel_values", pixels, like)
+    layers.check_finite("pixel_values", pixels)
     return pixels
 
 
@@ -158,7 +145,7 @@ def in_blocks(
             images = step(images)
         return images
 
-    return run(x) if whole or is_tracing() or has_hooks(owner) else ops.in_row_blocks(run, x, width)
+    return run(x) if whole or is_tracing() or layers.has_hooks(owner) else ops.in_row_blocks(run, x, width)
 
 
 class SwinEmbeddings(Module):
@@ -182,7 +169,7 @@ class SwinEmbeddings(Module):
         if masked is not None:
             if self.mask_token is None:
                 raise ValueError("bool_masked_pos needs a mask token; make the model with use_mask_token=True.")
-            check_tensor("bool_masked_pos", masked, x.device, anywhere=True)
+            layers.check_tensor("bool_masked_pos", masked, x.device, anywhere=True)
             if masked.shape != (shape := x.flatten(1, 2).shape[:2]):
                 raise ValueError(f"bool_masked_pos is {tuple(masked.shape)}; these patches are {tuple(shape)}.")
             x = torch.where(masked.to(x.device, torch.bool).view(*x.shape[:3], 1), self.mask_token, x)
@@ -267,7 +254,7 @@ class SwinLayer(Module):
         """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `kept` may keep the weights."""
         mixed = self.dropout(self.attention(self.attention_norm(x), shift, kept))
         mixed = drop_path(mixed, self.drop_path_rate if self.training else 0.0)
-        x, normed = residual_norm(self.norm, x, mixed)
+        x, normed = layers.residual_norm(self.norm, x, mixed)
         return x + self.dropout(self.feed_forward(normed.flatten(0, 2))).view_as(x)
 
 
@@ -301,7 +288,7 @@ class SwinStage(Module):
         for index, layer in enumerate(self.layers):
             inputs = x, shift if index % 2 else 0, kept if index + 1 == len(self.layers) else None
             recomputed = checkpointing and torch.is_grad_enabled()
-            x = recompute(layer, *inputs) if recomputed else layer(*inputs)
+            x = layers.recompute(layer, *inputs) if recomputed else layer(*inputs)
         return x
 
 

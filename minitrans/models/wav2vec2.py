@@ -399,7 +399,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         check_samples(input_values, attention_mask, self)
         (batch, samples), width = input_values.shape, self.feature_encoder.frames(input_values.shape[1])
         together = self.feature_encoder.batches_clips
-        convolutions: Callable[..., Tensor] = self.feature_encoder.together if together else self.feature_encoder
+        convolutions: Callable[..., Tensor] = self.feature_encoder.forward_padded if together else self.feature_encoder
         compute = partial(recompute, convolutions) if checkpointing else convolutions
         if wants_static_shapes():
             if attention_mask is None:

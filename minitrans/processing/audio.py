@@ -269,7 +269,6 @@ class SoundFileRecording(Recording):
     def next(self, size: int) -> np.ndarray:
         return self.sound.read(size, dtype="float32", always_2d=True)
 
-    @override
     def promised(self, count: int) -> int:
         """Libsndfile corrects sizes in a header that the file does not reach, and logs it."""
         sizes = ((int(said), int(is_there)) for said, is_there in CORRECTED.findall(self.sound.extra_info))
@@ -277,7 +276,6 @@ class SoundFileRecording(Recording):
         shares = [said / is_there for said, is_there in sizes if 0 < is_there < said < UNKNOWN_SIZE]
         return round(count * max(shares, default=1.0))
 
-    @override
     def is_cut(self) -> bool:
         """The last page of an Ogg file is whole, and has a flag that says so."""
         if self.sound.format != "OGG":

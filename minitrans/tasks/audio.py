@@ -131,7 +131,6 @@ class AudioTask(Task):
             # In float64: beside a large offset the mean has too few digits in float32 for quiet sound.
             yield ((block.astype(np.float64) - mean) / deviation).astype(np.float32)
 
-    @override
     def prepare(self, sources: list[Any]) -> Iterator[Piece]:
         """A clip is heard whole."""
         for source in sources:
@@ -311,7 +310,6 @@ class Transcriber(AudioTask):
         else:
             yield self.piece(source, held, start + known * self.hop, start + len(held), part=slice(known, None))
 
-    @override
     def run(self, pieces: list[Piece]) -> Sequence[torch.Tensor]:
         """The most likely token of each frame, or where an n-gram model decodes, all frames' scores."""
         heard = [piece for piece in pieces if piece.inputs is not None]

@@ -34,7 +34,6 @@ class ImageTask(Task):
     budget = 8
     read_ahead = 32
 
-    @override
     def is_one(self, inputs: Any) -> bool:
         """An array of four dimensions is several images."""
         dimensions = getattr(inputs, "ndim", None)
@@ -79,7 +78,6 @@ class ImageTask(Task):
         else:
             yield source
 
-    @override
     def run(self, pieces: list[Piece]) -> Sequence[Any]:
         """Images that differ in size are computed apart."""
         outputs: list[Any] = []

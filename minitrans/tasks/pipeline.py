@@ -163,7 +163,6 @@ class TextClassificationPipeline(Pipeline):
         _, job, common = super()._settings({**options, "top_k": 1} if best else options)
         return {"best": best}, job, common
 
-    @override
     def read(self, source: Any, job: Any) -> Any:
         """[[text, pair]] is the older way to give a pair."""
         nested = isinstance(source, list) and len(source) == 1 and isinstance(source[0], list)
@@ -185,7 +184,6 @@ class TokenClassificationPipeline(Pipeline):
     defaults: ClassVar = {"aggregation_strategy": "none"}
     default_model = "dbmdz/bert-large-cased-finetuned-conll03-english"
 
-    @override
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """As in transformers, the result for one list of words stands in a list."""
         _, job, _ = self._settings({**self.options, **options})
@@ -207,7 +205,6 @@ class FillMaskPipeline(Pipeline):
     kind = MaskFiller
     names: ClassVar = {"top_k": "top_k", "targets": "targets", "tokenizer_kwargs": "max_tokens"}
 
-    @override
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """As in transformers, the result for a list of one text stands in no list."""
         found = super().__call__(inputs, **options)
@@ -301,7 +298,6 @@ class ZeroShotClassificationPipeline(Pipeline):
     def __init__(self, name: str, job: Any, options: Mapping[str, Any]) -> None:
         self.task, self.job, self.options = name, job, dict(options)  # labels may come with a call
 
-    @override
     def __call__(
         self, inputs: Any = None, candidate_labels: Any = None, *, sequences: Any = None, **options: Any
     ) -> Any:
@@ -325,7 +321,6 @@ class ImageClassificationPipeline(Pipeline):
     names: ClassVar = {"top_k": "top_k", "function_to_apply": "function_to_apply"}
     defaults: ClassVar = {"top_k": 5}
 
-    @override
     def __call__(self, inputs: Any = None, *, images: Any = None, **options: Any) -> Any:
         """`images` is the older name of what is classified."""
         return super().__call__(images if inputs is None else inputs, **options)
@@ -371,13 +366,11 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
         _, job, common = super()._settings(options)
         return {"times": times}, job, common
 
-    @override
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
         """0 seconds are a clip as a whole."""
         length = options["chunk_seconds"] or float("inf")
         return {**options, "chunk_seconds": length, "characters": options.get("characters") == "char"}
 
-    @override
     def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
         """What else a mapping holds comes back in lists, as in transformers."""
         times, more = shown["times"], {}
@@ -396,7 +389,6 @@ class AudioClassificationPipeline(AudioPipeline):
     names: ClassVar = {"top_k": "top_k", "function_to_apply": "function_to_apply"}
     default_model = "superb/wav2vec2-base-superb-ks"
 
-    @override
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
         """For sound, transformers takes a softmax of a single class too."""
         config = self.job.model.config

@@ -71,7 +71,6 @@ class TextTask(Task):
         """Texts are tokenized together."""
         return self.read_ahead
 
-    @override
     def is_one(self, inputs: Any) -> bool:
         """A tuple of two strings is one input where a pair is."""
         return super().is_one(inputs) or (self.pairs and is_pair(inputs))
@@ -255,7 +254,6 @@ class ListTask(TextTask):
         is_two = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
         return is_two and not isinstance(item[1], (str, bytes, Mapping)) and isinstance(item[1], Iterable)
 
-    @override
     def read(self, source: Any) -> tuple[str, list[str]]:
         """ValueError for an empty list."""
         if isinstance(source, Mapping) and all(name in source for name in self.columns):
@@ -347,7 +345,6 @@ class ChoiceTask(ListTask):
     takes = 'a tuple (text, [choices]), or a mapping with "text" and "choices"'
     columns = ("text", "choices")
 
-    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
         """A choice's score does not depend on the others."""
         return self.model(**{name: values[:, None] for name, values in batch.items()}).logits[:, 0].float().tolist()
@@ -367,7 +364,6 @@ class NextSentenceClassifier(TextTask):
     takes = 'a tuple of two texts, or a mapping with "text" and "text_pair"'
     pairs = True
 
-    @override
     def read(self, source: Any) -> tuple[str, str]:
         """A single text is none."""
         found = super().read(source)

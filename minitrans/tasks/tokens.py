@@ -158,7 +158,6 @@ class EntityRecognizer(ChunkedTask):
             return self.with_options(**split)(inputs, **options)
         return super().__call__(inputs, **options)
 
-    @override
     def read(self, source: Any) -> Any:
         """A list of words where inputs are split."""
         if not self.is_split_into_words:
@@ -329,7 +328,6 @@ class MaskFiller(ChunkedTask):
             for token, score in zip(tokens, scores, strict=True)
         ]
 
-    @override
     def assemble(self, source: Any, outputs: list[list[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
         """ValueError for a text without a mask."""
         words = list(chain.from_iterable(outputs))
@@ -380,7 +378,6 @@ class QuestionAnswerer(ChunkedTask):
         check_count("top_k", self.top_k)
         check_count("longest_answer", self.longest_answer)
 
-    @override
     def __call__(self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
         """`question` and `context` are a string each, or lists; one string goes with each of a list."""
         if inputs is None and question is not None and context is not None:
@@ -402,7 +399,6 @@ class QuestionAnswerer(ChunkedTask):
             raise self.refusal(source)
         return found
 
-    @override
     def judged(self, spans: list[range]) -> list[range]:
         """An answer may lie anywhere in a chunk."""
         return spans
