@@ -15,7 +15,7 @@ from typing_extensions import override
 from minitrans import heads, ops
 from minitrans.audio_layers import mean_of_first
 from minitrans.config import PreTrainedConfig
-from minitrans.heads import IGNORED, Count, Head, cross_entropy, whole
+from minitrans.heads import IGNORED, Count, Head, Labels, cross_entropy, whole
 from minitrans.hub import Repository
 from minitrans.layers import Linear, is_plain
 from minitrans.names import Module
@@ -147,9 +147,7 @@ class CTC(AudioHead):
         return self.config.ctc_loss_reduction == "sum"
 
     @override
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         rows, sequences = self.lm_head(self.dropout(encoded.rows)), encoded.sequences
         logits = sequences.unpack(rows)
         loss = None if labels is None else self.loss(logits, sequences.lengths, labels)
@@ -290,7 +288,7 @@ class FrameClassification(LayerSum, heads.TokenClassification):
     accepts_loss_kwargs = False  # one-hot labels hold more items than there are frames
 
     @override
-    def compute(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
+    def compute(self, encoded: Encoded, labels: Labels = None) -> LogitsOutput:  # type: ignore[override]
         if labels is not None and labels.dim() == 3:
             if labels.shape[2] != self.config.num_labels:
                 raise ValueError(f"labels are one-hot for {labels.shape[2]} classes, not {self.config.num_labels}.")
@@ -328,9 +326,7 @@ class XVector(LayerSum):
             self.objective.weight.normal_()
 
     @override
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> XVectorOutput:
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> XVectorOutput:
         rows, sequences = self.projector(encoded.rows), encoded.sequences
         if wants_static_shapes():
             vectors = self.statistics_padded(sequences.unpack(rows), sequences.lengths)
@@ -464,9 +460,7 @@ class PreTraining(AudioHead):
         self.quantizer.temperature = temperature
 
     @override
-    def compute(  # type: ignore[override]
-        self, encoded: EncodedAudio, sampled_negative_indices: Tensor | None = None
-    ) -> ContrastiveOutput:
+    def compute(self, encoded: EncodedAudio, sampled_negative_indices: Tensor | None = None) -> ContrastiveOutput:
         states, frames = self.project_hid(encoded.rows), encoded.frames
         codes, perplexity = self.quantizer(self.dropout(encoded.extracted), encoded.masked)
         codes = self.project_q(codes)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
 Count = int | Tensor | None
+Labels = Tensor | None
 
 # The input after which the labels stand in the published signatures, by a model's main input.
 LABELS_AFTER = {"input_ids": "inputs_embeds", "pixel_values": "pixel_values", "input_values": "attention_mask"}
@@ -93,9 +94,8 @@ class Head(PreTrainedModel):
         """Make the head's modules."""
         raise NotImplementedError
 
-    def compute(self, encoded: Any, **targets: Any) -> ModelOutput:
-        """The output for what the backbone encoded; targets are None where not given."""
-        raise NotImplementedError
+    # (what the backbone encoded, targets) -> the output; targets are None where not given.
+    compute: Callable[..., ModelOutput]
 
     def encode(self, **inputs: Any) -> Any:
         """What the backbone computes; it is called where a hook, a subclass or a replacement is to count."""
@@ -246,9 +246,7 @@ class SequenceClassification(Head):
         return encoded.pooled
 
     @override
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         logits = self.classifier(self.dropout(self.summary(encoded)))
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
@@ -275,9 +273,7 @@ class MultipleChoice(SequenceClassification):
         return replace(encoded, pooled=self.summary(encoded).unflatten(0, next(iter(tensors.values())).shape[:2]))
 
     @override
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         pooled = encoded.pooled
         assert pooled is not None  # see `encode`
         logits = self.classifier(self.dropout(pooled.flatten(0, 1))).view(pooled.shape[:2])
@@ -295,9 +291,7 @@ class NextSentencePrediction(Head):
         self.seq_relationship = Linear(config.hidden_size, 2)
 
     @override
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         logits = self.seq_relationship(encoded.pooled)
         loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
@@ -313,9 +307,7 @@ class TokenClassification(Head):
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
     @override
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         rows, sequences = self.classifier(self.dropout(encoded.rows)), encoded.sequences
         loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences), num_items_in_batch)
         return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
@@ -348,7 +340,7 @@ class QuestionAnswering(Head):
         self.qa_outputs = Linear(config.hidden_size, 2)
 
     @override
-    def compute(  # type: ignore[override]
+    def compute(
         self, encoded: Encoded, start_positions: Tensor | None = None, end_positions: Tensor | None = None
     ) -> QuestionAnsweringOutput:
         rows, sequences = self.qa_outputs(self.dropout(encoded.rows)), encoded.sequences
@@ -411,9 +403,7 @@ class MaskedLM(Head):
         return table
 
     @override
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         rows, sequences = self.predictions(encoded.rows), encoded.sequences
         loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences), num_items_in_batch)
         return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
@@ -432,7 +422,7 @@ class PreTraining(MaskedLM):
 
     @override
     def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, next_sentence_label: Tensor | None = None
+        self, encoded: Encoded, labels: Labels = None, next_sentence_label: Labels = None
     ) -> PreTrainingOutput:
         words = super().compute(encoded, None if next_sentence_label is None else labels)
         follows = self.seq_relationship(encoded.pooled)
@@ -453,8 +443,8 @@ class ImageClassification(Head):
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
     @override
-    def compute(  # type: ignore[override]
-        self, encoded: EncodedImages, labels: Tensor | None = None, num_items_in_batch: Count = None
+    def compute(
+        self, encoded: EncodedImages, labels: Labels = None, num_items_in_batch: Count = None
     ) -> ImageLogitsOutput:
         logits = self.classifier(encoded.pooled)
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
@@ -474,7 +464,7 @@ class MaskedImageModeling(Head):
         )
 
     @override
-    def compute(self, encoded: EncodedImages) -> ReconstructionOutput:  # type: ignore[override]
+    def compute(self, encoded: EncodedImages) -> ReconstructionOutput:
         restored = self.decoder(channels_first(encoded.grid))
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)
         return ReconstructionOutput(loss, restored, **encoded.kept)

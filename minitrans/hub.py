@@ -480,10 +480,9 @@ def push_folder(
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
             message = commit_message or "Upload a model with minitrans"
-            uploaded = api.upload_folder(
+            return api.upload_folder(
                 repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision
-            )
-            return uploaded.commit_url
+            ).commit_url
         except Exception as error:
             raise _explained(error, repo_id, revision or "main", f"the upload to {repo_id}") from None
 

@@ -142,15 +142,15 @@ class Intermediates:
     ) -> None:
         states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = config.output_attentions if output_attentions is None else output_attentions
-        self._hidden_states: list[Tensor] | None = [] if states else None
-        self._attentions: list[Tensor] | None = [] if weights else None
+        self.states: list[Tensor] | None = [] if states else None
+        self.weights: list[Tensor] | None = [] if weights else None
 
     def keep(self, rows: Tensor, sequences: Sequences) -> Tensor:
         """Keep rows (T, C) as (B, N, C), and give the rows of these: what is returned lies on the way to the loss."""
-        if self._hidden_states is None:
+        if self.states is None:
             return rows
         grid = sequences.unpack(rows)
-        self._hidden_states.append(grid)
+        self.states.append(grid)
         return sequences.pack(grid)
 
     def leave(self, rows: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor | None]:
@@ -162,22 +162,22 @@ class Intermediates:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, dropout: float) -> Tensor:
         """`ops.attention`, by its weights (B, H, N, N) where these are to be kept."""
-        if self._attentions is None:
+        if self.weights is None:
             return ops.attention(q, k, v, sequences, dropout=dropout)
         weights = F.dropout(ops.attention_probabilities(q, k, sequences), dropout)
-        self._attentions.append(weights)
+        self.weights.append(weights)
         mixed = weights @ sequences.flat_to_grid(v).transpose(1, 2)
         return sequences.grid_to_flat(mixed.transpose(1, 2))
 
     @property
     def hidden_states(self) -> States:
         """One (B, N, C) for the input of each layer and one for the last output; None where not asked for."""
-        return None if self._hidden_states is None else tuple(self._hidden_states)
+        return None if self.states is None else tuple(self.states)
 
     @property
     def attentions(self) -> States:
         """One (B, H, N, N) a layer; None where not asked for."""
-        return None if self._attentions is None else tuple(self._attentions)
+        return None if self.weights is None else tuple(self.weights)
 
 
 class QueryKeyValue(Module):

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrans import heads, layers, ops
-from minitrans.config import BackboneConfig, Depth, Pixels, Positive, PreTrainedConfig, Rate, Ratio, Size, pair
-from minitrans.layers import FeedForward, LayerNorm, Linear, QueryKeyValue, channels_first, is_plain
+from minitrans.config import BackboneConfig, Depth, Pixels, Positive, Rate, Ratio, Size, pair
+from minitrans.layers import FeedForward, Intermediates, LayerNorm, Linear, QueryKeyValue, channels_first, is_plain
 from minitrans.names import Module
 from minitrans.outputs import BackboneOutput, EncodedImages, ImageModelOutput, StageInfo, States
 from minitrans.pretrained import PreTrainedModel
@@ -65,40 +65,35 @@ class SwinConfig(BackboneConfig):
                 raise ValueError(f"num_heads is {self.num_heads}; {count} does not divide a stage's {size} channels.")
 
 
-class MapIntermediates:
+class MapIntermediates(Intermediates):
     """Maps (B, H, W, C) and attentions of the stages, kept where the configuration or the caller asks for them."""
 
-    def __init__(
-        self, config: PreTrainedConfig, output_attentions: bool | None = None, output_hidden_states: bool | None = None
-    ) -> None:
-        maps = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        weights = config.output_attentions if output_attentions is None else output_attentions
-        self.rows: list[Tensor] | None = [] if maps else None
+    def __init__(self, *asked: Any) -> None:
+        super().__init__(*asked)
         self.grids: list[torch.Size] = []
-        self.attentions: list[Tensor] | None = [] if weights else None
 
-    def keep(self, x: Tensor) -> Tensor:
+    def keep_map(self, x: Tensor) -> Tensor:
         """Keep a map (B, H, W, C) as rows (B, H·W, C), and give the map of these, on the way to the loss."""
-        if self.rows is None:
+        if self.states is None:
             return x
         rows = x.flatten(1, 2)
-        self.rows.append(rows)
+        self.states.append(rows)
         self.grids.append(x.shape[1:3])
         return rows.view(x.shape)
 
     @property
     def maps(self) -> States:
         """What was kept as maps (B, C, H, W); None where not asked for."""
-        if self.rows is None:
+        if self.states is None:
             return None
-        return tuple(channels_first(rows.unflatten(1, grid)) for rows, grid in zip(self.rows, self.grids, strict=True))
+        return tuple(channels_first(x.unflatten(1, grid)) for x, grid in zip(self.states, self.grids, strict=True))
 
     @property
     def fields(self) -> dict[str, States]:
         """By the outputs' names: rows (B, H·W, C), attentions, and maps (B, C, H, W); None where not asked for."""
         return {
-            "hidden_states": None if self.rows is None else tuple(self.rows),
-            "attentions": None if self.attentions is None else tuple(self.attentions),
+            "hidden_states": self.hidden_states,
+            "attentions": self.attentions,
             "reshaped_hidden_states": self.maps,
         }
 
@@ -230,10 +225,10 @@ class WindowAttention(Module):
         padding = None if whole else self.qkv.of_zeros(x).view_as(qkv[0, 0, 0])
         arguments = qkv, self.qkv.relative_position_bias_table, self.window, shift, padding
         dropout = self.dropout if self.training else 0.0
-        if kept is None or kept.attentions is None:
+        if kept is None or kept.weights is None:
             return self.out(ops.window_attention(*arguments, dropout=dropout))
         mixed, weights = ops.window_attention_with_weights(*arguments, dropout=dropout)
-        kept.attentions.append(weights)
+        kept.weights.append(weights)
         return self.out(mixed)
 
 
@@ -385,12 +380,12 @@ class SwinModel(SwinEncoder):
         """What `forward` computes, as a map: the heads' input."""
         kept = MapIntermediates(self.config, output_attentions, output_hidden_states)
         window, checkpointing = self.config.window_size, self.gradient_checkpointing and self.training
-        whole = kept.attentions is not None
-        x = kept.keep(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding))
+        whole = kept.weights is not None
+        x = kept.keep_map(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding))
         for stage, merge in zip(self.stages, [*self.mergings, nn.Identity()], strict=True):
             shift = 0 if min(x.shape[1:3]) <= window else window // 2  # a map no larger than a window stays
             run = partial(stage, shift=shift, kept=kept, checkpointing=checkpointing)
-            x = kept.keep(in_blocks(self, x, run, merge, width=4 * x[0].numel(), whole=whole))
+            x = kept.keep_map(in_blocks(self, x, run, merge, width=4 * x[0].numel(), whole=whole))
         rows = self.norm(x).flatten(1, 2)
         x = rows.view_as(x)
         pooled = x.mean((1, 2)) if self.add_pooling_layer else None
@@ -519,22 +514,22 @@ class SwinBackbone(SwinEncoder):
         """
         kept = MapIntermediates(self.config, output_attentions, output_hidden_states)
         shift, checkpointing = self.config.window_size // 2, self.gradient_checkpointing and self.training
-        names, chosen, whole = self.config.stage_names, self.out_features, kept.attentions is not None
+        names, chosen, whole = self.config.stage_names, self.out_features, kept.weights is not None
         if absent := [name for name in chosen if name not in self.norms]:
             raise ValueError(
                 f"out_features names {absent[0]!r}, and this backbone has norms for {', '.join(self.norms)}; choose "
                 "the stages before it is made or loaded."
             )
-        last = len(self.stages) if whole or kept.rows is not None else names.index(chosen[-1])
-        x = kept.keep(self.embeddings(pixel_values, None, interpolate_pos_encoding))
+        last = len(self.stages) if whole or kept.states is not None else names.index(chosen[-1])
+        x = kept.keep_map(self.embeddings(pixel_values, None, interpolate_pos_encoding))
         maps = [x]
         for stage, merge in zip(self.stages[:last], [nn.Identity(), *self.mergings], strict=False):
             run = partial(stage, shift=shift, kept=kept, checkpointing=checkpointing)
-            x = kept.keep(in_blocks(self, x, merge, run, width=4 * x[0].numel(), whole=whole))
+            x = kept.keep_map(in_blocks(self, x, merge, run, width=4 * x[0].numel(), whole=whole))
             maps.append(x)
         output = BackboneOutput(
             tuple(channels_first(self.norms[name](maps[names.index(name)])) for name in chosen),
             kept.maps,
-            kept.fields["attentions"],
+            kept.attentions,
         )
         return self.returned(output, return_dict)

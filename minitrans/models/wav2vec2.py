@@ -397,9 +397,9 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
     ) -> tuple[Tensor, Sequences]:
         """Samples (B, n) -> the frames that the convolutions make of them, as rows (T, C), and where they lie."""
         check_samples(input_values, attention_mask, self)
-        (batch, samples), width = input_values.shape, self.feature_encoder.frames(input_values.shape[1])
-        together = self.feature_encoder.batches_clips
-        convolutions: Callable[..., Tensor] = self.feature_encoder.forward_padded if together else self.feature_encoder
+        (batch, samples), encoder = input_values.shape, self.feature_encoder
+        width, padded = encoder.frames(samples), encoder.batches_clips
+        convolutions: Callable[..., Tensor] = encoder.forward_padded if padded else encoder
         compute = partial(recompute, convolutions) if checkpointing else convolutions
         if wants_static_shapes():
             if attention_mask is None:
@@ -407,17 +407,17 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
                 frames = Sequences.full(batch, width, self.device)
             else:
                 counts = attention_mask.to(self.device).sum(1)
-                frames = Sequences.padded(self.feature_encoder.unbounded_frames(counts).clamp(min=0).int(), width)
+                frames = Sequences.padded(encoder.unbounded_frames(counts).clamp(min=0).int(), width)
             return compute(input_values, counts).flatten(0, 1), frames
         clips = clips_of(input_values, attention_mask)
-        lengths = [self.feature_encoder.frames(len(clip)) for clip in clips]
+        lengths = [encoder.frames(len(clip)) for clip in clips]
         if 0 in lengths:
             short = lengths.index(0)
             raise ValueError(
-                f"Clip {short} has {len(clips[short])} samples; a frame takes {self.feature_encoder.samples(1)}."
+                f"Clip {short} has {len(clips[short])} samples; the first frame takes {encoder.samples(1)}."
             )
         frames = Sequences.from_lengths(lengths, width, self.device)
-        if together:
+        if padded:
             counts = torch.tensor([len(clip) for clip in clips], device=self.device)
             return frames.pack(compute(input_values, counts)), frames
         return torch.cat([compute(clip) for clip in clips]), frames

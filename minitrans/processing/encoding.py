@@ -142,22 +142,19 @@ class BatchEncoding(BatchFeature):
 
     def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> CharSpan | None:
         """Return the characters that a token was made of."""
-        found = self._found("token_to_chars", batch_or_token_index, token_index)
-        return None if found is None else CharSpan(*found)
+        return self._found("token_to_chars", batch_or_token_index, token_index, kind=CharSpan)
 
     def word_to_tokens(
         self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
     ) -> TokenSpan | None:
         """Return the tokens that a word became."""
-        found = self._found("word_to_tokens", batch_or_word_index, word_index, sequence_index)
-        return None if found is None else TokenSpan(*found)
+        return self._found("word_to_tokens", batch_or_word_index, word_index, sequence_index, kind=TokenSpan)
 
     def word_to_chars(
         self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
     ) -> CharSpan | None:
         """Return the characters of a word."""
-        found = self._found("word_to_chars", batch_or_word_index, word_index, sequence_index)
-        return None if found is None else CharSpan(*found)
+        return self._found("word_to_chars", batch_or_word_index, word_index, sequence_index, kind=CharSpan)
 
     def char_to_token(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
@@ -171,12 +168,13 @@ class BatchEncoding(BatchFeature):
         """Return the word that a character belongs to; None for white space."""
         return self._found("char_to_word", batch_or_char_index, char_index, sequence_index)
 
-    def _found(self, method: str, first: int, second: int | None, *sequence_index: int) -> Any:
+    def _found(self, method: str, first: int, second: int | None, *sequence_index: int, kind: Any = None) -> Any:
         number, index = (0, first) if second is None else (first, second)
         encoding = self._sequences()[number]
         if not sequence_index and index < 0:
             index += len(encoding)
-        return getattr(encoding, method)(index, *sequence_index)
+        found = getattr(encoding, method)(index, *sequence_index)
+        return kind(*found) if kind and found is not None else found
 
     def _sequences(self) -> Sequence[Encoding]:
         if self.encodings is None:
