@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
@@ -97,9 +96,7 @@ class AutoConfig:
     """`AutoConfig.from_pretrained(name_or_path)` gives the configuration of any known family."""
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> PreTrainedConfig:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> PreTrainedConfig:
         """Read config.json; hub options as in `minitrans.hub.open_repository`, the rest override fields.
 
         The name is that of a folder, a hub id, or the path of a JSON file.
@@ -173,7 +170,7 @@ class AutoClass:
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository,
+        pretrained_model_name_or_path: hub.Source,
         *model_args: Any,
         config: PreTrainedConfig | None = None,
         output_loading_info: Literal[True],
@@ -183,7 +180,7 @@ class AutoClass:
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository,
+        pretrained_model_name_or_path: hub.Source,
         *model_args: Any,
         config: PreTrainedConfig | None = None,
         output_loading_info: bool = False,
@@ -192,7 +189,7 @@ class AutoClass:
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository,
+        pretrained_model_name_or_path: hub.Source,
         *model_args: Any,
         config: PreTrainedConfig | None = None,
         **options: Any,
@@ -330,9 +327,7 @@ class AutoProcessing:
         raise TypeError(f"{name} is made by {name}.from_pretrained(...).")
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Any:
         """Load the checkpoint's own class; hub options as in `minitrans.hub.open_repository`, the rest are settings.
 
         The name is that of a folder, a hub id, or the path of a file. A `config` says in place of config.json which
@@ -427,7 +422,7 @@ class AutoTokenizer(AutoProcessing):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, *,
+        cls, pretrained_model_name_or_path: hub.Source, *,
         tokenizer_type: str | None = None, **options: Any,
     ) -> PreTrainedTokenizerBase:  # fmt: skip
         """As every Auto class; `tokenizer_type` is a model_type, whose tokenizer is taken whatever the files say."""
@@ -462,9 +457,7 @@ class AutoImageProcessor(AutoProcessing):
 
         @override
         @classmethod
-        def from_pretrained(
-            cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-        ) -> ViTImageProcessor: ...
+        def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> ViTImageProcessor: ...
 
 
 class AutoFeatureExtractor(AutoProcessing):

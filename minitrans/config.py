@@ -244,9 +244,7 @@ class PreTrainedConfig(hub.Saved):
         return cls(**{**values, **overrides})
 
     @classmethod
-    def from_pretrained(
-        cls: type[C], pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> C:
+    def from_pretrained(cls: type[C], pretrained_model_name_or_path: hub.Source, **options: Any) -> C:
         """Read config.json of a folder or hub id, or a JSON file by its own path.
 
         Hub options are those of `minitrans.hub.open_repository`; the rest override fields. `return_unused_kwargs=True`

@@ -57,9 +57,7 @@ def open_repository(
     return HubRepository(name, subfolder, _inside(revision or "main"), {**options, "force_download": force_download})
 
 
-def open_with(
-    name_or_path: "str | os.PathLike[str] | Repository", options: dict[str, Any], *files: str
-) -> tuple["Repository", dict[str, Any]]:
+def open_with(name_or_path: "Source", options: dict[str, Any], *files: str) -> tuple["Repository", dict[str, Any]]:
     """`open_repository` with those of `options` that are its own; return the repository and the other options.
 
     A repository that is open already is taken as it is, so that several parts of one checkpoint come from one commit.
@@ -154,6 +152,9 @@ class Repository:
         if len(filenames) > 1:
             return f"{self.name} has no {' and no '.join(filenames)} in {self._folder}, {holds}."
         return f"{filenames[0]} is missing in {self._folder}, {holds}."
+
+
+Source = str | os.PathLike[str] | Repository  # a folder, a hub id, or what was opened by one of them
 
 
 class SingleFile(Repository):

@@ -89,9 +89,7 @@ class Wav2Vec2FeatureExtractor(Likeness, hub.Saved):
         choose("padding_side", self.padding_side, SIDES)
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Wav2Vec2FeatureExtractor:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Wav2Vec2FeatureExtractor:
         """Read preprocessor_config.json, or its part of processor_config.json, of a folder or hub id, or a JSON file.
 
         `options` are those of `minitrans.hub.open_repository` and settings that override the file's. Keys that this

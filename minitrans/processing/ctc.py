@@ -93,9 +93,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         self.replace_word_delimiter_char: str = settings["replace_word_delimiter_char"]
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
         """Load vocab.json, tokenizer_config.json and older files of a folder or hub id, or a vocab.json by its path.
 
         `options` are those of `hub.open_repository` and settings that win over the file's, such as `target_lang`.

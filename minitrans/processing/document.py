@@ -7,7 +7,6 @@ words of a question take the labels of the page's, and a word that begins with a
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -273,9 +272,7 @@ class LayoutLMv2Processor(hub.Saved):
         self.tokenizer = tokenizer
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> LayoutLMv2Processor:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> LayoutLMv2Processor:
         """Read both parts from a folder or hub id; each option goes to the part that has such a setting."""
         repository, settings = open_with(pretrained_model_name_or_path, options)
         seen = {spec.name for spec in fields(LayoutLMv2ImageProcessor)}

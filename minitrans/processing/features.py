@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import KeysView, Mapping
 from functools import cache
@@ -150,9 +149,7 @@ def _shown(own: type, base: type) -> type:
     return type(own.__name__, (own, base), {**names, **made})
 
 
-def open_with(
-    name_or_path: str | os.PathLike[str] | Repository, options: Mapping[str, Any], *files: str
-) -> tuple[Repository, dict[str, Any]]:
+def open_with(name_or_path: hub.Source, options: Mapping[str, Any], *files: str) -> tuple[Repository, dict[str, Any]]:
     """As `hub.open_with`, without the options of transformers that have no effect on any processor here."""
     return hub.open_with(name_or_path, {k: v for k, v in options.items() if k not in WITHOUT_EFFECT}, *files)
 

@@ -114,9 +114,7 @@ class ImageProcessor(hub.Saved):
             setattr(self, name, _numbers(name, getattr(self, name)))
 
     @classmethod
-    def from_pretrained(
-        cls: type[P], pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> P:
+    def from_pretrained(cls: type[P], pretrained_model_name_or_path: hub.Source, **options: Any) -> P:
         """Read preprocessor_config.json of a folder or hub id, or a JSON file, old spellings included.
 
         `options` are those of `minitrans.hub.open_repository` and settings that override the file's. Unknown keys of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,9 +44,7 @@ class Wav2Vec2Processor(hub.Saved):
         return [*self.feature_extractor.model_input_names, "labels"]
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
         """Read both parts from a folder or hub id, in the files of today or of older years.
 
         `options` are those of `minitrans.hub.open_repository`, and settings of either part, or of both where both
@@ -172,9 +169,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
     files: dict[str, Path] = field(default_factory=dict, repr=False)  # of the decoder, by their paths in a folder
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
         """As `Wav2Vec2Processor`, with alphabet.json and language_model/ beside the other files.
 
         `alpha`, `beta`, `unk_score_offset` and `score_boundary` win over the folder's; see `LanguageModel`.

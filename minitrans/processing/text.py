@@ -80,9 +80,7 @@ class Tokenizer(TokenizerBase):
                 )
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
         """Load from a folder, a hub id, or the path of one of `files` itself.
 
         `options` are those of `hub.open_repository` and keys of tokenizer_config.json (`model_max_length`,
