@@ -480,9 +480,11 @@ def push_folder(
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
-            message = commit_message or "Upload a model with minitrans"
             return api.upload_folder(
-                repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message or "Upload a model with minitrans",
+                revision=revision,
             ).commit_url
         except Exception as error:
             raise _explained(error, repo_id, revision or "main", f"the upload to {repo_id}") from None

@@ -210,9 +210,8 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
         """How many frames samples, a number or a tensor of them, become; published programs ask for it."""
         config = self.config
         frames = audio_layers.frames_of(input_lengths, config.conv_kernel, config.conv_stride)
-        for _ in range(
-            config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0
-        ):
+        adapts = config.add_adapter if add_adapter is None else add_adapter
+        for _ in range(config.num_adapter_layers if adapts else 0):
             frames = audio_layers.downsampled(frames, config.adapter_kernel_size, config.adapter_stride)
         return frames
 
@@ -326,11 +325,9 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         counts = [len(clip) for clip in audio_layers.clips_of(input_values, attention_mask)]
         lengths = [audio_layers.frames_of(count, config.conv_kernel, config.conv_stride) for count in counts]
         frames = Sequences.from_lengths(lengths, extracted.shape[1], last.device)
+        kernel, stride = config.adapter_kernel_size, config.adapter_stride
         for _layer in range(config.num_adapter_layers if config.add_adapter else 0):
-            lengths = [
-                audio_layers.downsampled(length, config.adapter_kernel_size, config.adapter_stride)
-                for length in lengths
-            ]
+            lengths = [audio_layers.downsampled(length, kernel, stride) for length in lengths]
         sequences = Sequences.from_lengths(lengths, last.shape[1], last.device)
         masked = None if mask_time_indices is None else frames.pack(mask_time_indices).bool()
         states = getattr(output, "hidden_states", None), getattr(output, "attentions", None)
