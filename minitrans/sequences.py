@@ -1,4 +1,4 @@
-"""Packing: which rows belong to which sequence.
+"""Packing (varlen): which rows belong to which sequence; `starts` and `longest` are cu_seqlens and max_seqlen.
 
 A batch (B, N, ...) with a mask becomes rows (T, ...), T the number of real tokens, one sequence after the other. No
 layer but attention needs to know; padding costs nothing, and a sequence gives the same numbers alone and in any batch.

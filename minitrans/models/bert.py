@@ -1,7 +1,7 @@
 """BERT: "Pre-training of Deep Bidirectional Transformers for Language Understanding" (Devlin et al. 2019).
 
 Read from top to bottom: the configuration, the modules, the name table, the heads. Text comes in as (B, N), becomes
-packed rows (T, C) at the door (`minitrans.text_inputs.pack_text`), and leaves as (B, N, C).
+packed rows (T, C) on entry (`minitrans.text_inputs.pack_text`), and leaves as (B, N, C).
 """
 
 from __future__ import annotations

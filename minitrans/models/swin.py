@@ -91,11 +91,8 @@ class MapIntermediates(Intermediates):
     @property
     def fields(self) -> dict[str, States]:
         """By the outputs' names: rows (B, H·W, C), attentions, and maps (B, C, H, W); None where not asked for."""
-        return {
-            "hidden_states": self.hidden_states,
-            "attentions": self.attentions,
-            "reshaped_hidden_states": self.maps,
-        }
+        states, weights = self.hidden_states, self.attentions
+        return {"hidden_states": states, "attentions": weights, "reshaped_hidden_states": self.maps}
 
 
 def drop_path(x: Tensor, rate: float) -> Tensor:

@@ -502,7 +502,6 @@ class TokenizerBase(Likeness, hub.Saved):
         too, to `repo_id` (by default the folder's name), with the options of `push_to_hub`.
         """
         hub.refuse_without_push(push_to_hub, push)
-
         write = partial(self.write_files, legacy_format=legacy_format)
         paths = hub.save_files(save_directory, _prefixed(write, filename_prefix))
         if push_to_hub:
