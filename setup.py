@@ -32,6 +32,7 @@ TEST = [
     "setuptools>=77",  # what pyproject.toml builds with
     "ruff>=0.9",
     "mypy>=1.15",
+    "basedpyright>=1.30",  # pyright, with all that it runs on in its wheels
     *TOOLS,
     *PROGRAMS,
     *DEMO,
@@ -80,6 +81,7 @@ setup(
         "tokenizers>=0.22",
         "numpy>=1.26",
         "tqdm>=4.66",
+        "typing_extensions>=4.10",
     ],
     extras_require={
         "image": IMAGE,

@@ -59,7 +59,7 @@ def merge(model: nn.Module, repository: hub.Repository, options: dict[str, Any])
     ours = {name: tensors[place] for place, name in places.items()}
     lost = sorted({*pairs, *whole} - ours.keys())
     if lost:
-        raise ValueError(f"{path} adapts {lost[0]}, which is no tensor of this {type(model).__name__}.")
+        raise ValueError(f"{path} adapts {lost[0]}, which is not a tensor of this {type(model).__name__}.")
     changes = {name: _product(name, pair, settings) for name, pair in pairs.items()}
     for name, source in sources.items():
         checkpoint.check(source, ours[name].dtype)

@@ -10,15 +10,16 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import heads, ops
 from minitrans.audio_layers import mean_of_first
 from minitrans.config import PreTrainedConfig
-from minitrans.heads import IGNORED, Count, Head, cross_entropy, whole
+from minitrans.heads import IGNORED, Count, Head, Labels, cross_entropy, whole
 from minitrans.hub import Repository
 from minitrans.layers import Linear, is_plain
 from minitrans.names import Module
-from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, ModelOutput, XVectorOutput
+from minitrans.outputs import ContrastiveOutput, Encoded, EncodedAudio, LogitsOutput, XVectorOutput
 from minitrans.sequences import wants_static_shapes
 from minitrans.weights import PickleCheckpoint, SafetensorsCheckpoint, open_checkpoint, tensors_of
 
@@ -59,8 +60,8 @@ class CTC(AudioHead):
     repository: Repository | None = None
     target_lang: str | None = None
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         if config.vocab_size is None or config.pad_token_id is None or config.pad_token_id >= config.vocab_size:
             raise ValueError(
                 f"A CTC head needs a vocabulary that holds the blank, but vocab_size is {config.vocab_size} and "
@@ -114,7 +115,7 @@ class CTC(AudioHead):
         }
         if shapes != checkpoint.shapes:
             wrong = sorted(set(shapes.items()) ^ set(checkpoint.shapes.items()))
-            raise ValueError(f"{path} is no adapter for this model: they differ in {wrong[0][0]} {wrong[0][1]}.")
+            raise ValueError(f"{path} is not an adapter for this model: they differ in {wrong[0][0]} {wrong[0][1]}.")
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise ValueError(f"{path} holds NaN or infinite numbers.")
         if vocabulary != self.config.vocab_size:
@@ -145,10 +146,8 @@ class CTC(AudioHead):
         """Whether the losses of several batches add up to that of one large batch: where it is a sum over clips."""
         return self.config.ctc_loss_reduction == "sum"
 
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
-        """See `Head`."""
+    @override
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         rows, sequences = self.lm_head(self.dropout(encoded.rows)), encoded.sequences
         logits = sequences.unpack(rows)
         loss = None if labels is None else self.loss(logits, sequences.lengths, labels)
@@ -159,7 +158,7 @@ class CTC(AudioHead):
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
 
     def loss(self, logits: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """The loss of scores (B, N, V) of so many frames (B,) for tokens (B, U), of which −100 and blanks are none."""
+        """The loss of scores (B, N, V), `lengths` (B,) frames of each, for tokens (B, U) but −100 and blanks."""
         if labels.dim() != 2 or len(labels) != len(logits):
             raise ValueError(f"labels has the shape {tuple(labels.shape)}; it must be ({len(logits)}, tokens).")
         blank = self.config.pad_token_id
@@ -182,8 +181,8 @@ class LayerSum(AudioHead):
 
     takes_adapter: ClassVar[bool] = False
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         count = config.num_hidden_layers + 1
         self.layer_weights = nn.Parameter(torch.empty(count)) if config.use_weighted_layer_sum else None
         if config.add_adapter and (config.use_weighted_layer_sum or not self.takes_adapter):
@@ -226,8 +225,8 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
             return cls.older_class.load(repository, config, *model_args, **options)
         return super().load(repository, config, *model_args, **options)
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         super().build(config)
         self.projector = Linear(config.hidden_size, config.classifier_proj_size)
         self.classifier = Linear(config.classifier_proj_size, config.num_labels)
@@ -260,8 +259,8 @@ class SpeechClassification(AudioHead, heads.SequenceClassification):
 
     spellings: ClassVar[dict[str, str]] = {"classifier.output": "classifier.out_proj"}
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.pooling_mode = getattr(config, "pooling_mode", "mean")
         if self.pooling_mode not in ("mean", "sum", "max"):
             raise ValueError(f"pooling_mode is {self.pooling_mode!r}; it must be 'mean', 'sum' or 'max'.")
@@ -281,15 +280,15 @@ class SpeechClassification(AudioHead, heads.SequenceClassification):
 class FrameClassification(LayerSum, heads.TokenClassification):
     """One score per class for each frame (B, N, K); labels are classes (B, N) or one-hot (B, N, K)."""
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         super().build(config)
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
     accepts_loss_kwargs = False  # one-hot labels hold more items than there are frames
 
-    def compute(self, encoded: Encoded, labels: Tensor | None = None) -> LogitsOutput:  # type: ignore[override]
-        """See `Head`."""
+    @override
+    def compute(self, encoded: Encoded, labels: Labels = None) -> LogitsOutput:  # type: ignore[override]
         if labels is not None and labels.dim() == 3:
             if labels.shape[2] != self.config.num_labels:
                 raise ValueError(f"labels are one-hot for {labels.shape[2]} classes, not {self.config.num_labels}.")
@@ -307,8 +306,8 @@ class XVector(LayerSum):
     takes_adapter = True
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         super().build(config)
         _check_adapter_size(config)
         self.projector = Linear(config.hidden_size, config.tdnn_dim[0])
@@ -326,13 +325,11 @@ class XVector(LayerSum):
         if path == "objective.weight":
             self.objective.weight.normal_()
 
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> ModelOutput:
-        """See `Head`."""
+    @override
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> XVectorOutput:
         rows, sequences = self.projector(encoded.rows), encoded.sequences
         if wants_static_shapes():
-            vectors = self.statistics_together(sequences.unpack(rows), sequences.lengths)
+            vectors = self.statistics_padded(sequences.unpack(rows), sequences.lengths)
         else:
             vectors = torch.stack([self.statistics(clip) for clip in rows.split(sequences.lengths.tolist())])
         embeddings = self.feature_extractor(vectors)
@@ -348,7 +345,7 @@ class XVector(LayerSum):
         rows = self.time_delays(rows)
         return torch.cat([rows.mean(0), rows.std(0)])
 
-    def statistics_together(self, rows: Tensor, counts: Tensor) -> Tensor:
+    def statistics_padded(self, rows: Tensor, counts: Tensor) -> Tensor:
         """`statistics` (B, 2C) of clips (B, N, C), of which the first `counts` (B,) frames are real."""
         rows, counts = self.time_delays(rows), counts - self.lost_frames()
         mean = mean_of_first(rows, counts)
@@ -429,16 +426,16 @@ class Quantizer(Module):
 
 
 class PreTraining(AudioHead):
-    """States and quantised frames: each masked frame's own is to be found among sampled others (the paper's 3.2).
+    """States and quantised frames: the true one must be identified among sampled distractors (the paper's 3.2).
 
-    `sampled_negative_indices` (B, N, K) are those others, as places in the flattened (B · N) frames; with them and
+    `sampled_negative_indices` (B, N, K) are the distractors, as places in the flattened (B · N) frames; with them and
     `mask_time_indices` there is a loss.
     """
 
     targets = ("sampled_negative_indices",)
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         _check_adapter_size(config)
         self.quantizer = Quantizer(config)
         self.project_hid = Linear(config.hidden_size, config.proj_codevector_dim)
@@ -462,10 +459,8 @@ class PreTraining(AudioHead):
         """How evenly training draws codes; it falls from 2 to 0.5 in the paper."""
         self.quantizer.temperature = temperature
 
-    def compute(  # type: ignore[override]
-        self, encoded: EncodedAudio, sampled_negative_indices: Tensor | None = None
-    ) -> ContrastiveOutput:
-        """See `Head`."""
+    @override
+    def compute(self, encoded: EncodedAudio, sampled_negative_indices: Tensor | None = None) -> ContrastiveOutput:
         states, frames = self.project_hid(encoded.rows), encoded.frames
         codes, perplexity = self.quantizer(self.dropout(encoded.extracted), encoded.masked)
         codes = self.project_q(codes)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import ops
 from minitrans.layers import LayerNorm, check_finite, check_like, check_tensor, is_plain
@@ -72,7 +73,7 @@ def span_mask(lengths: Tensor, width: int, share: float, span: int, at_least: in
     """Random spans of True in (B, width), none beyond a sequence's length (B,): SpecAugment (Park et al. 2019).
 
     As many spans of `span` as make `share` of the length if none overlap, rounded up or down at random, and
-    `at_least` so many where they fit. They are drawn from numpy's generator as the published model draws them, so that
+    `at_least` of them where they fit. They are drawn from numpy's generator as the published model draws them, so that
     a seed gives the same spans; in a trace from torch's, as a program is to draw anew each time.
     """
     if is_tracing():
@@ -122,7 +123,7 @@ class ConvolutionLayer(Module):
         super().__init__()
         self.conv = Convolution(size, kernel, stride, bias, activation)
 
-    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+    def prepared(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
         """What to apply to blocks (N, C_in) of a clip with the samples (n, 1), giving (N', C_out)."""
         if not is_plain(self.conv, Convolution):
             return self
@@ -131,7 +132,7 @@ class ConvolutionLayer(Module):
         stride, activation = self.conv.stride, self.conv.activation
         return lambda rows: ops.convolution(rows, weight, bias, stride=stride, activation=activation)
 
-    def together(self, rows: Tensor, counts: Tensor) -> Tensor:
+    def forward_padded(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Clips (B, N, C_in), of which the first `counts` (B,) rows are real, -> (B, N', C_out)."""
         return self(rows)
 
@@ -150,17 +151,17 @@ class NormedConvolutionLayer(ConvolutionLayer):
         self.activation = activation
         self.norm = type(self).norm_class(size[1])
 
-    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `ConvolutionLayer`."""
-        convolve = super().over(samples)
+    @override
+    def prepared(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+        convolve = super().prepared(samples)
         return self if convolve is self else lambda rows: self.activated(self.norm(convolve(rows)))
 
     def activated(self, rows: Tensor) -> Tensor:
         """The activation of what is normalised."""
         return ops.ACTIVATIONS[self.activation](rows)
 
+    @override
     def forward(self, rows: Tensor) -> Tensor:
-        """See `ConvolutionLayer`."""
         return self.activated(self.norm(self.conv(rows)))
 
 
@@ -177,8 +178,8 @@ class GroupNormLayer(NormedConvolutionLayer):
         """Whether the norm may become part of the convolution's filter: nobody asked to see either by itself."""
         return is_plain(self.conv, Convolution) and is_plain(self.norm, nn.GroupNorm)
 
-    def over(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `ConvolutionLayer`; the norm takes its statistics from all samples and becomes part of the filter."""
+    def prepared(self, samples: Tensor) -> Callable[[Tensor], Tensor]:
+        """The norm takes its statistics from all samples and becomes part of the filter."""
         if not self.is_filter:
             return self
         conv, norm = self.conv, self.norm
@@ -191,8 +192,8 @@ class GroupNormLayer(NormedConvolutionLayer):
 
         return normalised
 
-    def together(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """See `ConvolutionLayer`; in a trace, which may have to run elsewhere, the norm is computed as such."""
+    def forward_padded(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """In a trace, which may have to run elsewhere, the norm is computed as such."""
         dtype, conv = rows.dtype, self.conv
         if not is_tracing():
             norms = self.norm.weight, self.norm.bias, self.norm.eps
@@ -229,14 +230,14 @@ FIRST_AND_OTHERS = {
 
 
 def frames_of(samples: Any, kernels: Sequence[int], strides: Sequence[int]) -> Any:
-    """How many frames convolutions make of so many samples, a number or a tensor of them; 0 or less for too few."""
+    """How many frames convolutions make of `samples` samples, a number or a tensor; 0 or less for too few."""
     for kernel, stride in zip(kernels, strides, strict=True):
         samples = (samples - kernel) // stride + 1
     return samples
 
 
 def downsampled(frames: Any, kernel: int, stride: int) -> Any:
-    """How many frames a layer of `Downsampling` makes of so many."""
+    """How many frames a layer of `Downsampling` makes of `frames` frames."""
     return (frames + 2 - kernel) // stride + 1
 
 
@@ -262,7 +263,7 @@ class FeatureEncoder(Module):
         )
 
     def frames(self, samples: int) -> int:
-        """How many frames a clip of so many samples has, 0 where it is too short."""
+        """How many frames a clip of `samples` samples has, 0 where it is too short."""
         return max(0, self.unbounded_frames(samples))
 
     def unbounded_frames(self, samples: Any) -> Any:
@@ -270,7 +271,7 @@ class FeatureEncoder(Module):
         return frames_of(samples, self.kernels, self.strides)
 
     def samples(self, frames: int) -> int:
-        """How many samples so many frames are made of."""
+        """How many samples `frames` frames are made of."""
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
             frames = (frames - 1) * stride + kernel
         return frames
@@ -282,17 +283,17 @@ class FeatureEncoder(Module):
         on_gpu = next(self.parameters()).is_cuda
         return wants_static_shapes() or (on_gpu and (not isinstance(first, GroupNormLayer) or first.is_filter))
 
-    def together(self, clips: Tensor, counts: Tensor) -> Tensor:
+    def forward_padded(self, clips: Tensor, counts: Tensor) -> Tensor:
         """Samples (B, n), of which the first `counts` (B,) are real, -> frames (B, N, C)."""
         rows = clips[..., None]
         for layer in self.layers:
-            rows = layer.together(rows, counts)  # type: ignore[operator]
+            rows = layer.forward_padded(rows, counts)  # type: ignore[operator]
         return rows
 
     def forward(self, clip: Tensor) -> Tensor:
         """Samples (n,) -> frames (N, C), block by block, as a frame depends on few samples."""
         samples = clip[:, None]
-        layers = [layer.over(samples) for layer in self.layers]  # type: ignore[operator]
+        layers = [layer.prepared(samples) for layer in self.layers]  # type: ignore[operator]
         frames, step = self.frames(len(clip)), self.samples(2) - self.samples(1)
         needs_grad = torch.is_grad_enabled() and (clip.requires_grad or next(self.parameters()).requires_grad)
         whole = needs_grad or any(layer is function for layer, function in zip(self.layers, layers, strict=True))
@@ -316,7 +317,7 @@ class WeightNorm(nn.Module):
 
     def forward(self) -> Tensor:
         """The filter (C, C/G, K)."""
-        return torch._weight_norm(self.original1, self.original0, 2)
+        return self.original1 * (self.original0 / self.original1.norm(dim=(0, 1), keepdim=True))
 
 
 class PositionalConvolution(Module):
@@ -393,5 +394,5 @@ class Downsampling(Module):
         return rows, sequences
 
     def frames(self, frames: Any) -> Any:
-        """How many frames a layer makes of so many."""
+        """How many frames a layer makes of `frames` frames."""
         return downsampled(frames, self.kernel, self.stride)

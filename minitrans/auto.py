@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
-from minitrans import hub
+from typing_extensions import override
+
+from minitrans import _HOME, hub
 from minitrans.config import PreTrainedConfig
 from minitrans.processing.features import open_with
+
+if TYPE_CHECKING:
+    from minitrans.pretrained import PreTrainedModel
+    from minitrans.processing.encoding import PreTrainedTokenizerBase
+    from minitrans.processing.image import ViTImageProcessor
+    from minitrans.weights import LoadReport
 
 # model_type -> the module of the family and the first part of its class names
 FAMILIES = {
@@ -17,21 +24,6 @@ FAMILIES = {
     "distilbert": ("minitrans.models.distilbert", "DistilBert"),
     "swin": ("minitrans.models.swin", "Swin"),
     "wav2vec2": ("minitrans.models.wav2vec2", "Wav2Vec2"),
-}
-# The module of each published processing class. A Fast class is the same here: there is one implementation.
-PROCESSING = {
-    "BertTokenizer": "minitrans.processing.text",
-    "DistilBertTokenizer": "minitrans.processing.text",
-    "PreTrainedTokenizerFast": "minitrans.processing.text",
-    "LayoutLMv2Tokenizer": "minitrans.processing.document",
-    "Wav2Vec2CTCTokenizer": "minitrans.processing.ctc",
-    "Wav2Vec2PhonemeCTCTokenizer": "minitrans.processing.ctc",
-    "ViTImageProcessor": "minitrans.processing.image",
-    "LayoutLMv2ImageProcessor": "minitrans.processing.document",
-    "Wav2Vec2FeatureExtractor": "minitrans.processing.audio",
-    "Wav2Vec2Processor": "minitrans.processing.speech",
-    "Wav2Vec2ProcessorWithLM": "minitrans.processing.speech",
-    "LayoutLMv2Processor": "minitrans.processing.document",
 }
 # Other names that stand in configuration files for one of them.
 SPELLINGS = {
@@ -56,17 +48,14 @@ def published_class(name: str) -> Any:
             f"minitrans has no {name}; transformers' works with this package's models, tokenizers and processors: "
             f"from transformers import {name}."
         )
-    for module, family in FAMILIES.values():
-        if re.match(rf"{family}(For|Model$|PreTrainedModel$|Config$|Backbone$)", name):
-            return getattr(importlib.import_module(module), name)
     name = _processing_name(name)
-    if name not in PROCESSING:
+    if name not in _HOME:
         raise AttributeError(f"minitrans has no class {name}.")
-    return getattr(importlib.import_module(PROCESSING[name]), name)
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def _processing_name(name: str) -> str:
-    stem = name if name in PROCESSING else re.sub(r"(Fast|Pil)$", "", name)
+    stem = name if name == "PreTrainedTokenizerFast" else re.sub(r"(Fast|Pil)$", "", name)
     return SPELLINGS.get(stem, stem)
 
 
@@ -107,9 +96,7 @@ class AutoConfig:
     """`AutoConfig.from_pretrained(name_or_path)` gives the configuration of any known family."""
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> PreTrainedConfig:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> PreTrainedConfig:
         """Read config.json; hub options as in `minitrans.hub.open_repository`, the rest override fields.
 
         The name is that of a folder, a hub id, or the path of a JSON file.
@@ -175,19 +162,45 @@ class AutoClass:
         raise ValueError(f"{family} has no class for {cls.__name__}; it has {heads}.")
 
     @classmethod
-    def from_config(cls, config: PreTrainedConfig, **options: Any) -> Any:
+    def from_config(cls, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
         """A model with random weights; options as in `PreTrainedModel.from_config`."""
         return cls._class_for(config).from_config(config, **options)
 
+    @overload
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository,
+        pretrained_model_name_or_path: hub.Source,
+        *model_args: Any,
+        config: PreTrainedConfig | None = None,
+        output_loading_info: Literal[True],
+        **options: Any,
+    ) -> tuple[PreTrainedModel, LoadReport]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: hub.Source,
+        *model_args: Any,
+        config: PreTrainedConfig | None = None,
+        output_loading_info: bool = False,
+        **options: Any,
+    ) -> PreTrainedModel: ...
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: hub.Source,
         *model_args: Any,
         config: PreTrainedConfig | None = None,
         **options: Any,
     ) -> Any:
-        """Load the checkpoint as the class for this task; options as in `PreTrainedModel.from_pretrained`."""
+        """Load the checkpoint as the class for this task; options as in `PreTrainedModel.from_pretrained`.
+
+        >>> from minitrans import AutoModelForSequenceClassification
+        >>> name = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+        >>> type(AutoModelForSequenceClassification.from_pretrained(name)).__name__
+        'DistilBertForSequenceClassification'
+        """
         repository, options = hub.open_with(pretrained_model_name_or_path, options)
         found = config or read_config(repository, {})
         return cls._class_for(found).load(repository, config, *model_args, **options)
@@ -314,9 +327,7 @@ class AutoProcessing:
         raise TypeError(f"{name} is made by {name}.from_pretrained(...).")
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Any:
         """Load the checkpoint's own class; hub options as in `minitrans.hub.open_repository`, the rest are settings.
 
         The name is that of a folder, a hub id, or the path of a file. A `config` says in place of config.json which
@@ -411,9 +422,9 @@ class AutoTokenizer(AutoProcessing):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, *,
+        cls, pretrained_model_name_or_path: hub.Source, *,
         tokenizer_type: str | None = None, **options: Any,
-    ) -> Any:  # fmt: skip
+    ) -> PreTrainedTokenizerBase:  # fmt: skip
         """As every Auto class; `tokenizer_type` is a model_type, whose tokenizer is taken whatever the files say."""
         if tokenizer_type is None:
             return super().from_pretrained(pretrained_model_name_or_path, **options)
@@ -441,6 +452,12 @@ class AutoImageProcessor(AutoProcessing):
         ("preprocessor_config.json", "feature_extractor_type"),
     )
     by_model_type: ClassVar[dict[str, str]] = {"swin": "ViTImageProcessor", "layoutlmv2": "LayoutLMv2ImageProcessor"}
+
+    if TYPE_CHECKING:
+
+        @override
+        @classmethod
+        def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> ViTImageProcessor: ...
 
 
 class AutoFeatureExtractor(AutoProcessing):

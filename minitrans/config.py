@@ -20,6 +20,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from typing_extensions import override
+
 from minitrans import hub
 
 # No product of three of these overflows, and no model that was ever made is larger.
@@ -54,7 +56,7 @@ B = TypeVar("B", bound="BackboneConfig")
 
 
 @dataclass(init=False, eq=False)
-class PreTrainedConfig:
+class PreTrainedConfig(hub.Saved):
     """What every model's configuration has; a model adds its own fields.
 
     Build one from keyword arguments (`BertConfig(hidden_size=128, num_labels=3)`), from a dict, or from a checkpoint.
@@ -221,7 +223,7 @@ class PreTrainedConfig:
 
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:
-        """Build from the content of a config.json; `overrides` win, and TypeError says which of them is no field."""
+        """Build from the content of a config.json; `overrides` win. TypeError for an override that is not a field."""
         if overrides.pop("trust_remote_code", False) and values.get("auto_map"):
             raise ValueError(
                 "trust_remote_code=True: the checkpoint names code of its own (auto_map), and minitrans never runs "
@@ -242,9 +244,7 @@ class PreTrainedConfig:
         return cls(**{**values, **overrides})
 
     @classmethod
-    def from_pretrained(
-        cls: type[C], pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> C:
+    def from_pretrained(cls: type[C], pretrained_model_name_or_path: hub.Source, **options: Any) -> C:
         """Read config.json of a folder or hub id, or a JSON file by its own path.
 
         Hub options are those of `minitrans.hub.open_repository`; the rest override fields. `return_unused_kwargs=True`
@@ -275,7 +275,7 @@ class PreTrainedConfig:
 
     @classmethod
     def _unknown(cls, values: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
-        """Those of `overrides` that are no field, no key of a config.json and no option."""
+        """Those of `overrides` that are neither fields, keys of a config.json nor options."""
         known = {spec.name for spec in fields(cls)} | {*cls.attribute_map, *values, *PASSED_ON}
         return sorted(overrides.keys() - (known - {"extra", "model_type"}))
 
@@ -313,30 +313,9 @@ class PreTrainedConfig:
         if "__repr__" not in cls.__dict__:  # else `dataclass` writes one
             cls.__repr__ = PreTrainedConfig.__repr__  # type: ignore[method-assign]
 
-    def _write(self, folder: Path) -> None:
+    @override
+    def write_files(self, folder: Path) -> None:
         (folder / "config.json").write_text(self.to_json_string(use_diff=False), encoding="utf-8")
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        push_to_hub: bool = False,
-        repo_id: str | None = None,
-        **push: Any,
-    ) -> None:
-        """Write config.json into a folder; an interrupted save leaves the old file whole.
-
-        `push_to_hub=True` uploads it too, to `repo_id` (by default the folder's name), with the options of
-        `minitrans.hub.push_folder`.
-        """
-        if push and not push_to_hub:
-            raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(push))!r}.")
-        hub.save_files(save_directory, self._write)
-        if push_to_hub:
-            self.push_to_hub(repo_id or Path(save_directory).name, **push)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload config.json as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
-        return hub.push_folder(repo_id, self._write, **options)
 
 
 def _as_json(value: Any) -> Any:
@@ -413,7 +392,7 @@ class BackboneConfig(PreTrainedConfig):
         return len(self.depths)
 
     def validate(self) -> None:
-        """As every configuration, and complete the stages asked for; ValueError where there are no such."""
+        """As every configuration, and complete the stages asked for; ValueError where there are none such."""
         super().validate()
         if not self.depths:
             raise ValueError(f"{type(self).__name__}.depths is empty; it must have a number for each stage.")
@@ -421,7 +400,7 @@ class BackboneConfig(PreTrainedConfig):
         self.verify_out_features_out_indices()
 
     def verify_out_features_out_indices(self) -> None:
-        """Complete the stages that were asked for by name or by index; ValueError where there are no such."""
+        """Complete the stages that were asked for by name or by index; ValueError where there are none such."""
         stages, features, indices = self.stage_names, self.out_features, self.out_indices
         if features is None:
             for index in indices or ():
@@ -446,7 +425,7 @@ class BackboneConfig(PreTrainedConfig):
     def set_output_features_output_indices(
         self, out_features: list[str] | None, out_indices: list[int] | None
     ) -> None:
-        """Choose the stages by name, by index or both; ValueError, and nothing changed, where there are no such."""
+        """Choose the stages by name, by index or both; ValueError, and nothing changed, where there are none such."""
         before = self.out_features, self.out_indices
         self._put_stages(out_features, out_indices)
         try:
@@ -479,7 +458,7 @@ _SPELLING = {int: "a whole number", float: "a number", str: "text", bool: "true 
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value has a type; 1 is a float, True is no int, tuples pass as lists."""
+    """Whether a JSON value has a type; 1 is a float, True is not an int, tuples pass as lists."""
     if get_origin(hint) is Annotated:
         kind, (low, high) = get_args(hint)
         return _fits(value, kind) and low <= value <= high

@@ -5,7 +5,7 @@ A product x Wᵀ + b has three ways through torch:
 - `F.linear`, which in float32 is the BLAS (MKL on x86), and after it the activation;
 - oneDNN, with the weight as it lies: the activation is computed as the product leaves the registers, but the weight is
   brought into oneDNN's order at every call, which takes longer than the product where the rows are few;
-- oneDNN with a weight that was brought into its order before (`packed`, what `model.freeze()` does): never behind.
+- oneDNN with a weight that was brought into its order before (`packed`, what `model.freeze()` does): never slower.
 
 So the one thing to choose is from how many rows on oneDNN reads weights as they lie: `TABLE`. What the CPU is decides
 it, and never timing, so that two runs give equal bits; ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY, by which oneDNN and

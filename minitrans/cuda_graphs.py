@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from minitrans import ops
 from minitrans.config import pair
@@ -125,7 +126,7 @@ class TextBucket(Bucket):
 
     @classmethod
     def shapes(cls, model: PreTrainedModel, batches: set[int], lengths: Iterable[int] | None) -> set[tuple[int, int]]:
-        """See `Bucket`; by default the powers of two from 16 to the positions that the model has."""
+        """By default the powers of two from 16 to the positions that the model has."""
         limit = model.config.max_position_embeddings
         if lengths is None:
             lengths = {min(2**power, limit) for power in range(4, limit.bit_length() + 1)}
@@ -134,21 +135,21 @@ class TextBucket(Bucket):
             raise ValueError(f"{sorted(found)} are not sizes (batch, length) of texts of 1 to {limit} tokens.")
         return found
 
+    @override
     def memory(self) -> dict[str, Tensor]:
-        """See `Bucket`."""
         names = [name for name in TABLES if name in inspect.signature(self.model.forward).parameters]
         return {name: torch.zeros(self.shape, dtype=torch.long, device=self.model.device) for name in names}
 
+    @override
     def mask(self) -> Sequences:
-        """See `Bucket`."""
         return Sequences.padded(self.lengths, self.shape[1])
 
     def fits(self, name: str, x: Tensor) -> bool:
-        """See `Bucket`: indices may lie on any device."""
+        """Indices may lie on any device."""
         return x.dtype in (torch.int32, torch.int64) and x.dim() == 2 and all(map(le, x.shape, self.shape))
 
+    @override
     def pays(self, lengths: list[int]) -> bool:
-        """See `Bucket`."""
         cells = self.shape[0] * self.shape[1]
         return cells <= LAUNCH_BOUND or sum(lengths) >= LEAST_REAL * cells
 
@@ -160,7 +161,7 @@ class SoundBucket(Bucket):
 
     @classmethod
     def shapes(cls, model: PreTrainedModel, batches: set[int], lengths: Iterable[int] | None) -> set[tuple[int, int]]:
-        """See `Bucket`; by default as many samples as powers of two from 64 to 1024 frames are made of."""
+        """By default as many samples as powers of two from 64 to 1024 frames are made of."""
         samples: Callable[[int], int] = model.base_model.feature_encoder.samples  # type: ignore[union-attr, assignment]
         shortest = samples(1)
         found = set(product(batches, [samples(2**power) for power in range(6, 11)] if lengths is None else lengths))
@@ -168,20 +169,20 @@ class SoundBucket(Bucket):
             raise ValueError(f"{sorted(found)} are not sizes (batch, length) of clips of {shortest} samples or more.")
         return found
 
+    @override
     def memory(self) -> dict[str, Tensor]:
-        """See `Bucket`."""
         return {"input_values": torch.zeros(self.shape, dtype=self.model.dtype, device=self.model.device)}
 
+    @override
     def mask(self) -> Tensor:
-        """See `Bucket`."""
         return (torch.arange(self.shape[1], device=self.lengths.device) < self.lengths[:, None]).long()
 
+    @override
     def columns(self, length: int) -> int:
-        """See `Bucket`."""
         return self.model._get_feat_extract_output_lengths(length)
 
+    @override
     def fits(self, name: str, x: Tensor) -> bool:
-        """See `Bucket`."""
         return super().fits(name, x) and self.columns(x.shape[1]) > 0
 
 
@@ -190,19 +191,19 @@ class ImageBucket(Bucket):
 
     @classmethod
     def shapes(cls, model: PreTrainedModel, batches: set[int], lengths: Iterable[int] | None) -> set[tuple[int, int]]:
-        """See `Bucket`; the length is 1."""
+        """The length is 1."""
         if lengths is not None:
             raise ValueError(f"lengths is {lengths}, and images have none; the size is the checkpoint's image_size.")
         return set(product(batches, [1]))
 
+    @override
     def memory(self) -> dict[str, Tensor]:
-        """See `Bucket`."""
         config = self.model.config
         shape = (self.shape[0], config.num_channels, *pair(config.image_size))
         return {"pixel_values": torch.zeros(shape, dtype=self.model.dtype, device=self.model.device)}
 
+    @override
     def fits(self, name: str, x: Tensor) -> bool:
-        """See `Bucket`."""
         return super().fits(name, x) and x.shape[1:] == self.inputs[name].shape[1:]
 
 
@@ -240,8 +241,8 @@ class FrozenModel(Frozen):
             for bucket in reversed(self.buckets):  # the largest first, so that the others fit into its memory
                 bucket.run = capture(bucket.compute)
 
+    @override
     def options(self) -> dict[str, Any]:
-        """See `Frozen`."""
         lengths = {length for _, length in self.shapes}
         sized = not isinstance(self.buckets[0], ImageBucket)
         return {"batch_sizes": {batch for batch, _ in self.shapes}, "lengths": lengths if sized else None}
@@ -302,7 +303,7 @@ def _output_shapes(bucket: Bucket, length: int) -> dict[str, torch.Size]:
 
 
 def right_padded(shape: torch.Size, mask: Tensor | None) -> list[int] | None:
-    """The lengths of sequences padded on their right, from their mask (B, N); None where it is no such mask."""
+    """The lengths of sequences padded on their right, from their mask (B, N); None for another mask."""
     if mask is None:
         return [shape[1]] * shape[0]
     if not isinstance(mask, Tensor) or mask.shape != shape:

@@ -9,13 +9,14 @@ A head's class here says what it computes, and a class in a model's file puts it
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import ops
 from minitrans.config import PreTrainedConfig, pair
@@ -34,8 +35,21 @@ from minitrans.outputs import (
 from minitrans.pretrained import NO_EFFECT, PreTrainedModel, with_first_rows
 from minitrans.sequences import Sequences, is_tracing
 
+if TYPE_CHECKING:
+    O_co = TypeVar("O_co", covariant=True)
+
+    class Computing(Protocol[O_co]):
+        """What has a `compute`: to type checkers, a head's `forward` gives what that does."""
+
+        @property
+        def compute(self) -> Callable[..., O_co]:
+            """The method."""
+            ...
+
+
 IGNORED = -100  # the label of a token without one, as in torch.nn.CrossEntropyLoss
 Count = int | Tensor | None
+Labels = Tensor | None
 
 # The input after which the labels stand in the published signatures, by a model's main input.
 LABELS_AFTER = {"input_ids": "inputs_embeds", "pixel_values": "pixel_values", "input_values": "attention_mask"}
@@ -80,9 +94,8 @@ class Head(PreTrainedModel):
         """Make the head's modules."""
         raise NotImplementedError
 
-    def compute(self, encoded: Any, **targets: Any) -> ModelOutput:
-        """The output for what the backbone encoded; targets are None where not given."""
-        raise NotImplementedError
+    # (what the backbone encoded, targets) -> the output; targets are None where not given.
+    compute: Callable[..., ModelOutput]
 
     def encode(self, **inputs: Any) -> Any:
         """What the backbone computes; it is called where a hook, a subclass or a replacement is to count."""
@@ -92,7 +105,7 @@ class Head(PreTrainedModel):
         form = {"return_dict": True} if isinstance(backbone, PreTrainedModel) else {}
         return self.backbone_class.encoded(self.config, backbone(**inputs, **form), **inputs)
 
-    def forward(self, *inputs: Any, return_dict: bool | None = None, **options: Any) -> Any:
+    def _run(self, *inputs: Any, return_dict: bool | None = None, **options: Any) -> Any:
         """The backbone's inputs and the head's labels -> the head's output, a tuple where `return_dict=False`."""
         given = {**dict(zip(self.parameters_in_order, inputs, strict=False)), **options}
         if len(given) < len(inputs) + len(options):
@@ -109,12 +122,18 @@ class Head(PreTrainedModel):
             targets["num_items_in_batch"] = options.get("num_items_in_batch")
         return self.returned(self.compute(self.encode(**given), **targets), return_dict)
 
+    if TYPE_CHECKING:  # `_publish_forward` makes it
+
+        def forward(self: Computing[O_co], *inputs: Any, **options: Any) -> O_co:
+            """What `compute` gives."""
+            ...
+
 
 def _publish_forward(cls: Any) -> None:
-    """Give a head's `forward` the parameters that it takes in fact, in the published order; trainers look at them."""
+    """Give a head's `forward` the parameters it actually accepts, for help() and trainers that inspect signatures."""
 
     def forward(self: Head, *inputs: Any, **options: Any) -> Any:
-        return Head.forward(self, *inputs, **options)
+        return self._run(*inputs, **options)
 
     def keyword(name: str, annotation: str) -> inspect.Parameter:
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -133,9 +152,10 @@ def _publish_forward(cls: Any) -> None:
     if cls.accepts_loss_kwargs:
         keywords.append(keyword("num_items_in_batch", "int | Tensor | None"))
     cls.parameters_in_order = tuple(parameter.name for parameter in positional[1:])
-    signature = inspect.signature(Head.forward).replace(parameters=[*positional, *keywords])
+    returned = inspect.signature(cls.compute).return_annotation
+    signature = inspect.Signature([*positional, *keywords], return_annotation=returned)
     forward.__signature__ = signature  # type: ignore[attr-defined]
-    forward.__doc__ = Head.forward.__doc__
+    forward.__doc__ = Head._run.__doc__
     cls.forward = forward
 
 
@@ -167,7 +187,7 @@ def whole(labels: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor, count: Count = None) -> Tensor:
     """Mean cross entropy of scores (..., K) for classes (...), without those labelled −100.
 
-    With `count` it is their sum over that number, which is the mean's share of several batches of so many.
+    With `count` it is their sum over that number, which is the mean's share of several batches of that many.
     """
     rows, classes = logits.flatten(0, -2), _check_classes(labels.flatten(), logits.shape[-1])
     if len(rows) != len(classes):
@@ -212,8 +232,8 @@ class SequenceClassification(Head):
 
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.classifier = Linear(config.hidden_size, self.scores(config))
 
     def scores(self, config: PreTrainedConfig) -> int:
@@ -225,10 +245,8 @@ class SequenceClassification(Head):
         assert encoded.pooled is not None  # the rows that use this head ask the backbone to pool
         return encoded.pooled
 
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
-        """See `Head`."""
+    @override
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         logits = self.classifier(self.dropout(self.summary(encoded)))
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
@@ -254,10 +272,8 @@ class MultipleChoice(SequenceClassification):
         encoded = super().encode(**flat)
         return replace(encoded, pooled=self.summary(encoded).unflatten(0, next(iter(tensors.values())).shape[:2]))
 
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
-        """See `Head`."""
+    @override
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         pooled = encoded.pooled
         assert pooled is not None  # see `encode`
         logits = self.classifier(self.dropout(pooled.flatten(0, 1))).view(pooled.shape[:2])
@@ -270,14 +286,12 @@ class NextSentencePrediction(Head):
 
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.seq_relationship = Linear(config.hidden_size, 2)
 
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
-        """See `Head`."""
+    @override
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         logits = self.seq_relationship(encoded.pooled)
         loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch)
         return LogitsOutput(loss, logits, encoded.hidden_states, encoded.attentions)
@@ -288,14 +302,12 @@ class TokenClassification(Head):
 
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> LogitsOutput:
-        """See `Head`."""
+    @override
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         rows, sequences = self.classifier(self.dropout(encoded.rows)), encoded.sequences
         loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences), num_items_in_batch)
         return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
@@ -319,18 +331,18 @@ class QuestionAnswering(Head):
 
     targets = ("start_positions", "end_positions")
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         if config.num_labels != 2:
             raise ValueError(
                 f"A question-answering head has 2 outputs (start, end); num_labels is {config.num_labels}."
             )
         self.qa_outputs = Linear(config.hidden_size, 2)
 
-    def compute(  # type: ignore[override]
+    @override
+    def compute(
         self, encoded: Encoded, start_positions: Tensor | None = None, end_positions: Tensor | None = None
     ) -> QuestionAnsweringOutput:
-        """See `Head`."""
         rows, sequences = self.qa_outputs(self.dropout(encoded.rows)), encoded.sequences
         inside = sequences.unpack(torch.ones_like(rows[..., 0])) != 0
         grid = sequences.unpack(rows).masked_fill(~inside[..., None], torch.finfo(rows.dtype).min)
@@ -361,8 +373,8 @@ class MaskedLM(Head):
 
     accepts_loss_kwargs = True
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.predictions = Predictions(config.hidden_size, config.vocab_size, config.hidden_act, config.layer_norm_eps)
         if "predictions.decoder.bias" in self.ties:  # a second name of the decoder's bias, which is tied to it
             self.predictions.bias = nn.Parameter(torch.empty(config.vocab_size))
@@ -390,10 +402,8 @@ class MaskedLM(Head):
         self.tie_weights()
         return table
 
-    def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> ModelOutput:
-        """See `Head`."""
+    @override
+    def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> LogitsOutput:
         rows, sequences = self.predictions(encoded.rows), encoded.sequences
         loss = None if labels is None else cross_entropy(rows, _token_labels(labels, sequences), num_items_in_batch)
         return LogitsOutput(loss, sequences.unpack(rows), encoded.hidden_states, encoded.attentions)
@@ -405,15 +415,15 @@ class PreTraining(MaskedLM):
     targets = ("labels", "next_sentence_label")
     accepts_loss_kwargs = False  # its two means are of different numbers
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         super().build(config)
         self.seq_relationship = Linear(config.hidden_size, 2)
 
+    @override
     def compute(  # type: ignore[override]
-        self, encoded: Encoded, labels: Tensor | None = None, next_sentence_label: Tensor | None = None
+        self, encoded: Encoded, labels: Labels = None, next_sentence_label: Labels = None
     ) -> PreTrainingOutput:
-        """See `Head`."""
         words = super().compute(encoded, None if next_sentence_label is None else labels)
         follows = self.seq_relationship(encoded.pooled)
         loss = words.get("loss")
@@ -428,14 +438,14 @@ class ImageClassification(Head):
     accepts_loss_kwargs = True
     not_taken = ("bool_masked_pos",)
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.classifier = Linear(config.hidden_size, config.num_labels)
 
-    def compute(  # type: ignore[override]
-        self, encoded: EncodedImages, labels: Tensor | None = None, num_items_in_batch: Count = None
-    ) -> ModelOutput:
-        """See `Head`."""
+    @override
+    def compute(
+        self, encoded: EncodedImages, labels: Labels = None, num_items_in_batch: Count = None
+    ) -> ImageLogitsOutput:
         logits = self.classifier(encoded.pooled)
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return ImageLogitsOutput(loss, logits, **encoded.kept)
@@ -446,15 +456,15 @@ class MaskedImageModeling(Head):
 
     targets = ()
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         channels = config.encoder_stride**2 * config.num_channels
         self.decoder = nn.Sequential(
             nn.Conv2d(config.hidden_size, channels, 1), nn.PixelShuffle(config.encoder_stride)
         )
 
-    def compute(self, encoded: EncodedImages) -> ModelOutput:  # type: ignore[override]
-        """See `Head`."""
+    @override
+    def compute(self, encoded: EncodedImages) -> ReconstructionOutput:
         restored = self.decoder(channels_first(encoded.grid))
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)
         return ReconstructionOutput(loss, restored, **encoded.kept)

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import copy
@@ -57,9 +57,7 @@ def open_repository(
     return HubRepository(name, subfolder, _inside(revision or "main"), {**options, "force_download": force_download})
 
 
-def open_with(
-    name_or_path: "str | os.PathLike[str] | Repository", options: dict[str, Any], *files: str
-) -> tuple["Repository", dict[str, Any]]:
+def open_with(name_or_path: "Source", options: dict[str, Any], *files: str) -> tuple["Repository", dict[str, Any]]:
     """`open_repository` with those of `options` that are its own; return the repository and the other options.
 
     A repository that is open already is taken as it is, so that several parts of one checkpoint come from one commit.
@@ -154,6 +152,9 @@ class Repository:
         if len(filenames) > 1:
             return f"{self.name} has no {' and no '.join(filenames)} in {self._folder}, {holds}."
         return f"{filenames[0]} is missing in {self._folder}, {holds}."
+
+
+Source = str | os.PathLike[str] | Repository  # a folder, a hub id, or what was opened by one of them
 
 
 class SingleFile(Repository):
@@ -404,7 +405,7 @@ def _hear(response: Any) -> None:
     found = {"etag": etag and etag.lstrip("W/").strip('"'), "commit": response.headers.get("X-Repo-Commit")}
     for name, value in found.items():
         if value is not None and not _SAFE.fullmatch(value):
-            raise ValueError(f"its answer has the {name} {value[:80]!r}, which is no name, and was refused.")
+            raise ValueError(f"its answer has the {name} {value[:80]!r}, which is not a name, and was refused.")
     heard["etag"] = found["etag"] or ""
 
 
@@ -467,7 +468,7 @@ def push_folder(
 
     The repository is made where there is none, and so is the branch `revision`. Raises OSError with one sentence.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars
 
     api = HfApi(token=_alone(token))
@@ -475,13 +476,51 @@ def push_folder(
     silence = nullcontext() if sys.stderr.isatty() else disable_progress_bars()
     with silence, tempfile.TemporaryDirectory(prefix="minitrans-push-") as folder:
         write(Path(folder))
-        files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-        additions = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
-            message = commit_message or "Upload a model with minitrans"
-            return api.create_commit(repo_id, additions, commit_message=message, revision=revision).commit_url
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message or "Upload a model with minitrans",
+                revision=revision,
+            ).commit_url
         except Exception as error:
             raise _explained(error, repo_id, revision or "main", f"the upload to {repo_id}") from None
+
+
+class Saved:
+    """What can be saved to a folder and pushed to the hub: a subclass says what, in `write_files(folder)`."""
+
+    def write_files(self, folder: Path) -> None:
+        """Write all files into an existing folder."""
+        raise NotImplementedError
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **push: Any,
+    ) -> list[str]:
+        """Write all files into a folder, readable by transformers too; return their paths.
+
+        Files of the same name are replaced together at the end, or not at all. `push_to_hub=True` uploads them too,
+        to `repo_id` (by default the folder's name), with the options of `minitrans.hub.push_folder`.
+        """
+        refuse_without_push(push_to_hub, push)
+        paths = save_files(save_directory, self.write_files)
+        if push_to_hub:
+            self.push_to_hub(repo_id or Path(save_directory).name, **push)
+        return paths
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
+        return push_folder(repo_id, self.write_files, **options)
+
+
+def refuse_without_push(push_to_hub: bool, options: Mapping[str, Any]) -> None:
+    """Raise TypeError for options of an upload where nothing is uploaded, before anything is written."""
+    if options and not push_to_hub:
+        raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(options))!r}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,8 +16,8 @@ from torch.utils.hooks import RemovableHandle
 from minitrans import ops
 from minitrans.config import PreTrainedConfig
 from minitrans.names import Module
-from minitrans.outputs import Encoded, States
-from minitrans.sequences import Sequences, is_tracing, wants_grid
+from minitrans.outputs import States
+from minitrans.sequences import Sequences, is_tracing
 
 
 class Linear(nn.Linear):
@@ -53,14 +52,14 @@ class LayerNorm(nn.LayerNorm):
 
 
 def add_norm(norm: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
-    """`norm(x + residual)`, both (..., C): one operation where `norm` is no more than its weights."""
+    """`norm(x + residual)`, both (..., C): one operation where `norm` is only its weights."""
     if is_plain(norm, LayerNorm):
         return ops.add_layer_norm(x, residual, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
     return norm(x + residual)
 
 
 def residual_norm(norm: nn.Module, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-    """x + residual, and `norm` of it, both (..., C): one operation where `norm` is no more than its weights."""
+    """x + residual, and `norm` of it, both (..., C): one operation where `norm` is only its weights."""
     if is_plain(norm, LayerNorm):
         return ops.residual_layer_norm(x, residual, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
     total = x + residual
@@ -135,26 +134,6 @@ def embed(
     return norm(ops.embedding_sum(*tables, padding))
 
 
-def check_undecoded(model: nn.Module, *inputs: object) -> None:
-    """Raise ValueError where an input of a decoder is not None."""
-    if any(x is not None for x in inputs):
-        raise ValueError(
-            f"{type(model).__name__} is an encoder: encoder_hidden_states, encoder_attention_mask and past_key_values "
-            "belong to a decoder, and must be None."
-        )
-
-
-def by_images(owner: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, width: int) -> Tensor:
-    """`function(images)` of images (B, ...) that it treats one by one, with `width` values of each in between.
-
-    A few at a time, as `ops.in_row_blocks`; but all at once where a module of the `owner` has a hook, which is to see
-    the batch and not its pieces.
-    """
-    if is_tracing() or len(images) == 1 or has_hooks(owner):
-        return function(images)
-    return ops.in_row_blocks(function, images, width)
-
-
 class Intermediates:
     """Hidden states and attentions of the layers, kept where the configuration or the caller asks for them."""
 
@@ -163,15 +142,15 @@ class Intermediates:
     ) -> None:
         states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = config.output_attentions if output_attentions is None else output_attentions
-        self._hidden_states: list[Tensor] | None = [] if states else None
-        self._attentions: list[Tensor] | None = [] if weights else None
+        self.states: list[Tensor] | None = [] if states else None
+        self.weights: list[Tensor] | None = [] if weights else None
 
     def keep(self, rows: Tensor, sequences: Sequences) -> Tensor:
         """Keep rows (T, C) as (B, N, C), and give the rows of these: what is returned lies on the way to the loss."""
-        if self._hidden_states is None:
+        if self.states is None:
             return rows
         grid = sequences.unpack(rows)
-        self._hidden_states.append(grid)
+        self.states.append(grid)
         return sequences.pack(grid)
 
     def leave(self, rows: Tensor, sequences: Sequences) -> tuple[Tensor, Tensor | None]:
@@ -183,22 +162,22 @@ class Intermediates:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, dropout: float) -> Tensor:
         """`ops.attention`, by its weights (B, H, N, N) where these are to be kept."""
-        if self._attentions is None:
+        if self.weights is None:
             return ops.attention(q, k, v, sequences, dropout=dropout)
         weights = F.dropout(ops.attention_probabilities(q, k, sequences), dropout)
-        self._attentions.append(weights)
+        self.weights.append(weights)
         mixed = weights @ sequences.flat_to_grid(v).transpose(1, 2)
         return sequences.grid_to_flat(mixed.transpose(1, 2))
 
     @property
     def hidden_states(self) -> States:
         """One (B, N, C) for the input of each layer and one for the last output; None where not asked for."""
-        return None if self._hidden_states is None else tuple(self._hidden_states)
+        return None if self.states is None else tuple(self.states)
 
     @property
     def attentions(self) -> States:
         """One (B, H, N, N) a layer; None where not asked for."""
-        return None if self._attentions is None else tuple(self._attentions)
+        return None if self.weights is None else tuple(self.weights)
 
 
 class QueryKeyValue(Module):
@@ -313,14 +292,14 @@ def _in_a_row(tensors: Sequence[Tensor]) -> Tensor:
 def check_heads(hidden_size: int, num_heads: int) -> None:
     """Raise ValueError where the channels are not divided by the heads."""
     if hidden_size % num_heads:
-        raise ValueError(f"The hidden size {hidden_size} is no multiple of the {num_heads} attention heads.")
+        raise ValueError(f"The hidden size {hidden_size} is not a multiple of the {num_heads} attention heads.")
 
 
-def attend(qkv: Tensor, num_heads: int, sequences: Sequences, intermediates: Intermediates, dropout: float) -> Tensor:
+def attend(qkv: Tensor, num_heads: int, sequences: Sequences, kept: Intermediates, dropout: float) -> Tensor:
     """Queries, keys and values of rows (T, 3C), or of a grid (B, N, 3C), -> what they attend to, of C channels."""
     size = qkv.shape[-1] // 3
     q, k, v = qkv.view(-1, 3, num_heads, size // num_heads).unbind(1)
-    return intermediates.attend(q, k, v, sequences, dropout).reshape(*qkv.shape[:-1], size)
+    return kept.attend(q, k, v, sequences, dropout).reshape(*qkv.shape[:-1], size)
 
 
 class SelfAttention(Module):
@@ -335,10 +314,10 @@ class SelfAttention(Module):
         self.qkv = QueryKeyValue(hidden_size, order=order)
         self.out = Linear(hidden_size, hidden_size)
 
-    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
         dropout = self.dropout if self.training else 0.0
-        return self.out(attend(self.qkv(rows), self.num_heads, sequences, intermediates, dropout))
+        return self.out(attend(self.qkv(rows), self.num_heads, sequences, kept, dropout))
 
 
 class FeedForward(Module):
@@ -364,104 +343,16 @@ def recompute(module: Callable[..., Tensor], *inputs: object) -> Tensor:
 
 
 def run_layers(
-    layers: Iterable[nn.Module], rows: Tensor, sequences: Sequences, intermediates: Intermediates, checkpointing: bool
+    layers: Iterable[nn.Module], rows: Tensor, sequences: Sequences, kept: Intermediates, checkpointing: bool
 ) -> Tensor:
     """Rows (T, C) through all layers; with `checkpointing`, each is computed again in the backward pass."""
-    rows = intermediates.keep(rows, sequences)
+    rows = kept.keep(rows, sequences)
     for layer in layers:
         if checkpointing and torch.is_grad_enabled():
-            rows = recompute(layer, rows, sequences, intermediates)
+            rows = recompute(layer, rows, sequences, kept)
         else:
-            rows = layer(rows, sequences, intermediates)
-        rows = intermediates.keep(rows, sequences)
-    return rows
-
-
-@dataclass(frozen=True)
-class TextRows:
-    """A checked batch of text as rows: indices (T,) into `table`, positions (T,), and the sequences they form.
-
-    `table` is None for the model's own word vectors, else the caller's vectors (T, C), row t belonging to index t.
-    """
-
-    words: Tensor
-    table: Tensor | None
-    positions: Tensor
-    sequences: Sequences
-
-
-def pack_text(
-    model: Any,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | Sequences | None,
-    position_ids: Tensor | None,
-    inputs_embeds: Tensor | None,
-) -> TextRows:
-    """Check what a text `model` was given, (B, N) or (B, N, C), and pack it.
-
-    `attention_mask` is (B, N), a mask for each query of more dimensions, or the sequences that it would make. A
-    token's position is its column, whatever is padded, unless `position_ids` (B or 1, N) says otherwise. Raises
-    ValueError, with the value, for shapes, devices, dtypes, indices and lengths that the model cannot take, and for
-    vectors that hold NaN or infinite numbers.
-    """
-    config, device = model.config, model.device
-    name, tokens = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
-    if tokens is None or (input_ids is not None and inputs_embeds is not None):
-        raise ValueError("Give either input_ids (B, N) or inputs_embeds (B, N, C), not both and not neither.")
-    check_tensor(name, tokens, device, whole=inputs_embeds is None)
-    if tokens.dim() != (2 if inputs_embeds is None else 3) or tokens.numel() == 0:
-        wanted = "(B, N)" if inputs_embeds is None else "(B, N, C)"
-        raise ValueError(f"{name} has the shape {tuple(tokens.shape)}; it must be {wanted} and not empty.")
-    if inputs_embeds is not None and tokens.shape[2] != config.hidden_size:
-        raise ValueError(f"inputs_embeds has vectors of {tokens.shape[2]}, the model of {config.hidden_size}.")
-    batch, length = tokens.shape[:2]
-    sequences = _sequences(attention_mask, batch, length, device)
-    if position_ids is None:
-        positions = sequences.row_positions()
-        if length > config.max_position_embeddings:
-            needed = int(positions.max()) + 1
-            if needed > config.max_position_embeddings:
-                raise ValueError(
-                    f"The text is {needed} tokens long and the model has {config.max_position_embeddings} positions; "
-                    "shorten it, with tokenizer(..., truncation=True) for example."
-                )
-    else:
-        positions = pack_indices(
-            "position_ids", position_ids, sequences, config.max_position_embeddings, "position table"
-        )
-    if inputs_embeds is not None:
-        check_like(name, inputs_embeds, model)
-        rows = sequences.zero_padding(sequences.pack(inputs_embeds))
-        check_finite(name, rows)
-        table = rows.flatten(0, -2)
-        return TextRows(torch.arange(len(table), device=device).view(rows.shape[:-1]), table, positions, sequences)
-    words = pack_indices("input_ids", tokens, sequences, config.vocab_size, "vocabulary")
-    return TextRows(words, None, positions, sequences)
-
-
-def encoded_text(
-    config: PreTrainedConfig, output: Any, attention_mask: Tensor | Sequences | None = None, **others: Any
-) -> Encoded:
-    """What a text model that was called as a module, (B, N, C), hands to a head."""
-    del config, others
-    last = output[0]
-    batch, length = last.shape[:2]
-    sequences = _sequences(attention_mask, batch, length, last.device)
-    kept = {name: getattr(output, name, None) for name in ("pooler_output", "hidden_states", "attentions")}
-    return Encoded(sequences.pack(last), sequences, kept["pooler_output"], kept["hidden_states"], kept["attentions"])
-
-
-def pack_indices(name: str, values: Tensor, sequences: Sequences, size: int, table: str) -> Tensor:
-    """Indices (B, N), (1, N) or (N,) into a table of `size` rows -> those of the rows, (T,) int64, checked.
-
-    Padding, where it is not left out, has index 0.
-    """
-    check_tensor(name, values, sequences.starts.device, whole=True)
-    grid = values[None] if values.dim() == 1 else values
-    if grid.dim() != 2 or grid.shape[0] not in (1, sequences.shape[0]) or grid.shape[1] != sequences.shape[1]:
-        raise ValueError(f"{name} has the shape {tuple(values.shape)}; the tokens have {sequences.shape}.")
-    rows = sequences.zero_padding(sequences.pack(grid.expand(sequences.shape))).long()
-    ops.check_ids(rows, size, name, table)
+            rows = layer(rows, sequences, kept)
+        rows = kept.keep(rows, sequences)
     return rows
 
 
@@ -515,125 +406,6 @@ def check_finite(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} holds NaN or infinite numbers.")
 
 
-def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device: torch.device) -> Sequences:
-    if isinstance(mask, Sequences):
-        return mask
-    if mask is None:
-        if wants_grid():
-            return Sequences.grid(torch.ones(batch, length, dtype=torch.bool, device=device))
-        return Sequences.full(batch, length, device)
-    check_tensor("attention_mask", mask, device, anywhere=True)
-    if mask.dim() > 2:
-        return _of_queries(mask, batch, length, device)
-    if tuple(mask.shape) != (batch, length):
-        raise ValueError(
-            f"attention_mask has the shape {tuple(mask.shape)}; it must be {(batch, length)}, 1 for a token and 0 for "
-            "padding."
-        )
-    if is_tracing():
-        return Sequences.from_mask(mask, device)
-    mask = mask.cpu()  # once: what the host asks of a mask on a GPU would each time wait for it
-    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("attention_mask holds other values than 0 and 1; additive masks have four dimensions.")
-    sequences = Sequences.from_mask(mask, device)
-    return Sequences.grid((mask != 0).to(device)) if wants_grid() else sequences
-
-
-def _of_queries(mask: Tensor, batch: int, length: int, device: torch.device) -> Sequences:
-    """Sequences of a mask (B, N, N) of ones and zeros, or (B, 1 or H, 1 or N, N) of True or of 0 and −∞.
-
-    Where every token sees the same others it says no more than a mask (B, N), and the batch is packed.
-    """
-    shape = tuple(mask.shape)
-    visible = mask[:, None] if mask.dim() == 3 else mask
-    if visible.dim() != 4 or shape[0] not in (1, batch) or shape[-1] != length or shape[-2] not in (1, length):
-        raise ValueError(
-            f"attention_mask has the shape {shape}; it must be {(batch, length)}, {(batch, length, length)} or "
-            f"{(batch, 1, length, length)}."
-        )
-    if mask.dim() == 4 and mask.is_floating_point():
-        hidden = visible <= torch.finfo(torch.float16).min
-        if not (hidden | (visible == 0)).all():
-            raise ValueError(f"attention_mask {shape} adds other values than 0 and −∞, or the lowest number.")
-        visible = ~hidden
-    elif mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("attention_mask holds other values than 0 and 1; additive masks have four dimensions.")
-    visible = (visible != 0).to(device).expand(batch, -1, -1, -1)
-    real = visible.any(2).any(1)  # (B, N): what somebody sees
-    seen = real[:, None, None]
-    if not torch.where(real[:, None, :, None], visible != seen, False).any():
-        return _sequences(real, batch, length, device)
-    if not visible.any(3).all(1).logical_or(~real).all():
-        raise ValueError("attention_mask lets a token see no token at all.")
-    return Sequences.grid(real, visible)
-
-
-class MapIntermediates:
-    """Maps (B, H, W, C) and attentions of the stages, kept where the configuration or the caller asks for them."""
-
-    def __init__(
-        self, config: PreTrainedConfig, output_attentions: bool | None = None, output_hidden_states: bool | None = None
-    ) -> None:
-        maps = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        weights = config.output_attentions if output_attentions is None else output_attentions
-        self.rows: list[Tensor] | None = [] if maps else None
-        self.grids: list[torch.Size] = []
-        self.attentions: list[Tensor] | None = [] if weights else None
-
-    def keep(self, x: Tensor) -> Tensor:
-        """Keep a map (B, H, W, C) as rows (B, H·W, C), and give the map of these, on the way to the loss."""
-        if self.rows is None:
-            return x
-        rows = x.flatten(1, 2)
-        self.rows.append(rows)
-        self.grids.append(x.shape[1:3])
-        return rows.view(x.shape)
-
-    @property
-    def maps(self) -> States:
-        """What was kept as maps (B, C, H, W); None where not asked for."""
-        if self.rows is None:
-            return None
-        return tuple(channels_first(rows.unflatten(1, grid)) for rows, grid in zip(self.rows, self.grids, strict=True))
-
-    @property
-    def kept(self) -> dict[str, States]:
-        """By the outputs' names: rows (B, H·W, C), attentions, and maps (B, C, H, W); None where not asked for."""
-        return {
-            "hidden_states": None if self.rows is None else tuple(self.rows),
-            "attentions": None if self.attentions is None else tuple(self.attentions),
-            "reshaped_hidden_states": self.maps,
-        }
-
-
 def channels_first(x: Tensor) -> Tensor:
     """(B, H, W, C) -> (B, C, H, W), contiguous."""
     return x.permute(0, 3, 1, 2).contiguous()
-
-
-def drop_path(x: Tensor, rate: float) -> Tensor:
-    """Zero for whole samples of the batch, with probability `rate`, the others scaled up (Huang et al. 2016)."""
-    if rate == 0:
-        return x
-    kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device) + (1 - rate)
-    return x * kept.floor() / ((1 - rate) or 1)
-
-
-def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Tensor) -> Tensor:
-    """`pixels`, if they are images (B, channels, height, width) of at least one patch, as `like` in dtype and device.
-
-    Raises ValueError otherwise, and for NaN or infinite numbers on the CPU.
-    """
-    check_tensor("pixel_values", pixels, like.device, whole=False)
-    shape = tuple(pixels.shape)
-    if len(shape) != 4 or shape[1] != channels or 0 in shape:
-        raise ValueError(
-            f"pixel_values has the shape {shape}; it must be (B, {channels}, height, width) and not empty."
-        )
-    if shape[2] < patch[0] or shape[3] < patch[1]:
-        raise ValueError(
-            f"The images have {shape[2]} × {shape[3]} pixels, less than a patch of {patch[0]} × {patch[1]}."
-        )
-    check_like("pixel_values", pixels, like)
-    check_finite("pixel_values", pixels)
-    return pixels

@@ -1,15 +1,18 @@
-"""What each operation means, its checks, and which engine runs it.
+"""What each operation means, its checks, and which engine (backend) runs it.
 
-Two engines: `plain` (torch, everywhere) and `triton` (the kernels of `minitrans.kernels`, on a GPU). Left alone, an
+Two engines: `plain` (torch, everywhere) and `triton` (the kernels of `minitrans.kernels`, on a GPU). With "auto", an
 operation takes the kernel where the kernel's own `why_not` has no objection, and says once why it did not. A forced
-engine (`with minitrans.engine("triton")`, or the environment variable MINITRANS_ENGINE) that cannot run raises
-RuntimeError with that reason. An error inside a kernel is never caught.
+engine that cannot run raises RuntimeError with that reason. An error inside a kernel is never caught.
+
+Who chooses: `model.engine`, unless it is "auto", wins over an enclosing `with minitrans.engine(...)`, which wins over
+the environment variable MINITRANS_ENGINE; without any of them it is "auto". `attn_implementation=` of
+`from_pretrained` only sets `model.engine`, by the names of transformers: "eager" is "plain" (for norms and GELU too),
+"sdpa" is "auto", "flash_attention_2" is "triton".
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -25,8 +28,7 @@ from torch import Tensor
 from minitrans import cpu, plain
 from minitrans.plain import ACTIVATIONS as ACTIVATIONS
 from minitrans.sequences import Sequences, is_exporting, is_tracing
-
-logger = logging.getLogger("minitrans")
+from minitrans.utils.logging import warn_once
 
 X = TypeVar("X")
 
@@ -95,7 +97,7 @@ def _kernel(
             return module
     if wanted == "triton":
         raise RuntimeError(f"The triton engine was asked for, but {name} cannot run: {reason}")
-    _say_once(f"{name} runs in plain torch: {reason}")
+    warn_once(f"{name} runs in plain torch: {reason}")
     return None
 
 
@@ -114,11 +116,6 @@ def _import(name: str) -> tuple[ModuleType | None, str | None]:
         return importlib.import_module(f"minitrans.kernels.{name}"), None
     except ImportError as error:
         return None, f'triton cannot be imported ({error}); pip install "minitrans[triton]"'
-
-
-@cache
-def _say_once(message: str) -> None:
-    logger.warning(message)
 
 
 def check_ids(ids: Tensor, size: int, name: str, table: str) -> None:

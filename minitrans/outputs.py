@@ -108,8 +108,8 @@ class BaseModelOutput(ModelOutput):
     """Hidden states (B, N, C) of the last layer."""
 
     last_hidden_state: Tensor
-    hidden_states: States = None
-    attentions: States = None
+    hidden_states: States
+    attentions: States
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -117,41 +117,41 @@ class BaseModelOutputWithPooling(ModelOutput):
     """Hidden states (B, N, C) of the last layer and one vector (B, C) per sequence."""
 
     last_hidden_state: Tensor
-    pooler_output: Tensor | None = None
-    hidden_states: States = None
-    attentions: States = None
+    pooler_output: Tensor | None
+    hidden_states: States
+    attentions: States
 
 
 @dataclass(init=False, repr=False, eq=False)
 class LogitsOutput(ModelOutput):
     """Scores before softmax, and the loss where labels were given."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: States = None
-    attentions: States = None
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: States
+    attentions: States
 
 
 @dataclass(init=False, repr=False, eq=False)
 class PreTrainingOutput(ModelOutput):
     """Scores over the vocabulary (B, N, V) and for "B follows A" (B, 2)."""
 
-    loss: Tensor | None = None
-    prediction_logits: Tensor | None = None
-    seq_relationship_logits: Tensor | None = None
-    hidden_states: States = None
-    attentions: States = None
+    loss: Tensor | None
+    prediction_logits: Tensor
+    seq_relationship_logits: Tensor
+    hidden_states: States
+    attentions: States
 
 
 @dataclass(init=False, repr=False, eq=False)
 class QuestionAnsweringOutput(ModelOutput):
     """Scores (B, N) of each token as the answer's first and last."""
 
-    loss: Tensor | None = None
-    start_logits: Tensor | None = None
-    end_logits: Tensor | None = None
-    hidden_states: States = None
-    attentions: States = None
+    loss: Tensor | None
+    start_logits: Tensor
+    end_logits: Tensor
+    hidden_states: States
+    attentions: States
 
 
 @dataclass(eq=False)
@@ -183,32 +183,32 @@ class ImageModelOutput(ModelOutput):
     """
 
     last_hidden_state: Tensor
-    pooler_output: Tensor | None = None
-    hidden_states: States = None
-    attentions: States = None
-    reshaped_hidden_states: States = None
+    pooler_output: Tensor | None
+    hidden_states: States
+    attentions: States
+    reshaped_hidden_states: States
 
 
 @dataclass(init=False, repr=False, eq=False)
 class ImageLogitsOutput(ModelOutput):
     """Scores (B, K) of an image's classes before softmax, and the loss where labels were given."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: States = None
-    attentions: States = None
-    reshaped_hidden_states: States = None
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: States
+    attentions: States
+    reshaped_hidden_states: States
 
 
 @dataclass(init=False, repr=False, eq=False)
 class ReconstructionOutput(ModelOutput):
     """Pixels (B, channels, height, width) as a model would restore them, and the loss where patches were masked."""
 
-    loss: Tensor | None = None
-    reconstruction: Tensor | None = None
-    hidden_states: States = None
-    attentions: States = None
-    reshaped_hidden_states: States = None
+    loss: Tensor | None
+    reconstruction: Tensor
+    hidden_states: States
+    attentions: States
+    reshaped_hidden_states: States
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -216,8 +216,8 @@ class BackboneOutput(ModelOutput):
     """Normalised maps (B, C, H, W) of the stages asked for; hidden states are the maps of all, not normalised."""
 
     feature_maps: tuple[Tensor, ...]
-    hidden_states: States = None
-    attentions: States = None
+    hidden_states: States
+    attentions: States
 
 
 class StageInfo(NamedTuple):
@@ -250,33 +250,33 @@ class AudioModelOutput(ModelOutput):
 
     last_hidden_state: Tensor
     extract_features: Tensor
-    hidden_states: States = None
-    attentions: States = None
+    hidden_states: States
+    attentions: States
 
 
 @dataclass(init=False, repr=False, eq=False)
 class XVectorOutput(ModelOutput):
     """What a speaker classifier compares (B, K), and the vector (B, K) that stands for the speaker."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    embeddings: Tensor | None = None
-    hidden_states: States = None
-    attentions: States = None
+    loss: Tensor | None
+    logits: Tensor
+    embeddings: Tensor
+    hidden_states: States
+    attentions: States
 
 
 @dataclass(init=False, repr=False, eq=False)
 class ContrastiveOutput(ModelOutput):
     """States and the quantised frames that they should find (B, N, C), the codes in use, and the losses."""
 
-    loss: Tensor | None = None
-    projected_states: Tensor | None = None
-    projected_quantized_states: Tensor | None = None
-    codevector_perplexity: Tensor | None = None
-    hidden_states: States = None
-    attentions: States = None
-    contrastive_loss: Tensor | None = None
-    diversity_loss: Tensor | None = None
+    loss: Tensor | None
+    projected_states: Tensor
+    projected_quantized_states: Tensor
+    codevector_perplexity: Tensor
+    hidden_states: States
+    attentions: States
+    contrastive_loss: Tensor | None
+    diversity_loss: Tensor | None
 
 
 @dataclass(eq=False)

@@ -347,16 +347,17 @@ def window_attention(
     # Of a bias that learns, and with dropout, torch's attention is the same products; an export takes any batch.
     if dropout or is_exporting() or needs_grad(qkv, bias_table, padding):
         return window_attention_with_weights(qkv, bias_table, window, shift, padding, dropout)[0]
-    qkv, shape = _filled(qkv, window, padding), qkv.shape
+    qkv, shape = _filled(qkv, window, padding), qkv.shape  # 1. pad
     batch, height, width, _, heads, size = qkv.shape
     grid = batch, height // window, width // window
     order, back, counts = _kept(_window_order, qkv)(*grid, window, shift, qkv.device)
-    # The data moves twice: into windows, all of one kind side by side, and back.
+    # 2. cyclic shift, 3. window partition: one gather into windows, all of one kind side by side
     rows = qkv.view(-1, 3 * heads * size).index_select(0, order)
     bias, _ = _window_bias(bias_table, window, shift, *grid[1:])
     kinds = zip(rows.view(-1, window**2, 3, heads, size).split(counts), bias.split(1), strict=True)
-    mixed = [_attend(windows, mask) for windows, mask in kinds if windows.shape[0]]
+    mixed = [_attend(windows, mask) for windows, mask in kinds if windows.shape[0]]  # 4. masked attention
     out = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+    # 5. window merge, 6. reverse shift: one gather back; then the padding is cut off
     return out.index_select(0, back).view(batch, height, width, -1)[:, : shape[1], : shape[2]]
 
 
@@ -367,6 +368,18 @@ def _attend(windows: Tensor, bias: Tensor) -> Tensor:
     return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
+def _in_windows(batch: int, down: int, across: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Which position of the filled map each token of each window is, (B, down, across, T).
+
+    The token at (y, x) of the window at (i, j) is ((i · window + y + shift) mod H, (j · window + x + shift) mod W).
+    """
+    places = torch.arange(batch * down * across * window**2, device=device)
+    places = places.view(batch, down * window, across * window)
+    if shift:
+        places = places.roll((-shift, -shift), (1, 2))
+    return places.unflatten(2, (across, window)).unflatten(1, (down, window)).transpose(2, 3).flatten(3)
+
+
 @lru_cache(maxsize=64)
 def _window_order(
     batch: int, down: int, across: int, window: int, shift: int, device: torch.device
@@ -375,17 +388,14 @@ def _window_order(
 
     The kinds are those of `_window_bias`, one after the other.
     """
-    places = torch.arange(batch * down * across * window**2, device=device)
-    grid = places.view(batch, down * window, across * window)
-    if shift:
-        grid = grid.roll((-shift, -shift), (1, 2))
-    windows = grid.unflatten(2, (across, window)).unflatten(1, (down, window)).transpose(2, 3).flatten(3)
+    windows = _in_windows(batch, down, across, window, shift, device)
     if shift:
         inside, edge = slice(0, -1), slice(-1, None)
         kinds = [windows[:, row, column].flatten(0, 2) for row in (inside, edge) for column in (inside, edge)]
     else:
         kinds = [windows.flatten(0, 2)]
     order = torch.cat(kinds).flatten()
+    places = torch.arange(order.numel(), device=device)
     return order, torch.empty_like(order).scatter_(0, order, places), [kind.shape[0] for kind in kinds]
 
 
@@ -425,11 +435,7 @@ def _window_rows(qkv: Tensor, window: int, shift: int, padding: Tensor | None) -
     """
     qkv = _filled(qkv, window, padding)
     batch, height, width, _, heads, _ = qkv.shape
-    down, across = height // window, width // window
-    places = torch.arange(batch * down * across * window**2, device=qkv.device).view(qkv.shape[:3])
-    if shift:
-        places = places.roll((-shift, -shift), (1, 2))
-    places = places.unflatten(2, (across, window)).unflatten(1, (down, window)).transpose(2, 3).flatten(3)
+    places = _in_windows(batch, height // window, width // window, window, shift, qkv.device)
     parts = torch.arange(3 * heads, device=qkv.device).view(3, 1, 1, 1, heads, 1)
     return qkv.flatten(0, 4), places[:, :, :, None] * (3 * heads) + parts
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,17 @@ from minitrans.weights import LoadReport
 if TYPE_CHECKING:
     from minitrans.cuda_graphs import FrozenModel
     from minitrans.frozen import PrepackedModel
+
+    O_co = TypeVar("O_co", covariant=True)
+
+    class Forward(Protocol[O_co]):
+        """What has a `forward`: to type checkers, a call of a model gives what that does."""
+
+        @property
+        def forward(self) -> Callable[..., O_co]:
+            """The method."""
+            ...
+
 
 logger = logging.getLogger("minitrans")
 
@@ -81,7 +92,7 @@ class PreTrainedModel(Published):
         if getattr(self.config, "gradient_checkpointing", False):  # as configurations of older programs ask for it
             self.gradient_checkpointing_enable()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _on_its_engine(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model on its engine; where a hook is to see its modules, these get the batch with its padding."""
         if self._inputs is not None and not kwargs.keys() <= self._inputs:
             kwargs = self.without_effect(kwargs, self._inputs)
@@ -93,6 +104,14 @@ class PreTrainedModel(Published):
                 return super().__call__(*args, **kwargs)
             with grid_layout():
                 return super().__call__(*args, **kwargs)
+
+    if TYPE_CHECKING:
+
+        def __call__(self: Forward[O_co], *args: Any, **kwargs: Any) -> O_co:
+            """What `forward` gives."""
+            ...
+    else:
+        __call__ = _on_its_engine
 
     def without_effect(self, given: dict[str, Any], accepted: Set[str]) -> dict[str, Any]:
         """The arguments that are accepted; any other must change nothing: TypeError or ValueError where it would."""
@@ -150,6 +169,26 @@ class PreTrainedModel(Published):
         model = cls(config)
         return model if dtype is None else model.to(_dtype(dtype))
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls: type[M],
+        pretrained_model_name_or_path: str | Path | None,
+        *model_args: Any,
+        config: PreTrainedConfig | str | Path | None = None,
+        output_loading_info: Literal[True],
+        **options: Any,
+    ) -> tuple[M, LoadReport]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls: type[M],
+        pretrained_model_name_or_path: str | Path | None,
+        *model_args: Any,
+        config: PreTrainedConfig | str | Path | None = None,
+        output_loading_info: bool = False,
+        **options: Any,
+    ) -> M: ...
     @classmethod
     def from_pretrained(
         cls: type[M],
@@ -175,6 +214,12 @@ class PreTrainedModel(Published):
         checkpoint that holds nothing of the backbone or is quantised, and for a config.json of another save than the
         weights: one that differs in a field which decides tensors or numbers. Names of labels may be edited by hand,
         and a `config` given may differ; a warning says so.
+
+        >>> from minitrans import AutoTokenizer, BertModel
+        >>> model = BertModel.from_pretrained("google-bert/bert-base-uncased")
+        >>> tokenizer = AutoTokenizer.from_pretrained("google-bert/bert-base-uncased")
+        >>> model(**tokenizer("A text.", return_tensors="pt")).last_hidden_state.shape
+        torch.Size([1, 5, 768])
         """
         name = "." if pretrained_model_name_or_path is None else pretrained_model_name_or_path
         repository, options = hub.open_with(name, options)
@@ -306,13 +351,19 @@ class PreTrainedModel(Published):
         batch_sizes: Iterable[int] = (1,),
         lengths: Iterable[int] | None = None,
     ) -> FrozenModel | PrepackedModel:
-        """A callable that computes what the model does in evaluation mode, sooner, above all for small batches.
+        """A callable that computes what the model does in evaluation mode, faster, especially for small batches.
 
         On a CPU any model, as a copy with prepacked weights that computes in `dtype`: float32, bfloat16, the model's
         own (None), or "fastest", with the error that this costs: `minitrans.frozen.PrepackedModel`. On a GPU as CUDA
         graphs for each of `batch_sizes` inputs of up to each of `lengths`, for texts tokens (by default the powers of
         two from 16 to what the model takes), for sound samples: `minitrans.cuda_graphs.FrozenModel`. Raises
         ValueError or RuntimeError for models and sizes that it is not for.
+
+        >>> import torch
+        >>> from minitrans import BertModel
+        >>> frozen = BertModel.from_pretrained("google-bert/bert-base-uncased").freeze()
+        >>> frozen(torch.tensor([[101, 3793, 102]])).pooler_output.shape
+        torch.Size([1, 768])
         """
         if self.device.type == "cpu":
             from minitrans.frozen import PrepackedModel

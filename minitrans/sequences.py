@@ -1,4 +1,4 @@
-"""Packing: which rows belong to which sequence.
+"""Packing (varlen): which rows belong to which sequence; `starts` and `longest` are cu_seqlens and max_seqlen.
 
 A batch (B, N, ...) with a mask becomes rows (T, ...), T the number of real tokens, one sequence after the other. No
 layer but attention needs to know; padding costs nothing, and a sequence gives the same numbers alone and in any batch.
@@ -121,7 +121,7 @@ class Sequences:
     def padded(cls, lengths: Tensor, length: int) -> Sequences:
         """All B·N cells as rows, `lengths` (B,) int32 on the device: nothing depends on the host or on their values.
 
-        Each sequence stands at the start of its N cells and has one row at least; the rows behind it belong to nobody.
+        Each sequence stands at the start of its N cells and has one row at least; the remaining rows are padding.
         """
         batch = lengths.shape[0]
         # Of two tensors: ONNX has no product of one and a length that is traced.

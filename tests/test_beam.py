@@ -14,7 +14,7 @@ import torch
 from standin_hub import StandInHub
 
 import minitrans
-from minitrans.processing import beam, features
+from minitrans.processing import beam
 from minitrans.processing.beam import ArpaModel, LanguageModel, aligned, search
 from minitrans.processing.speech import Wav2Vec2ProcessorWithLM
 
@@ -269,7 +269,7 @@ def test_a_folder_with_a_language_model(tmp_path, arpa, lower):
     ("files", "reason"),
     [
         ({"3gram.arpa": None, "5gram.bin": "mmap lm http://kheafield.com/code"}, "kenlm"),
-        ({"3gram.arpa": "\\data\\\n\\1-grams:\nx y\n"}, "is no ARPA file"),
+        ({"3gram.arpa": "\\data\\\n\\1-grams:\nx y\n"}, "is not an ARPA file"),
         ({"3gram.arpa": ""}, "has no section"),
         ({"3gram.arpa": None}, "holds 0"),
         ({"other.arpa": ARPA}, "holds 2"),
@@ -277,7 +277,7 @@ def test_a_folder_with_a_language_model(tmp_path, arpa, lower):
 )
 def test_what_cannot_be_read_is_decoded_greedily_with_one_warning(tmp_path, caplog, monkeypatch, files, reason):
     monkeypatch.setitem(sys.modules, "kenlm", None)
-    features.warn_once.cache_clear()
+    minitrans.logging._said.clear()
     path = folder(tmp_path, files)
     with caplog.at_level(logging.WARNING, "minitrans"):
         processor = Wav2Vec2ProcessorWithLM.from_pretrained(path)

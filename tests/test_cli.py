@@ -536,7 +536,7 @@ def shell(command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     [
         ("<&-", 1, "Standard input is closed"),
         ("<&- >/dev/null", 1, "Standard input is closed"),
-        (">&-", 1, "Standard output is closed, and answers would be lost"),
+        (">&-", 1, "Standard output is closed, and results would be lost"),
         (">/dev/full", 1, "No space left on device: 'standard output'"),
         ("2>&-", 0, ""),
         ("</dev/null >&- 2>&-", 1, ""),

@@ -238,7 +238,7 @@ def test_special_tokens_are_added_by_name(folder):
     assert ours.is_fast is reference.is_fast is False
     ours.save_pretrained(folder / "named")
     assert_same_answers(Wav2Vec2CTCTokenizer.from_pretrained(folder / "named"), reference, "A<E>B <y><z>")
-    with pytest.raises(ValueError, match=r"'sound_token' is no role.*word_delimiter_token"):
+    with pytest.raises(ValueError, match=r"'sound_token' is not a role.*word_delimiter_token"):
         ours.add_special_tokens({"sound_token": "A"})
 
 

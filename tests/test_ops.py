@@ -296,7 +296,7 @@ def test_an_exported_program_has_no_kernels(monkeypatch):
 def test_a_missing_triton_is_said_once(monkeypatch, caplog):
     """On another device than the CPU: the automatic choice says its reason once, and computes all the same."""
     monkeypatch.setattr(ops, "_import", lambda name: (None, "triton cannot be imported"))
-    ops._say_once.cache_clear()
+    minitrans.logging._said.clear()
     x = torch.ones(2, 4, device="meta")
     one = torch.ones(4, device="meta")
     with caplog.at_level(logging.WARNING, "minitrans"):
@@ -305,7 +305,7 @@ def test_a_missing_triton_is_said_once(monkeypatch, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "layer_norm runs in plain torch: triton cannot be imported"
     ]
-    ops._say_once.cache_clear()
+    minitrans.logging._said.clear()
 
 
 @pytest.mark.parametrize("name", ["BertModel", "DistilBertModel", "SwinModel", "Wav2Vec2Model"])

@@ -193,8 +193,10 @@ def test_parameters_of_constructors(name):
 def test_fields_of_outputs(name, states):
     """Those that are there, in their order, and all that the output's class has."""
     options = {"output_hidden_states": states, "output_attentions": states}
+    said = inspect.signature(getattr(minitrans, name).forward).return_annotation
     for given in ({}, targets(name)):
         theirs, ours = (model(**asked(name), **given, **options) for model in both(name))
+        assert type(ours).__name__ == said
         assert list(ours.keys()) == [key for key in theirs if key != "cross_attentions"]  # which are empty
         missing = {field.name for field in fields(theirs)} - {field.name for field in fields(ours)}
         assert missing <= {"past_key_values", "cross_attentions"}

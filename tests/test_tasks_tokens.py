@@ -211,7 +211,7 @@ def test_a_target_that_is_no_word_is_said(minilm: Path, tmp_path: Path, caplog: 
     fill, theirs = minitrans.MaskFiller.from_pretrained(folder), pipeline("fill-mask", str(folder), device="cpu")
     with caplog.at_level(logging.WARNING, "minitrans"):
         (words,) = fill("The [MASK] leaves.", targets=["ferry", "unaffordability"], top_k=9)
-    assert "'unaffordability' is no word of the vocabulary: 'una' stands for it" in caplog.text
+    assert "'unaffordability' is not a word of the vocabulary: 'una' stands for it" in caplog.text
     expected = theirs("The [MASK] leaves.", targets=["ferry", "unaffordability"])
     assert [word["token"] for word in words] == [item["token_str"] for item in expected]
     assert np.allclose([word["score"] for word in words], [item["score"] for item in expected], rtol=1e-4)

@@ -334,7 +334,7 @@ def test_special_tokens_by_attribute(ours):
     assert "mask_token" not in tokenizer.special_tokens_map
     with pytest.raises(ValueError, match=r"'\[NEW\]' cannot be the pad_token.*add_special_tokens"):
         tokenizer.pad_token = "[NEW]"
-    with pytest.raises(ValueError, match="pad_token_id=99999 is no id of the vocabulary of 30522 tokens"):
+    with pytest.raises(ValueError, match="pad_token_id=99999 is not an id of the vocabulary of 30522 tokens"):
         tokenizer.pad_token_id = 99999
     assert tokenizer.convert_tokens_to_ids(["the", "qqqq"]) == [1996, 100]
     assert tokenizer.convert_ids_to_tokens([1996, 99999]) == ["the", None]
@@ -587,15 +587,15 @@ def test_bad_settings(ours, tmp_path):
             pad()
     with pytest.raises(ValueError, match="takes a dict with 'input_ids'"):
         ours.pad([{"labels": [1]}])
-    with pytest.raises(ValueError, match="number of rows"):
+    with pytest.raises(ValueError, match="number of sequences"):
         ours.pad({"input_ids": [[1], [2]], "labels": [[1]]})
     with pytest.raises(ValueError, match="no token with the id -100"):
         ours.decode([101, -100])
-    with pytest.raises(ValueError, match="'tail_token' is no role"):
+    with pytest.raises(ValueError, match="'tail_token' is not a role"):
         ours.add_special_tokens({"tail_token": "x"})
     with pytest.raises(TypeError, match="'max_shard_size'"):
         ours.save_pretrained(tmp_path, max_shard_size=1)
-    with pytest.raises(KeyError, match="no rows"):
+    with pytest.raises(KeyError, match="no sequences"):
         ours.pad(ROWS)[0]
     with pytest.raises(ValueError, match="holds ids only"):
         ours.pad(ROWS).word_ids()

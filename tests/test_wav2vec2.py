@@ -271,7 +271,7 @@ def test_group_norm_from_the_covariance_is_as_exact_as_float32() -> None:
     for name, clip in _difficult().items():
         samples = clip[:, None]
         expected = exact(clip.double()[None, None])[0].T
-        found = ours.over(samples)(samples)
+        found = ours.prepared(samples)(samples)
         assert found.isfinite().all()
         assert relative(found.double(), expected) < 5e-6, name
 
@@ -286,7 +286,7 @@ def test_group_norm_of_clips_together_is_that_of_each(dtype) -> None:
     clips, counts = torch.randn(3, 48_000), torch.tensor([48_000, 30_000, 400])
     clips[1] += 5
     exact, weight = clips.to(dtype).double(), layer.conv.weight.double()
-    found = layer.together(clips.to(dtype)[..., None], counts).double()
+    found = layer.forward_padded(clips.to(dtype)[..., None], counts).double()
     for clip, count, rows in zip(exact, counts.tolist(), found, strict=True):
         frames = torch.nn.functional.conv1d(clip[None, None, :count], weight, stride=layer.conv.stride)
         assert frames.square().sum() > (65504 if count > 400 else 0)

@@ -1,9 +1,9 @@
 # ruff: noqa: N803
 """Lesson 2: one kernel, and the scores stay in registers.
 
-A program takes a tile of queries and walks over the keys. A softmax seems to need all scores of a row first, for
-their maximum; but what has been summed so far can be corrected: when the maximum grows from m to m', both the sum
-of the exponentials and the weighted sum of the values shrink by exp(m − m') (Milakov & Gimelshein 2018).
+A program takes a tile of queries and iterates over the keys. A softmax seems to need all scores of a row first, for
+their maximum; but the running sums can be rescaled: when the maximum grows from m to m', both the sum of the
+exponentials and the weighted sum of the values shrink by exp(m − m') (Milakov & Gimelshein 2018).
 
 The bytes fall from 4·N·D + 4·N² values a head to 4·N·D: at 512 tokens of 64, to a ninth.
 """

@@ -10,7 +10,7 @@ the power: the maximum, one multiply-add, and the sum.
 
 * log₂ e is folded into the scale, and `exp2` is called;
 * the scale is positive, so the maximum is taken before it: `s · scale − m` is a single multiply-add;
-* only the last block of keys can reach behind the end, so only it is masked.
+* only the last block of keys can reach past the end, so only it is masked.
 """
 
 from lesson import check, exact_attention, inputs  # isort: skip
@@ -80,4 +80,4 @@ if __name__ == "__main__":
     check(attention(q, k, v), exact_attention(q, k, v))
     scores = 64 * 12 * 512**2
     seconds = scores / (132 * 16 * 1.755e9)
-    print(f"the powers alone: {scores / 1e6:.0f} M at 16 a cycle on 132 multiprocessors, {seconds * 1e6:.0f} µs")
+    print(f"the exponentials alone: {scores / 1e6:.0f} M at 16 a cycle on 132 multiprocessors, {seconds * 1e6:.0f} µs")

@@ -1,14 +1,14 @@
 # ruff: noqa: N803
 """Lesson 5: programs for tokens, not for the longest sequence.
 
-Lesson 4 starts ceil(longest / TILE) programs for every sequence and head, and lets those behind a sequence's end
+Lesson 4 starts ceil(longest / TILE) programs for every sequence and head, and lets those past a sequence's end
 return. They still have to be scheduled, and a batch of one long and many short sequences is nearly all such programs.
 Here the grid is a list of tiles: program t finds its sequence and block itself, by a prefix sum over the sequences'
 tile counts. The count of tiles need not be known to the host, only a bound on it: with T tokens in B sequences,
 Σ ceil(length / TILE) ≤ (T + B · (TILE − 1)) / TILE. So lengths may stay on the device, and a captured graph serves
 any lengths.
 
-The shipped kernel, kernels/src/attention.py, is this with lesson 3, head sizes that are no power of two, bias and
+The shipped kernel, kernels/src/attention.py, is this with lesson 3, head sizes that are not powers of two, bias and
 causal edge, padding rows, and heads that vary fastest in the grid, so that neighbours in time read neighbouring
 columns.
 """

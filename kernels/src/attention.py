@@ -6,10 +6,11 @@ Mathematics. For each sequence b and head h, with Q, K, V the (length, D) rows o
 
     S = scale · Q Kᵀ + bias,   P = softmax(S) over the keys,   O = P V
 
-One program takes a tile of query rows and walks over the keys of their sequence, so that S never exists in memory:
+One program takes a tile of query rows and iterates over the keys of their sequence, so that S never exists in memory:
 it keeps the running maximum m and sum z of each row and rescales what it has summed whenever m grows (online
-softmax, Milakov & Gimelshein 2018; as a tiled kernel, Dao et al. 2022). Powers are taken to base 2, the unit's own,
-and log₂ e is folded into the scale. Backward recomputes P = 2^(S·log₂e − L) from the saved L = m + log₂ z:
+softmax, Milakov & Gimelshein 2018; as a tiled kernel, Dao et al. 2022). Exponentials are in base 2, the hardware's
+own, and log₂ e is folded into the scale. The backward pass recomputes P = 2^(S·log₂e − L) from L = m + log₂ z, which
+is saved:
 
     dV = Pᵀ dO,   dS = P ∘ (dO Vᵀ − δ) with δ = rowsum(dO ∘ O),   dQ = scale · dS K,   dK = scale · dSᵀ Q
 
@@ -17,11 +18,11 @@ Work split. The grid is a list of tiles over real tokens, not sequences × longe
 block by a prefix sum over the sequences' tile counts, inside the kernel. No host synchronisation, no second launch,
 and at most one partial tile a sequence; what the grid's upper bound has too many leaves at once.
 
-Cost, forward, for H heads: 4·D·H·Σ length² FLOPs and 4·T·H·D elements moved (q, k, v read once, out written once).
-At batch 64, 12 heads, 512 tokens, D 64, in 16 bits: 51.5 GFLOP / 989 TFLOP/s = 52 µs; 64·512·12·64·4·2 bytes =
-201 MB / 3.35 TB/s = 60 µs. Floor on an H100: 60 µs. The exponentials cost as much: 64·12·512² = 201 M of them at
-16 a cycle on each of 132 multiprocessors is 54 µs at 1.755 GHz, so they must overlap with the products: four
-programs share a multiprocessor. Backward: 2.5 times the FLOPs (five products, not two).
+Cost, forward, for H heads: 4·D·H·Σ length² FLOPs and 4·T·H·D elements moved (q, k, v read once, out written once). At
+batch 64, 12 heads, 512 tokens, D 64, in 16 bits: 51.5 GFLOP / 989 TFLOP/s = 52 µs; 64·512·12·64·4·2 bytes = 201 MB /
+3.35 TB/s = 60 µs. Roofline bound on an H100: 60 µs. The exponentials cost as much: 64·12·512² = 201 M of them at 16 a
+cycle on each of 132 multiprocessors is 54 µs at 1.755 GHz, so they must overlap with the products: four programs share
+a multiprocessor. Backward: 2.5 times the FLOPs (five products, not two).
 """
 
 from collections.abc import Callable
@@ -125,7 +126,7 @@ def _scores(
 ):  # fmt: skip
     """Q Kᵀ + bias / scale, or its transpose: `queries` and `keys` lie along the axes of `left` and `right`.
 
-    Where MASKED, a key behind the end or the causal edge gets −inf.
+    Where MASKED, a key past the end or the causal edge gets −inf.
     """
     s = tl.dot(left, tl.trans(right), input_precision=PRECISION)
     if bias is not None:

@@ -110,14 +110,14 @@ def why_not_sizes(**tensors: tuple[Tensor | None, tuple[int, ...]]) -> str | Non
 
 
 FURTHEST = 2**31
-"""Elements that an offset of 32 bits can step over. Offsets within a sequence or an image have so many, for speed."""
+"""Elements that an offset of 32 bits can step over. Offsets within a sequence or an image have 32, for speed."""
 
 WIDEST_ROW = 16384
 """Channels that a program can hold in registers."""
 
 
 def power_of_2(size: int) -> int:
-    """The least power of two that is no less than a size."""
+    """The least power of two that is at least a size."""
     return 1 << (size - 1).bit_length()  # Triton's own function takes five microseconds
 
 

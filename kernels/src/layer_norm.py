@@ -1,6 +1,6 @@
 # mypy: allow-untyped-defs
 # ruff: noqa: N803
-"""Layer normalisation, alone and behind a residual sum.
+"""Layer normalisation, alone and after a residual add.
 
 Mathematics (Ba et al. 2016), over the C channels of a row x, or of x + residual:
 
@@ -83,7 +83,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 @operator(_fake)
 def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """`layer_norm(x + residual)`, for models that normalise behind the residual sum."""
+    """`layer_norm(x + residual)`, for models that normalise after the residual add."""
     return _launch(x, residual, weight, bias, None, eps)
 
 

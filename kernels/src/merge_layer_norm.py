@@ -3,7 +3,7 @@
 """Swin's patch merging up to its projection: the gather of 2 × 2 neighbours and the layer normalisation of all four.
 
 Mathematics (Liu et al. 2021): y[i, j] = layer_norm of the 4·C values (x[2i, 2j], x[2i+1, 2j], x[2i, 2j+1],
-x[2i+1, 2j+1]), with zeros behind an odd edge.
+x[2i+1, 2j+1]), with zero padding at an odd edge.
 
 Cost. 2·B·H·W·C elements: the map read once, and as many values written. Swin-T after its first stage, batch 64 in
 16 bits: 64·56²·96·2·2 bytes = 77 MB / 3.35 TB/s = 23 µs on an H100; a gather and a norm apart would move it twice.

@@ -1,6 +1,6 @@
 # mypy: allow-untyped-defs
 # ruff: noqa: N803
-"""Attention within the (shifted) windows of a map, from the projection's output to the place order.
+"""Attention within the (shifted) windows of a map, from the qkv projection to the output in map order.
 
 Mathematics (Swin, Liu et al. 2021). The map is padded at the bottom and right to whole windows, rolled by −shift,
 and cut into window × window tokens; in each window and head
@@ -13,12 +13,12 @@ edges. Then everything is undone. Padded positions take part as keys, with the p
 Here none of these steps moves anything. A program computes where a token of its window lies on the unpadded, unrolled
 map, reads q, k and v there, and writes the output there: padding, roll, partition, region mask and their inverses
 are integer arithmetic. One program serves several windows with one head, so that the gathered bias stays in its
-registers. A window of up to 64 tokens is one tile; a larger one is walked in tiles with an online softmax.
+registers. A window of up to 64 tokens is one tile; a larger one is processed in tiles with an online softmax.
 
 Cost. 4·window²·D FLOPs a token and head, and 4·D elements moved (q, k, v read once, out written once). Swin-T's first
-stage at batch 64 in 16 bits: 64·56² tokens · 3 heads · 32 · 4 · 2 bytes = 154 MB / 3.35 TB/s = 46 µs, and
-3.8 GFLOP / 989 TFLOP/s = 4 µs, 6.4 µs as padded from 49 to 64 tokens. Floor on an H100: 46 µs. Unfused, the roll, the
-partition and their inverses alone would move each of these bytes twice more.
+stage at batch 64 in 16 bits: 64·56² tokens · 3 heads · 32 · 4 · 2 bytes = 154 MB / 3.35 TB/s = 46 µs, and 3.8 GFLOP /
+989 TFLOP/s = 4 µs, 6.4 µs as padded from 49 to 64 tokens. Roofline bound on an H100: 46 µs. Unfused, the roll, the
+partition and their inverses alone would add two more passes over the data.
 """
 
 from itertools import accumulate

@@ -1,7 +1,7 @@
 """BERT: "Pre-training of Deep Bidirectional Transformers for Language Understanding" (Devlin et al. 2019).
 
 Read from top to bottom: the configuration, the modules, the name table, the heads. Text comes in as (B, N), becomes
-packed rows (T, C) at the door (`minitrans.layers.pack_text`), and leaves as (B, N, C).
+packed rows (T, C) on entry (`minitrans.text_inputs.pack_text`), and leaves as (B, N, C).
 """
 
 from __future__ import annotations
@@ -24,18 +24,15 @@ from minitrans.layers import (
     add_norm,
     attend,
     check_heads,
-    check_undecoded,
     embed,
-    encoded_text,
     lookup,
-    pack_indices,
-    pack_text,
     run_layers,
 )
 from minitrans.names import Module
 from minitrans.outputs import BaseModelOutputWithPooling, Encoded
 from minitrans.pretrained import PreTrainedModel
 from minitrans.sequences import Sequences
+from minitrans.text_inputs import check_undecoded, encoded_text, pack_indices, pack_text
 
 
 @dataclass(init=False, eq=False)
@@ -100,10 +97,10 @@ class BertSelfAttention(QueryKeyValue):
         check_heads(config.hidden_size, config.num_attention_heads)
         self.num_heads, self.dropout = config.num_attention_heads, config.attention_probs_dropout_prob
 
-    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:  # type: ignore[override]
+    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:  # type: ignore[override]
         """Rows (T, C) -> (T, C)."""
         dropout = self.dropout if self.training else 0.0
-        return attend(super().forward(rows), self.num_heads, sequences, intermediates, dropout)
+        return attend(super().forward(rows), self.num_heads, sequences, kept, dropout)
 
 
 class BertAttention(Module):
@@ -116,9 +113,9 @@ class BertAttention(Module):
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        return add_norm(self.norm, self.dropout(self.out(self.heads(rows, sequences, intermediates))), rows)
+        return add_norm(self.norm, self.dropout(self.out(self.heads(rows, sequences, kept))), rows)
 
 
 class BertLayer(Module):
@@ -131,9 +128,9 @@ class BertLayer(Module):
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = self.attention(rows, sequences, intermediates)
+        rows = self.attention(rows, sequences, kept)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -214,12 +211,12 @@ class BertModel(BertPreTrainedModel):
             types = pack_indices(
                 "token_type_ids", token_type_ids, sequences, self.config.type_vocab_size, "token-type table"
             )
-        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
+        kept = Intermediates(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions, types)
-        rows = run_layers(self.layers, rows, sequences, intermediates, self.gradient_checkpointing and self.training)
-        rows, grid = intermediates.leave(rows, sequences)
+        rows = run_layers(self.layers, rows, sequences, kept, self.gradient_checkpointing and self.training)
+        rows, grid = kept.leave(rows, sequences)
         pooled = None if self.pooler is None else self.pooler(sequences.first(rows))
-        return Encoded(rows, sequences, pooled, intermediates.hidden_states, intermediates.attentions, grid)
+        return Encoded(rows, sequences, pooled, kept.hidden_states, kept.attentions, grid)
 
     def forward(
         self,

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import heads, ops
 from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Words
@@ -23,15 +24,14 @@ from minitrans.layers import (
     SelfAttention,
     add_norm,
     embed,
-    encoded_text,
     lookup,
-    pack_text,
     run_layers,
 )
 from minitrans.names import Module
 from minitrans.outputs import BaseModelOutput, Encoded
 from minitrans.pretrained import PreTrainedModel, with_first_rows
 from minitrans.sequences import Sequences
+from minitrans.text_inputs import encoded_text, pack_text
 
 
 @dataclass(init=False, eq=False)
@@ -95,9 +95,9 @@ class DistilBertLayer(Module):
         self.norm = LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = add_norm(self.attention_norm, self.attention(rows, sequences, intermediates), rows)
+        rows = add_norm(self.attention_norm, self.attention(rows, sequences, kept), rows)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -179,13 +179,11 @@ class DistilBertModel(DistilBertPreTrainedModel):
     ) -> Encoded:
         """What `forward` computes, as packed rows: the heads' input."""
         text = pack_text(self, input_ids, attention_mask, position_ids, inputs_embeds)
-        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
+        kept = Intermediates(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions)
-        rows = run_layers(
-            self.layers, rows, text.sequences, intermediates, self.gradient_checkpointing and self.training
-        )
-        rows, grid = intermediates.leave(rows, text.sequences)
-        return Encoded(rows, text.sequences, None, intermediates.hidden_states, intermediates.attentions, grid)
+        rows = run_layers(self.layers, rows, text.sequences, kept, self.gradient_checkpointing and self.training)
+        rows, grid = kept.leave(rows, text.sequences)
+        return Encoded(rows, text.sequences, None, kept.hidden_states, kept.attentions, grid)
 
     def forward(
         self,
@@ -214,8 +212,8 @@ class DistilBertModel(DistilBertPreTrainedModel):
 class FirstToken(heads.SequenceClassification):
     """One score per class for the whole sequence (B, K), from the first token through a linear map and ReLU."""
 
+    @override
     def build(self, config: PreTrainedConfig) -> None:
-        """See `Head`."""
         self.pre_classifier = Linear(config.dim, config.dim)
         super().build(config)
 

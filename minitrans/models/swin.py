@@ -1,8 +1,8 @@
 """Swin: "Hierarchical Vision Transformer using Shifted Windows" (Liu et al. 2021).
 
 Read from top to bottom: the configuration, the modules, the name table, the model and its heads, the backbone. An
-image (B, channels, height, width) becomes a map of patch vectors (B, H, W, C) at the door and stays one; each stage
-but the first starts by halving H and W and doubling C.
+image (B, channels, height, width) becomes a map of patch vectors (B, H, W, C) and stays one; between two stages H and
+W are halved and C is doubled: by the model after a stage, as its published hidden states are, by the backbone before.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from minitrans import heads, layers, ops
 from minitrans.config import BackboneConfig, Depth, Pixels, Positive, Rate, Ratio, Size, pair
-from minitrans.layers import FeedForward, LayerNorm, Linear, MapIntermediates, QueryKeyValue, channels_first, is_plain
+from minitrans.layers import FeedForward, Intermediates, LayerNorm, Linear, QueryKeyValue, channels_first, is_plain
 from minitrans.names import Module
-from minitrans.outputs import BackboneOutput, EncodedImages, ImageModelOutput, StageInfo
+from minitrans.outputs import BackboneOutput, EncodedImages, ImageModelOutput, StageInfo, States
 from minitrans.pretrained import PreTrainedModel
+from minitrans.sequences import is_tracing
 
 
 @dataclass(init=False, eq=False)
@@ -64,6 +65,81 @@ class SwinConfig(BackboneConfig):
                 raise ValueError(f"num_heads is {self.num_heads}; {count} does not divide a stage's {size} channels.")
 
 
+class MapIntermediates(Intermediates):
+    """Maps (B, H, W, C) and attentions of the stages, kept where the configuration or the caller asks for them."""
+
+    def __init__(self, *asked: Any) -> None:
+        super().__init__(*asked)
+        self.grids: list[torch.Size] = []
+
+    def keep_map(self, x: Tensor) -> Tensor:
+        """Keep a map (B, H, W, C) as rows (B, H·W, C), and give the map of these, on the way to the loss."""
+        if self.states is None:
+            return x
+        rows = x.flatten(1, 2)
+        self.states.append(rows)
+        self.grids.append(x.shape[1:3])
+        return rows.view(x.shape)
+
+    @property
+    def maps(self) -> States:
+        """What was kept as maps (B, C, H, W); None where not asked for."""
+        if self.states is None:
+            return None
+        return tuple(channels_first(x.unflatten(1, grid)) for x, grid in zip(self.states, self.grids, strict=True))
+
+    @property
+    def fields(self) -> dict[str, States]:
+        """By the outputs' names: rows (B, H·W, C), attentions, and maps (B, C, H, W); None where not asked for."""
+        states, weights = self.hidden_states, self.attentions
+        return {"hidden_states": states, "attentions": weights, "reshaped_hidden_states": self.maps}
+
+
+def drop_path(x: Tensor, rate: float) -> Tensor:
+    """Zero for whole samples of the batch, with probability `rate`, the others scaled up (Huang et al. 2016)."""
+    if rate == 0:
+        return x
+    kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device) + (1 - rate)
+    return x * kept.floor() / ((1 - rate) or 1)
+
+
+def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Tensor) -> Tensor:
+    """`pixels`, if they are images (B, channels, height, width) of at least one patch, as `like` in dtype and device.
+
+    Raises ValueError otherwise, and for NaN or infinite numbers on the CPU.
+    """
+    layers.check_tensor("pixel_values", pixels, like.device, whole=False)
+    shape = tuple(pixels.shape)
+    if len(shape) != 4 or shape[1] != channels or 0 in shape:
+        raise ValueError(
+            f"pixel_values has the shape {shape}; it must be (B, {channels}, height, width) and not empty."
+        )
+    if shape[2] < patch[0] or shape[3] < patch[1]:
+        raise ValueError(
+            f"The images have {shape[2]} × {shape[3]} pixels, less than a patch of {patch[0]} × {patch[1]}."
+        )
+    layers.check_like("pixel_values", pixels, like)
+    layers.check_finite("pixel_values", pixels)
+    return pixels
+
+
+def in_blocks(
+    owner: nn.Module, x: Tensor, *steps: Callable[[Tensor], Tensor], width: int, whole: bool = False
+) -> Tensor:
+    """`x` (B, ...) after each of `steps`, which treat images one by one, with `width` values of each in between.
+
+    A few images at a time, as `ops.in_row_blocks`; all at once where that is asked for by `whole`, or where a module
+    of the `owner` has a hook, which is to see the batch and not its pieces.
+    """
+
+    def run(images: Tensor) -> Tensor:
+        for step in steps:
+            images = step(images)
+        return images
+
+    return run(x) if whole or is_tracing() or layers.has_hooks(owner) else ops.in_row_blocks(run, x, width)
+
+
 class SwinEmbeddings(Module):
     """Each patch as a vector, normalised; the mask token where masked; positions added where the model has any."""
 
@@ -80,8 +156,8 @@ class SwinEmbeddings(Module):
 
     def forward(self, pixels: Tensor, masked: Tensor | None, interpolate: bool) -> Tensor:
         """Images (B, channels, height, width) and which patches are masked (B, H·W) -> (B, H, W, C)."""
-        pixels = layers.check_images(pixels, self.channels, self.patch, next(self.parameters()))
-        x = layers.by_images(self, self.project, pixels, pixels[0].numel())
+        pixels = check_images(pixels, self.channels, self.patch, next(self.parameters()))
+        x = in_blocks(self, pixels, self.project, width=pixels[0].numel())
         if masked is not None:
             if self.mask_token is None:
                 raise ValueError("bool_masked_pos needs a mask token; make the model with use_mask_token=True.")
@@ -136,8 +212,8 @@ class WindowAttention(Module):
         self.qkv = WindowProjections(size, config.qkv_bias, self.window, self.num_heads)
         self.out = Linear(size, size)
 
-    def forward(self, x: Tensor, shift: int, intermediates: MapIntermediates | None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `intermediates` may keep the weights.
+    def forward(self, x: Tensor, shift: int, kept: MapIntermediates | None) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `kept` may keep the weights.
 
         The map is filled up to whole windows after its norm, so that the padding is what is projected from zeros.
         """
@@ -146,10 +222,10 @@ class WindowAttention(Module):
         padding = None if whole else self.qkv.of_zeros(x).view_as(qkv[0, 0, 0])
         arguments = qkv, self.qkv.relative_position_bias_table, self.window, shift, padding
         dropout = self.dropout if self.training else 0.0
-        if intermediates is None or intermediates.attentions is None:
+        if kept is None or kept.weights is None:
             return self.out(ops.window_attention(*arguments, dropout=dropout))
         mixed, weights = ops.window_attention_with_weights(*arguments, dropout=dropout)
-        intermediates.attentions.append(weights)
+        kept.weights.append(weights)
         return self.out(mixed)
 
 
@@ -166,10 +242,10 @@ class SwinLayer(Module):
         self.feed_forward = FeedForward(size, int(config.mlp_ratio * size), config.hidden_act)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, shift: int, intermediates: MapIntermediates | None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `intermediates` may keep the weights."""
-        mixed = self.dropout(self.attention(self.attention_norm(x), shift, intermediates))
-        mixed = layers.drop_path(mixed, self.drop_path_rate if self.training else 0.0)
+    def forward(self, x: Tensor, shift: int, kept: MapIntermediates | None) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `kept` may keep the weights."""
+        mixed = self.dropout(self.attention(self.attention_norm(x), shift, kept))
+        mixed = drop_path(mixed, self.drop_path_rate if self.training else 0.0)
         x, normed = layers.residual_norm(self.norm, x, mixed)
         return x + self.dropout(self.feed_forward(normed.flatten(0, 2))).view_as(x)
 
@@ -199,10 +275,10 @@ class SwinStage(Module):
         rates = [config.drop_path_rate * (first + layer) / last_layer for layer in range(config.depths[index])]
         self.layers = nn.ModuleList(SwinLayer(config, index, rate) for rate in rates)
 
-    def forward(self, x: Tensor, shift: int, intermediates: MapIntermediates, checkpointing: bool) -> Tensor:
+    def forward(self, x: Tensor, shift: int, kept: MapIntermediates, checkpointing: bool) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); of the attention weights, the last layer's are kept."""
         for index, layer in enumerate(self.layers):
-            inputs = x, shift if index % 2 else 0, intermediates if index + 1 == len(self.layers) else None
+            inputs = x, shift if index % 2 else 0, kept if index + 1 == len(self.layers) else None
             recomputed = checkpointing and torch.is_grad_enabled()
             x = layers.recompute(layer, *inputs) if recomputed else layer(*inputs)
         return x
@@ -253,13 +329,6 @@ class SwinEncoder(SwinPreTrainedModel):
         self.stages = nn.ModuleList(SwinStage(config, index) for index in range(len(config.depths)))
         self.mergings = nn.ModuleList(PatchMerging(size) for size in config.stage_sizes[:-1])
 
-    def by_images(
-        self, x: Tensor, intermediates: MapIntermediates, first: Callable[[Tensor], Tensor], then: Callable
-    ) -> Tensor:
-        """`then(first(x))` of a few images at a time, for the cache's sake; of all where attentions are kept."""
-        whole = intermediates.attentions is not None
-        return then(first(x)) if whole else layers.by_images(self, lambda x: then(first(x)), x, 4 * x[0].numel())
-
     def get_input_embeddings(self) -> nn.Module:
         """The projection of the patches."""
         return self.embeddings.projection
@@ -306,25 +375,18 @@ class SwinModel(SwinEncoder):
         output_hidden_states: bool | None = None,
     ) -> EncodedImages:
         """What `forward` computes, as a map: the heads' input."""
-        intermediates, window = (
-            MapIntermediates(self.config, output_attentions, output_hidden_states),
-            self.config.window_size,
-        )
-        checkpointing = self.gradient_checkpointing and self.training
-        x = intermediates.keep(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding))
+        kept = MapIntermediates(self.config, output_attentions, output_hidden_states)
+        window, checkpointing = self.config.window_size, self.gradient_checkpointing and self.training
+        whole = kept.weights is not None
+        x = kept.keep_map(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding))
         for stage, merge in zip(self.stages, [*self.mergings, nn.Identity()], strict=True):
             shift = 0 if min(x.shape[1:3]) <= window else window // 2  # a map no larger than a window stays
-            x = self.by_images(
-                x,
-                intermediates,
-                partial(stage, shift=shift, intermediates=intermediates, checkpointing=checkpointing),
-                merge,
-            )
-            x = intermediates.keep(x)
+            run = partial(stage, shift=shift, kept=kept, checkpointing=checkpointing)
+            x = kept.keep_map(in_blocks(self, x, run, merge, width=4 * x[0].numel(), whole=whole))
         rows = self.norm(x).flatten(1, 2)
         x = rows.view_as(x)
         pooled = x.mean((1, 2)) if self.add_pooling_layer else None
-        return EncodedImages(x, pooled, intermediates.kept, pixel_values, bool_masked_pos, rows)
+        return EncodedImages(x, pooled, kept.fields, pixel_values, bool_masked_pos, rows)
 
     def forward(
         self,
@@ -447,33 +509,24 @@ class SwinBackbone(SwinEncoder):
 
         Hidden states, as maps without the norm, and attentions are those of all stages. Otherwise as `SwinModel`.
         """
-        intermediates, names = (
-            MapIntermediates(self.config, output_attentions, output_hidden_states),
-            self.config.stage_names,
-        )
+        kept = MapIntermediates(self.config, output_attentions, output_hidden_states)
         shift, checkpointing = self.config.window_size // 2, self.gradient_checkpointing and self.training
-        whole = intermediates.rows is not None or intermediates.attentions is not None
-        chosen = self.out_features
+        names, chosen, whole = self.config.stage_names, self.out_features, kept.weights is not None
         if absent := [name for name in chosen if name not in self.norms]:
             raise ValueError(
                 f"out_features names {absent[0]!r}, and this backbone has norms for {', '.join(self.norms)}; choose "
                 "the stages before it is made or loaded."
             )
-        last = len(self.stages) if whole else names.index(chosen[-1])
-        x = intermediates.keep(self.embeddings(pixel_values, None, interpolate_pos_encoding))
+        last = len(self.stages) if whole or kept.states is not None else names.index(chosen[-1])
+        x = kept.keep_map(self.embeddings(pixel_values, None, interpolate_pos_encoding))
         maps = [x]
         for stage, merge in zip(self.stages[:last], [nn.Identity(), *self.mergings], strict=False):
-            x = self.by_images(
-                x,
-                intermediates,
-                merge,
-                partial(stage, shift=shift, intermediates=intermediates, checkpointing=checkpointing),
-            )
-            x = intermediates.keep(x)
+            run = partial(stage, shift=shift, kept=kept, checkpointing=checkpointing)
+            x = kept.keep_map(in_blocks(self, x, merge, run, width=4 * x[0].numel(), whole=whole))
             maps.append(x)
         output = BackboneOutput(
             tuple(channels_first(self.norms[name](maps[names.index(name)])) for name in chosen),
-            intermediates.maps,
-            intermediates.kept["attentions"],
+            kept.maps,
+            kept.attentions,
         )
         return self.returned(output, return_dict)

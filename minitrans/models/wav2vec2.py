@@ -16,32 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
-from minitrans import audio_heads, ops
-from minitrans.audio_layers import (
-    Convolution,
-    Downsampling,
-    FeatureEncoder,
-    PositionalConvolution,
-    check_samples,
-    clips_of,
-    downsampled,
-    frames_of,
-    span_mask,
-)
+from minitrans import audio_heads, audio_layers, layers, ops
+from minitrans.audio_layers import Convolution, Downsampling, FeatureEncoder, PositionalConvolution
 from minitrans.config import Count, Positive, PreTrainedConfig, Rate, Size, Words
-from minitrans.layers import (
-    FeedForward,
-    Intermediates,
-    LayerNorm,
-    Linear,
-    SelfAttention,
-    add_norm,
-    check_tensor,
-    recompute,
-    residual_norm,
-    run_layers,
-)
+from minitrans.layers import FeedForward, Intermediates, LayerNorm, Linear, SelfAttention
 from minitrans.names import Module
 from minitrans.outputs import AudioModelOutput, EncodedAudio
 from minitrans.pretrained import PreTrainedModel
@@ -175,19 +155,19 @@ class EncoderLayer(Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layerdrop = config.layerdrop
 
-    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
         if not (self.training and self.layerdrop):
-            return self.compute(rows, sequences, intermediates)
+            return self.compute(rows, sequences, kept)
         dropped = torch.rand(()) < self.layerdrop
         if is_tracing():  # a graph has no way around a layer
-            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, intermediates))
-        return rows if dropped else self.compute(rows, sequences, intermediates)
+            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, kept))
+        return rows if dropped else self.compute(rows, sequences, kept)
 
-    def compute(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
+    def compute(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
         """`forward` of a layer that is not left out."""
-        rows = add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, intermediates)), rows)
-        return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
+        rows = layers.add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, kept)), rows)
+        return layers.add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
 class StableEncoderLayer(EncoderLayer):
@@ -198,10 +178,10 @@ class StableEncoderLayer(EncoderLayer):
         size = config.adapter_attn_dim
         self.adapter = None if size is None else AttentionAdapter(config.hidden_size, size)
 
-    def compute(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
-        """See `EncoderLayer`."""
-        mixed = self.attention(self.attention_norm(rows), sequences, intermediates)
-        rows, normed = residual_norm(self.norm, rows, self.dropout(mixed))
+    @override
+    def compute(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
+        mixed = self.attention(self.attention_norm(rows), sequences, kept)
+        rows, normed = layers.residual_norm(self.norm, rows, self.dropout(mixed))
         rows = rows + self.dropout(self.feed_forward(normed))
         return rows if self.adapter is None else rows + self.adapter(rows)
 
@@ -227,19 +207,18 @@ class Wav2Vec2PreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
 
     def _get_feat_extract_output_lengths(self, input_lengths: Any, add_adapter: bool | None = None) -> Any:
-        """How many frames so many samples, a number or a tensor of them, become; published programs ask for it."""
+        """How many frames samples, a number or a tensor of them, become; published programs ask for it."""
         config = self.config
-        frames = frames_of(input_lengths, config.conv_kernel, config.conv_stride)
-        for _ in range(
-            config.num_adapter_layers if (config.add_adapter if add_adapter is None else add_adapter) else 0
-        ):
-            frames = downsampled(frames, config.adapter_kernel_size, config.adapter_stride)
+        frames = audio_layers.frames_of(input_lengths, config.conv_kernel, config.conv_stride)
+        adapts = config.add_adapter if add_adapter is None else add_adapter
+        for _ in range(config.num_adapter_layers if adapts else 0):
+            frames = audio_layers.downsampled(frames, config.adapter_kernel_size, config.adapter_stride)
         return frames
 
     def _get_feature_vector_attention_mask(
         self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
     ) -> Tensor:
-        """Which of so many frames (B, N) are of the samples that a mask (B, n) keeps, as bool."""
+        """Which of the frames (B, N) are of the samples that a mask (B, n) keeps, as bool."""
         counts = self._get_feat_extract_output_lengths(attention_mask.sum(1), add_adapter)
         return torch.arange(feature_vector_length, device=attention_mask.device) < counts[:, None]
 
@@ -343,11 +322,12 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
     ) -> EncodedAudio:
         """What a model that was called as a module hands to a head."""
         last, extracted = output[0], getattr(output, "extract_features", output[0])
-        counts = [len(clip) for clip in clips_of(input_values, attention_mask)]
-        lengths = [frames_of(count, config.conv_kernel, config.conv_stride) for count in counts]
+        counts = [len(clip) for clip in audio_layers.clips_of(input_values, attention_mask)]
+        lengths = [audio_layers.frames_of(count, config.conv_kernel, config.conv_stride) for count in counts]
         frames = Sequences.from_lengths(lengths, extracted.shape[1], last.device)
+        kernel, stride = config.adapter_kernel_size, config.adapter_stride
         for _layer in range(config.num_adapter_layers if config.add_adapter else 0):
-            lengths = [downsampled(length, config.adapter_kernel_size, config.adapter_stride) for length in lengths]
+            lengths = [audio_layers.downsampled(length, kernel, stride) for length in lengths]
         sequences = Sequences.from_lengths(lengths, last.shape[1], last.device)
         masked = None if mask_time_indices is None else frames.pack(mask_time_indices).bool()
         states = getattr(output, "hidden_states", None), getattr(output, "attentions", None)
@@ -371,54 +351,52 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         output_hidden_states: bool | None = None,
     ) -> EncodedAudio:
         """What `forward` computes, as packed rows: the heads' input."""
-        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
+        kept = Intermediates(self.config, output_attentions, output_hidden_states)
         checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         extracted, frames = self.convolve(input_values, attention_mask, checkpointing)
         layout = frames.as_grid() if wants_grid() else frames
-        extracted, extracted_grid = intermediates.leave(
-            self.projection_norm(frames.convert(extracted, layout)), layout
-        )
+        extracted, extracted_grid = kept.leave(self.projection_norm(frames.convert(extracted, layout)), layout)
         rows = self.projection_dropout(self.projection(extracted))
         rows, masked = self.augment(layout.convert(rows, frames), frames, mask_time_indices)
         rows = frames.convert(rows, layout)
         rows = rows + self.positions(rows, layout)
         stable = self.config.do_stable_layer_norm
         rows = self.dropout(rows if stable else self.norm(rows))
-        rows = run_layers(self.layers, rows, layout, intermediates, checkpointing)
+        rows = layers.run_layers(self.layers, rows, layout, kept, checkpointing)
         rows = self.norm(rows) if stable else rows
         rows, extracted, sequences = layout.convert(rows, frames), layout.convert(extracted, frames), frames
         if self.adapter is not None:
             rows, sequences = self.adapter(rows, frames)
-        rows, grid = intermediates.leave(rows, sequences)
-        states = intermediates.hidden_states, intermediates.attentions
+        rows, grid = kept.leave(rows, sequences)
+        states = kept.hidden_states, kept.attentions
         return EncodedAudio(rows, sequences, None, *states, grid, extracted, frames, masked, extracted_grid)
 
     def convolve(
         self, input_values: Tensor, attention_mask: Tensor | None, checkpointing: bool
     ) -> tuple[Tensor, Sequences]:
         """Samples (B, n) -> the frames that the convolutions make of them, as rows (T, C), and where they lie."""
-        check_samples(input_values, attention_mask, self)
-        (batch, samples), width = input_values.shape, self.feature_encoder.frames(input_values.shape[1])
-        together = self.feature_encoder.batches_clips
-        convolutions: Callable[..., Tensor] = self.feature_encoder.together if together else self.feature_encoder
-        compute = partial(recompute, convolutions) if checkpointing else convolutions
+        audio_layers.check_samples(input_values, attention_mask, self)
+        (batch, samples), encoder = input_values.shape, self.feature_encoder
+        width, padded = encoder.frames(samples), encoder.batches_clips
+        convolutions: Callable[..., Tensor] = encoder.forward_padded if padded else encoder
+        compute = partial(layers.recompute, convolutions) if checkpointing else convolutions
         if wants_static_shapes():
             if attention_mask is None:
                 counts = torch.full((batch,), samples, device=self.device)
                 frames = Sequences.full(batch, width, self.device)
             else:
                 counts = attention_mask.to(self.device).sum(1)
-                frames = Sequences.padded(self.feature_encoder.unbounded_frames(counts).clamp(min=0).int(), width)
+                frames = Sequences.padded(encoder.unbounded_frames(counts).clamp(min=0).int(), width)
             return compute(input_values, counts).flatten(0, 1), frames
-        clips = clips_of(input_values, attention_mask)
-        lengths = [self.feature_encoder.frames(len(clip)) for clip in clips]
+        clips = audio_layers.clips_of(input_values, attention_mask)
+        lengths = [encoder.frames(len(clip)) for clip in clips]
         if 0 in lengths:
             short = lengths.index(0)
             raise ValueError(
-                f"Clip {short} has {len(clips[short])} samples; a frame takes {self.feature_encoder.samples(1)}."
+                f"Clip {short} has {len(clips[short])} samples; the first frame takes {encoder.samples(1)}."
             )
         frames = Sequences.from_lengths(lengths, width, self.device)
-        if together:
+        if padded:
             counts = torch.tensor([len(clip) for clip in clips], device=self.device)
             return frames.pack(compute(input_values, counts)), frames
         return torch.cat([compute(clip) for clip in clips]), frames
@@ -430,7 +408,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         """
         config, masked = self.config, None
         if indices is not None:
-            check_tensor("mask_time_indices", indices, rows.device, anywhere=True)
+            layers.check_tensor("mask_time_indices", indices, rows.device, anywhere=True)
             if tuple(indices.shape) != frames.shape:
                 raise ValueError(
                     f"mask_time_indices has the shape {tuple(indices.shape)}; the frames have {frames.shape}."
@@ -441,7 +419,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         chosen = masked
         if chosen is None and self.training and config.mask_time_prob > 0:
             chosen = frames.pack(
-                span_mask(
+                audio_layers.span_mask(
                     frames.lengths,
                     frames.shape[1],
                     config.mask_time_prob,
@@ -454,7 +432,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
                 raise ValueError("mask_time_indices needs a model with mask_time_prob or mask_feature_prob above 0.")
             rows = torch.where(chosen[..., None], self.masked_spec_embed.to(rows.dtype), rows)
         if self.training and config.mask_feature_prob > 0:
-            channels = span_mask(
+            channels = audio_layers.span_mask(
                 torch.full_like(frames.lengths, rows.shape[1]),
                 rows.shape[1],
                 config.mask_feature_prob,
@@ -509,7 +487,7 @@ def _compute_mask_indices(
     if mask_length < 1 or mask_length > width:
         raise ValueError(f"mask_length is {mask_length}; it must be from 1 to the {width} frames.")
     lengths = torch.full((batch,), width) if attention_mask is None else attention_mask.detach().cpu().sum(-1)
-    return span_mask(lengths, width, mask_prob, mask_length, min_masks).numpy()
+    return audio_layers.span_mask(lengths, width, mask_prob, mask_length, min_masks).numpy()
 
 
 def _sample_negative_indices(

@@ -21,19 +21,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
+from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
 from minitrans.processing.features import (
     BatchFeature,
     Likeness,
-    Saved,
     as_array,
     open_with,
     read_settings,
-    warn_once,
 )
 from minitrans.processing.kinds import Kind, check_kinds, is_bool, shown
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 PCM = {"int8": (0, 2**7), "uint8": (2**7, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # silence, full scale
 MAX_CHANNELS = 8
 FLOAT32 = float(np.finfo(np.float32).max)
-RATES = 1000, 384_000  # Hz; what lies outside is no sound, and converting it could take any memory or time
+RATES = 1000, 384_000  # Hz; what lies outside is not sound, and converting it could take any memory or time
 # What FFmpeg may take a file for, by its names: formats that show in the content, unlike those that it knows by the
 # ending of a name alone and would hear any text in, and none that names other files or addresses to open.
 CONTAINERS = "mov,matroska,asf,aac,avi,flv,mpegts,mpeg,mp3,ogg,wav,flac,aiff,caf,amr,ape,wv"
@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = dict.fromkeys(("do_normalize", "return_attention_mask")
 
 
 @dataclass
-class Wav2Vec2FeatureExtractor(Likeness, Saved):
+class Wav2Vec2FeatureExtractor(Likeness, hub.Saved):
     """Raw speech to `input_values` and, where the checkpoint wants it, an `attention_mask`.
 
     Each field is a setting of preprocessor_config.json. `sampling_rate` is in Hz. `do_normalize` gives every clip zero
@@ -89,9 +89,7 @@ class Wav2Vec2FeatureExtractor(Likeness, Saved):
         choose("padding_side", self.padding_side, SIDES)
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Wav2Vec2FeatureExtractor:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Wav2Vec2FeatureExtractor:
         """Read preprocessor_config.json, or its part of processor_config.json, of a folder or hub id, or a JSON file.
 
         `options` are those of `minitrans.hub.open_repository` and settings that override the file's. Keys that this
@@ -265,19 +263,19 @@ class SoundFileRecording(Recording):
         # Else soundfile seeks after each block to where it is, which in an MP3 loses what frames hand on to the next.
         sound.seekable = lambda: False
 
+    @override
     def next(self, size: int) -> np.ndarray:
-        """See `Recording`."""
         return self.sound.read(size, dtype="float32", always_2d=True)
 
     def promised(self, count: int) -> int:
-        """See `Recording`: libsndfile corrects sizes in a header that the file does not reach, and logs it."""
+        """Libsndfile corrects sizes in a header that the file does not reach, and logs it."""
         sizes = ((int(said), int(is_there)) for said, is_there in CORRECTED.findall(self.sound.extra_info))
         # A program that writes into a pipe cannot know the size, and writes the largest there is.
         shares = [said / is_there for said, is_there in sizes if 0 < is_there < said < UNKNOWN_SIZE]
         return round(count * max(shares, default=1.0))
 
     def is_cut(self) -> bool:
-        """See `Recording`: the last page of an Ogg file is whole, and has a flag that says so."""
+        """The last page of an Ogg file is whole, and has a flag that says so."""
         if self.sound.format != "OGG":
             return False
         page = self.tail[max(self.tail.rfind(b"OggS"), 0) :]
@@ -300,8 +298,8 @@ class AvRecording(Recording):
         self.planar = library.AudioResampler(format="fltp")
         self.held = np.empty((0, stream.channels), np.float32)
 
+    @override
     def next(self, size: int) -> np.ndarray:
-        """See `Recording`."""
         blocks, count = [self.held], len(self.held)
         while count < size and (frame := next(self.decoded, None)) is not None:
             blocks += [part.to_ndarray().T for part in self.planar.resample(frame)]
@@ -316,7 +314,7 @@ def open_audio(source: Source) -> Iterator[Recording]:
     """Open a recording, to be read in blocks; what is broken inside it may show only then.
 
     It is the path of a file or the bytes of one: WAV, FLAC, OGG, MP3 and what else libsndfile reads, and with PyAV
-    M4A, AAC, WebM, WMA and others. Raises FileNotFoundError where there is none, ValueError where it is no audio,
+    M4A, AAC, WebM, WMA and others. Raises FileNotFoundError where there is none, ValueError where it is not audio,
     ImportError without `soundfile`.
     """
     try:
@@ -386,7 +384,7 @@ def import_soxr() -> ModuleType:
 
 
 def check_rate(rate: Any, whose: str = "") -> None:
-    """ValueError, which begins with `whose`, for what is no number of samples per second in `RATES`."""
+    """ValueError, which begins with `whose`, for what is not a number of samples per second in `RATES`."""
     low, high = RATES
     is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
     if not is_number or not low <= rate <= high:

@@ -1,4 +1,4 @@
-"""The text behind the frames of a CTC model, weighed by a language model of words.
+"""The text of the frames of a CTC model, weighed by a language model of words.
 
 A CTC model gives each frame a probability of every token (Graves et al. 2006). The probability of a text is the sum
 over all ways to spread its tokens over the frames; the search sums them prefix by prefix (Hannun et al. 2014) and
@@ -53,9 +53,9 @@ class ArpaModel:
                     value, words = float(parts[0]), parts[1]
                     self._grams[words] = value, float(parts[2]) if len(parts) > 2 else 0.0
                 except (ValueError, IndexError):
-                    raise ValueError(f"{path} is no ARPA file: {line!r:.80} is no {order}-gram.") from None
+                    raise ValueError(f"{path} is not an ARPA file: {line!r:.80} is not a {order}-gram.") from None
         if not self.order:
-            raise ValueError(f"{path} is no ARPA file: it has no section of 1-grams.")
+            raise ValueError(f"{path} is not an ARPA file: it has no section of 1-grams.")
         self._grams.setdefault("<unk>", (MISSING, 0.0))
 
     def __contains__(self, word: str) -> bool:
@@ -312,7 +312,7 @@ def _extended(
 def _finished(
     beams: dict[str, dict[int, float]], prefixes: dict[str, Prefix], model: LanguageModel | None, settled: Prefix
 ) -> list[Found]:
-    """Return the texts that the prefixes are behind what is settled, best first.
+    """Return the texts that the prefixes are after what is settled, best first.
 
     A space at the end makes no other text.
     """

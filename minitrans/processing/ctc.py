@@ -1,4 +1,4 @@
-"""Characters and ids of speech checkpoints, and the text behind the frames of a CTC model.
+"""Characters and ids of speech checkpoints, and the text of the frames of a CTC model.
 
 A CTC model gives one id for each frame of sound. Repeated ids are one character, `pad_token` is the blank between
 characters, and `word_delimiter_token` the space. The numbers are those of transformers' `Wav2Vec2CTCTokenizer`.
@@ -44,7 +44,7 @@ DEFAULTS = {
 class Wav2Vec2CTCTokenizerOutput(BatchFeature):
     """The `text` of frames, and `char_offsets` and `word_offsets` where they were asked for.
 
-    What was not asked for is no key, and is None when it is read.
+    What was not asked for is not a key, and reads as None.
 
     An offset is a dict of "char" or "word" with "start_offset" and "end_offset" in frames, the end exclusive, and
     with "start_time" and "end_time" in seconds where `time_per_frame` was given. A batch has lists of all these.
@@ -93,9 +93,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         self.replace_word_delimiter_char: str = settings["replace_word_delimiter_char"]
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
         """Load vocab.json, tokenizer_config.json and older files of a folder or hub id, or a vocab.json by its path.
 
         `options` are those of `hub.open_repository` and settings that win over the file's, such as `target_lang`.
@@ -191,7 +189,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         is a `text_pair` or the second of a tuple; words (`is_split_into_words`) are written without a space too.
         Options as for every tokenizer, but that a truncated text has no further sequences: with
         `return_overflowing_tokens` what was cut off is in `overflowing_tokens`, after `stride` tokens that were not,
-        and counted in `num_truncated_tokens`. Raises TypeError for what is no text, ValueError for a character outside
+        and counted in `num_truncated_tokens`. Raises TypeError for what is not text, ValueError for a character not in
         the vocabulary where `unk_token` is None, for unequal numbers of texts and pairs, and for what cannot be
         truncated as asked.
         """
@@ -340,12 +338,14 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         The other options are those of `convert_tokens_to_string`; with offsets asked for, its output is returned.
         `skip_special_tokens=True` takes out the blank as well, before repeats are collapsed, as in transformers: for
         labels it is right, for frames it loses doubled letters and the offsets count what is left. Raises TypeError
-        for what are no ids, such as logits.
+        for what are not ids, such as logits.
         """
         ids = _ids(token_ids)
         tokens = self.convert_ids_to_tokens(ids)
         if None in tokens:
-            raise ValueError(f"{ids[tokens.index(None)]} is no id of the vocabulary, which has no unk_token for it.")
+            raise ValueError(
+                f"{ids[tokens.index(None)]} is not an id of the vocabulary, which has no unk_token for it."
+            )
         if skip_special_tokens:
             skipped = set(self.all_special_tokens) - {self.word_delimiter_token}
             tokens = [token for token in tokens if token not in skipped]
@@ -384,7 +384,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
 
     With `do_phonemize` a text is first turned to the phonemes of `phonemizer_lang` by the `phonemizer_backend` of the
     package `phonemizer`, which is imported at the first text; without it, a text is phonemes with spaces between.
-    `word_delimiter_token` stands between words and is no part of the text unless it is asked for. The numbers are
+    `word_delimiter_token` stands between words and is not part of the text unless it is asked for. The numbers are
     those of transformers' `Wav2Vec2PhonemeCTCTokenizer`.
     """
 
@@ -401,7 +401,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         super().__init__(*arguments, **options)
 
     def _take_settings(self, settings: Mapping[str, Any]) -> None:
-        for name in ("word_delimiter_token", "phone_delimiter_token"):  # which are no tokens of the vocabulary
+        for name in ("word_delimiter_token", "phone_delimiter_token"):  # which are not tokens of the vocabulary
             self._special.pop(name, None)
             setattr(self, name, None if settings[name] is None else token_text(settings[name]))
         self.do_phonemize = bool(settings["do_phonemize"])
@@ -511,4 +511,4 @@ def _ids(value: Any) -> list[int]:
         return [operator.index(index) for index in ([value] if isinstance(value, int) else value)]
     except TypeError:
         advice = "decode takes those of one sequence, such as logits.argmax(-1)[0], and batch_decode those of several"
-        raise TypeError(f"These are no ids: {value!r:.80}; {advice}.") from None
+        raise TypeError(f"These are not ids: {value!r:.80}; {advice}.") from None

@@ -7,7 +7,6 @@ words of a question take the labels of the page's, and a word that begins with a
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from minitrans import hub
 from minitrans.processing.encoding import BatchEncoding, as_lists
-from minitrans.processing.features import BatchFeature, Saved, open_with
+from minitrans.processing.features import BatchFeature, open_with
 from minitrans.processing.image import FIRST, ImageProcessor, as_pillow
 from minitrans.processing.text import BertTokenizer
 
@@ -179,8 +178,8 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         A page is a list of words; `boxes` has four whole numbers from 0 to 1000 for each word, or a quadrangle's
         eight, and `word_labels` one int. A batch is a list of pages, of boxes, of labels and of questions; boxes and
         labels can be arrays. The first token of a word takes its label. `options` are those of `Tokenizer`. Raises
-        TypeError for what is no list of words, ValueError where the numbers of words, boxes and labels differ and for
-        boxes that do not lie on the page.
+        TypeError for what is not a list of words, ValueError where the numbers of words, boxes and labels differ and
+        for boxes that do not lie on the page.
         """
         words = text if text_pair is None else text_pair
         word_labels, boxes = as_lists(word_labels), as_lists(boxes)
@@ -242,7 +241,7 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         return encoding.convert_to_tensors(return_tensors)
 
     def _starts(self, pages: Iterable[Iterable[str]]) -> dict[str, int]:
-        """Return where the first token of each word begins in it: what is no text, as an accent, makes no token."""
+        """Return where the first token of each word begins in it: what is not text, as an accent, makes no token."""
         words = sorted({word for page in pages for word in page})
         found = self.backend_tokenizer.encode_batch(
             [[word] for word in words], is_pretokenized=True, add_special_tokens=False
@@ -260,7 +259,7 @@ class LayoutLMv2Tokenizer(BertTokenizer):
 LayoutLMv2TokenizerFast = LayoutLMv2Tokenizer
 
 
-class LayoutLMv2Processor(Saved):
+class LayoutLMv2Processor(hub.Saved):
     """From pictures of pages to LayoutLMv2's inputs: `input_ids`, `token_type_ids`, `attention_mask`, `bbox`, `image`.
 
     `image_processor` and `tokenizer` can be used alone; their settings are options of `from_pretrained`.
@@ -273,9 +272,7 @@ class LayoutLMv2Processor(Saved):
         self.tokenizer = tokenizer
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> LayoutLMv2Processor:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> LayoutLMv2Processor:
         """Read both parts from a folder or hub id; each option goes to the part that has such a setting."""
         repository, settings = open_with(pretrained_model_name_or_path, options)
         seen = {spec.name for spec in fields(LayoutLMv2ImageProcessor)}

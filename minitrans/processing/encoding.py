@@ -17,8 +17,9 @@ import tokenizers
 from tokenizers import AddedToken
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, Likeness, Saved, refuse_without_push
+from minitrans.processing.features import BatchFeature, Likeness
 from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_text, is_whole, or_none
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -63,37 +64,10 @@ class TokenSpan(NamedTuple):
     end: int
 
 
-class Lookup:
-    """A method of BatchEncoding named as the method of `tokenizers.Encoding` that it asks.
-
-    It takes `(index)` in the first sequence or `(batch_index, index)`; a word or character index counts from 0 in
-    its text, which is the second of a pair with `sequence_index=1`; a negative token index counts from the end. None
-    stands for special tokens and padding.
-    """
-
-    def __init__(self, doc: str, kind: Callable[..., Any] | None = None) -> None:
-        self.__doc__, self.kind = doc, kind
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, batch: BatchEncoding | None, owner: type) -> Any:
-        return self if batch is None else partial(self._find, batch)
-
-    def _find(self, batch: BatchEncoding, first: int, second: int | None = None, sequence_index: int = 0) -> Any:
-        number, index = (0, first) if second is None else (first, second)
-        encoding = batch._sequences()[number]
-        if self.name.startswith("token"):
-            found = getattr(encoding, self.name)(index + len(encoding) if index < 0 else index)
-        else:
-            found = getattr(encoding, self.name)(index, sequence_index)
-        return self.kind(*found) if self.kind and found is not None else found
-
-
 class BatchEncoding(BatchFeature):
     """A dict of token ids, masks and so on, whose values can also be read as attributes: `model(**encoding)`.
 
-    It keeps the `encodings` of the `tokenizers` library, which know the characters and words behind each token.
+    It keeps the `encodings` of the `tokenizers` library, which know the characters and words of each token.
     """
 
     def __init__(
@@ -118,7 +92,7 @@ class BatchEncoding(BatchFeature):
 
     @property
     def is_fast(self) -> bool:
-        """Whether the words and characters behind the tokens are known."""
+        """Whether the words and characters of the tokens are known."""
         return self.encodings is not None
 
     @property
@@ -154,13 +128,53 @@ class BatchEncoding(BatchFeature):
         """Return the text that each token of a sequence comes from: 0, or 1 for the second of a pair."""
         return self._sequences()[batch_index].sequence_ids
 
-    token_to_sequence = Lookup("The text that a token comes from: 0, or 1 for the second of a pair.")
-    token_to_word = Lookup("The word that a token belongs to.")
-    token_to_chars = Lookup("The characters that a token was made of.", CharSpan)
-    word_to_tokens = Lookup("The tokens that a word became.", TokenSpan)
-    word_to_chars = Lookup("The characters of a word.", CharSpan)
-    char_to_token = Lookup("The token that a character went into; None for white space.")
-    char_to_word = Lookup("The word that a character belongs to; None for white space.")
+    # One index is that of a token, word or character in the first sequence; with two, the first is the sequence's. A
+    # word or character index counts from 0 in its text, which is the second of a pair with `sequence_index=1`; a
+    # negative token index counts from the end. None stands for special tokens and padding.
+
+    def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """Return the text that a token comes from: 0, or 1 for the second of a pair."""
+        return self._found("token_to_sequence", batch_or_token_index, token_index)
+
+    def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """Return the word that a token belongs to."""
+        return self._found("token_to_word", batch_or_token_index, token_index)
+
+    def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> CharSpan | None:
+        """Return the characters that a token was made of."""
+        return self._found("token_to_chars", batch_or_token_index, token_index, kind=CharSpan)
+
+    def word_to_tokens(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> TokenSpan | None:
+        """Return the tokens that a word became."""
+        return self._found("word_to_tokens", batch_or_word_index, word_index, sequence_index, kind=TokenSpan)
+
+    def word_to_chars(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> CharSpan | None:
+        """Return the characters of a word."""
+        return self._found("word_to_chars", batch_or_word_index, word_index, sequence_index, kind=CharSpan)
+
+    def char_to_token(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """Return the token that a character went into; None for white space."""
+        return self._found("char_to_token", batch_or_char_index, char_index, sequence_index)
+
+    def char_to_word(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """Return the word that a character belongs to; None for white space."""
+        return self._found("char_to_word", batch_or_char_index, char_index, sequence_index)
+
+    def _found(self, method: str, first: int, second: int | None, *sequence_index: int, kind: Any = None) -> Any:
+        number, index = (0, first) if second is None else (first, second)
+        encoding = self._sequences()[number]
+        if not sequence_index and index < 0:
+            index += len(encoding)
+        found = getattr(encoding, method)(index, *sequence_index)
+        return kind(*found) if kind and found is not None else found
 
     def _sequences(self) -> Sequence[Encoding]:
         if self.encodings is None:
@@ -182,13 +196,13 @@ def special_id(role: str) -> property:
     def write(self: TokenizerBase, index: int | None) -> None:
         token = None if index is None else self._id_to_token(index)
         if index is not None and token is None:
-            raise ValueError(f"{role}_id={index} is no id of the vocabulary of {len(self)} tokens.")
+            raise ValueError(f"{role}_id={index} is not an id of the vocabulary of {len(self)} tokens.")
         self._assign({role: token})
 
     return property(read, write)
 
 
-class TokenizerBase(Likeness, Saved):
+class TokenizerBase(Likeness, hub.Saved):
     """Special tokens, ids, padding and files of a tokenizer; subclasses add the way from text to ids and back.
 
     `settings` are the keys of tokenizer_config.json. A subclass gives `_token_to_id`, `_id_to_token`, `get_vocab`,
@@ -341,7 +355,7 @@ class TokenizerBase(Likeness, Saved):
         extra = [*named.pop("extra_special_tokens", ()), *named.pop("additional_special_tokens", ())]
         known = dict.fromkeys((*ROLES, *self._special))
         if unknown := named.keys() - known.keys():
-            raise ValueError(f"{min(unknown)!r} is no role of a special token; there are {', '.join(known)}.")
+            raise ValueError(f"{min(unknown)!r} is not a role of a special token; there are {', '.join(known)}.")
         kept = [] if extra and replace_extra_special_tokens else self.extra_special_tokens
         added = self.add_tokens([*named.values(), *extra], special_tokens=True)
         self._assign(named)
@@ -449,7 +463,9 @@ class TokenizerBase(Likeness, Saved):
         sequences = columns[main]
         uneven = {name: len(column) for name, column in columns.items() if len(column) != len(sequences)}
         if uneven:
-            raise ValueError(f"{main!r} has {len(sequences)} sequences, but their number is another in {uneven}.")
+            raise ValueError(
+                f"{main!r} has {len(sequences)} sequences, but the number of sequences is another in {uneven}."
+            )
         if return_attention_mask is None:
             return_attention_mask = "attention_mask" in self.model_input_names
         if return_attention_mask and "attention_mask" not in columns:
@@ -485,8 +501,7 @@ class TokenizerBase(Likeness, Saved):
         before the names of the files, which are then read under that name by nobody. `push_to_hub=True` uploads them
         too, to `repo_id` (by default the folder's name), with the options of `push_to_hub`.
         """
-        refuse_without_push(push_to_hub, push)
-
+        hub.refuse_without_push(push_to_hub, push)
         write = partial(self.write_files, legacy_format=legacy_format)
         paths = hub.save_files(save_directory, _prefixed(write, filename_prefix))
         if push_to_hub:
@@ -564,7 +579,7 @@ class TokenizerBase(Likeness, Saved):
         if max_length is not None and padding is False and truncation is None:
             cut = "longest_first"
         if max_length is not None and padding is True and cut is None:
-            self._warn_once("max_length=%d has no effect on padding=True without truncation.", max_length)
+            warn_once("max_length=%d has no effect on padding=True without truncation.", max_length, said=self._warned)
         if max_length is None and (pad == "max_length" or cut):
             if self.model_max_length >= UNLIMITED:
                 pad, cut = (None if pad == "max_length" else pad), None
@@ -577,11 +592,6 @@ class TokenizerBase(Likeness, Saved):
         if pad and cut and max_length is not None and pad_to_multiple_of and max_length % pad_to_multiple_of:
             raise ValueError(f"max_length={max_length} is not a multiple of pad_to_multiple_of={pad_to_multiple_of}.")
         return pad, cut, max_length
-
-    def _warn_once(self, message: str, *values: Any) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            logger.warning(message, *values)
 
 
 PreTrainedTokenizerBase = TokenizerBase  # the published name
@@ -728,7 +738,7 @@ def choose(option: str, value: Any, table: Mapping[Any, Any]) -> Any:
 
 
 def rounded(length: int | None, multiple: int | None) -> int:
-    """Return the least multiple of `multiple` that is no less than `length`."""
+    """Return the least multiple of `multiple` that is at least `length`."""
     length = length or 0
     return -(-length // multiple) * multiple if multiple else length
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from collections.abc import KeysView, Mapping
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,8 +16,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from minitrans.hub import Repository
-
-logger = logging.getLogger(__name__)
 
 # There is one implementation of each processor, and none runs code out of a checkpoint.
 WITHOUT_EFFECT = ("use_fast", "from_slow", "trust_remote_code", "code_revision", "backend")
@@ -118,42 +113,6 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
         raise TypeError(f"A tensor of {form} holds no plain numbers; give a dense one in memory.") from error
 
 
-class Saved:
-    """What can be saved to a folder and pushed to the hub: a subclass says what, in `write_files(folder)`."""
-
-    def write_files(self, folder: Path) -> None:
-        """Write all files into an existing folder."""
-        raise NotImplementedError
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        push_to_hub: bool = False,
-        repo_id: str | None = None,
-        **push: Any,
-    ) -> list[str]:
-        """Write all files into a folder, readable by transformers too; return their paths.
-
-        Files of the same name are replaced together at the end, or not at all. `push_to_hub=True` uploads them too,
-        to `repo_id` (by default the folder's name), with the options of `minitrans.hub.push_folder`.
-        """
-        refuse_without_push(push_to_hub, push)
-        paths = hub.save_files(save_directory, self.write_files)
-        if push_to_hub:
-            self.push_to_hub(repo_id or Path(save_directory).name, **push)
-        return paths
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload as one commit and return its address; `options` as in `minitrans.hub.push_folder`."""
-        return hub.push_folder(repo_id, self.write_files, **options)
-
-
-def refuse_without_push(push_to_hub: bool, options: Mapping[str, Any]) -> None:
-    """Raise TypeError for options of an upload where nothing is uploaded, before anything is written."""
-    if options and not push_to_hub:
-        raise TypeError(f"save_pretrained() got an unexpected keyword argument {next(iter(options))!r}.")
-
-
 class Likeness:
     """Makes `isinstance` say that an object is what transformers calls such an object, once that is imported.
 
@@ -190,9 +149,7 @@ def _shown(own: type, base: type) -> type:
     return type(own.__name__, (own, base), {**names, **made})
 
 
-def open_with(
-    name_or_path: str | os.PathLike[str] | Repository, options: Mapping[str, Any], *files: str
-) -> tuple[Repository, dict[str, Any]]:
+def open_with(name_or_path: hub.Source, options: Mapping[str, Any], *files: str) -> tuple[Repository, dict[str, Any]]:
     """As `hub.open_with`, without the options of transformers that have no effect on any processor here."""
     return hub.open_with(name_or_path, {k: v for k, v in options.items() if k not in WITHOUT_EFFECT}, *files)
 
@@ -207,9 +164,3 @@ def read_settings(repository: Repository, part: str) -> dict[str, Any]:
         if nested is not None:
             return nested
     return repository.json("preprocessor_config.json")
-
-
-@lru_cache(maxsize=64)
-def warn_once(message: str) -> None:
-    """Log a warning that has not been logged before."""
-    logger.warning(message)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, Saved, as_array, open_with, read_settings, warn_once
+from minitrans.processing.features import BatchFeature, as_array, open_with, read_settings
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,7 +37,7 @@ RASTER = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000"
 MOST_PIXELS = 2**24  # of what a model is given, 200 MB; a photograph before it is resized may have more
 TYPE_KEYS = {"image_processor_type", "feature_extractor_type", "processor_class"}
 
-# What can be done with an image of so many channels where RGB is expected.
+# What can be done with an image of that many channels where RGB is expected.
 HINTS = {
     1: "; do_convert_rgb=True makes RGB of it",
     4: "; where the fourth is transparency, do_convert_rgb=True lays the image on white, else choose three",
@@ -46,7 +47,7 @@ P = TypeVar("P", bound="ImageProcessor")
 
 
 @dataclass
-class ImageProcessor(Saved):
+class ImageProcessor(hub.Saved):
     """Read, convert, resize, crop, rescale and normalise images, each step by its `do_` switch.
 
     The fields are the settings of preprocessor_config.json; each can be overridden in a call. None stands for the
@@ -57,7 +58,7 @@ class ImageProcessor(Saved):
 
     **Colours.** Palette, CMYK, 1-bit and 16-bit grey images become 8 bits a channel. A PIL image or file is brought to
     as many channels as `image_mean` has values; `do_convert_rgb=True` makes RGB of arrays too, and False leaves the
-    channels as they are. White lies behind what is transparent. A file or a PIL image is turned upright as its EXIF
+    channels as they are. Transparency is blended with white. A file or a PIL image is turned upright as its EXIF
     orientation asks. Of an animation the first frame counts. Files of vector graphics are not opened.
 
     **Resizing.** `size` is {"height", "width"}, {"shortest_edge"} with or without "longest_edge", {"max_height",
@@ -65,7 +66,7 @@ class ImageProcessor(Saved):
     `default_to_square=False` the shortest edge. `resample` is a filter's name or Pillow's code: 0 nearest, 1 lanczos,
     2 bilinear, 3 bicubic, 4 box, 5 hamming. It works on bytes as in transformers: whole numbers from 0 to 255 stay,
     numbers from 0 to 1 are cut to 255 levels, others are refused. The channels of an array are resized one by one:
-    a fourth is no transparency.
+    a fourth is not transparency.
 
     **Numbers.** `do_center_crop` cuts out `crop_size`, with zeros where the image does not reach; `do_rescale`
     multiplies by `rescale_factor`; `do_normalize` computes (pixels − `image_mean`) / `image_std`, each one number or
@@ -113,9 +114,7 @@ class ImageProcessor(Saved):
             setattr(self, name, _numbers(name, getattr(self, name)))
 
     @classmethod
-    def from_pretrained(
-        cls: type[P], pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> P:
+    def from_pretrained(cls: type[P], pretrained_model_name_or_path: hub.Source, **options: Any) -> P:
         """Read preprocessor_config.json of a folder or hub id, or a JSON file, old spellings included.
 
         `options` are those of `minitrans.hub.open_repository` and settings that override the file's. Unknown keys of
@@ -291,7 +290,7 @@ def _size(name: str, size: Any, square: bool = True) -> dict[str, int]:
 
 
 def _numbers(name: str, value: Any) -> Any:
-    """One number, or where it is no factor a list of one for each channel, that float32 can hold; ValueError else."""
+    """One number, or a list of one for each channel but of a factor, that float32 can hold; ValueError else."""
     try:
         values = np.asarray(value)
     except ValueError:  # rows of unequal lengths
@@ -339,7 +338,7 @@ def _target(size: dict[str, int], height: int, width: int) -> tuple[int, int]:
 
 
 def _opened(path: str | Path, pillow: ModuleType) -> Image.Image:
-    """Read an image file; ValueError for more pixels than Pillow's limit, OSError for what is no image of pixels."""
+    """Read an image file; ValueError for more pixels than Pillow's limit, OSError for what is not a raster image."""
     if "://" in str(path) or str(path).startswith("data:"):
         raise ValueError(f"{str(path)[:80]} is an address, and nothing is downloaded here; save it as a file first.")
     try:
@@ -439,7 +438,7 @@ def _rgb(pixels: np.ndarray, name: str) -> np.ndarray:
     floating = pixels.dtype.kind == "f"
     white = 1 if floating else 255
     if pixels.min() < 0 or pixels.max() > white:
-        raise ValueError(f"{name} has pixels outside 0 to {white}, so that its fourth channel is no transparency.")
+        raise ValueError(f"{name} has pixels outside 0 to {white}, so that its fourth channel is not transparency.")
     alpha = pixels[..., 3:] / white
     blend = alpha * pixels[..., :3] + (1 - alpha) * white
     return (blend if floating else np.round(blend)).astype(pixels.dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from minitrans.processing.audio import Wav2Vec2FeatureExtractor
 from minitrans.processing.beam import NEVER, WIDTH, Found, LanguageModel, aligned, read_folder, search
 from minitrans.processing.ctc import TOKENIZERS, Wav2Vec2CTCTokenizer
 from minitrans.processing.encoding import SETTINGS, read_settings
-from minitrans.processing.features import BatchFeature, Saved, open_with, warn_once
+from minitrans.processing.features import BatchFeature, open_with
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,7 +32,7 @@ _TARGETS: ContextVar[bool] = ContextVar("targets", default=False)  # whether a c
 
 
 @dataclass
-class Wav2Vec2Processor(Saved):
+class Wav2Vec2Processor(hub.Saved):
     """Sound to `input_values`, text to `labels`, and the ids of a CTC model back to text."""
 
     feature_extractor: Wav2Vec2FeatureExtractor
@@ -44,9 +44,7 @@ class Wav2Vec2Processor(Saved):
         return [*self.feature_extractor.model_input_names, "labels"]
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
         """Read both parts from a folder or hub id, in the files of today or of older years.
 
         `options` are those of `minitrans.hub.open_repository`, and settings of either part, or of both where both
@@ -171,9 +169,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
     files: dict[str, Path] = field(default_factory=dict, repr=False)  # of the decoder, by their paths in a folder
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
         """As `Wav2Vec2Processor`, with alphabet.json and language_model/ beside the other files.
 
         `alpha`, `beta`, `unk_score_offset` and `score_boundary` win over the folder's; see `LanguageModel`.
@@ -215,7 +211,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
         `beam_width` texts are kept from frame to frame (100). Texts worse than the best by `beam_prune_logp` and
         tokens below `token_min_logp` are left out where these are given. `alpha`, `beta`, `unk_score_offset` and
         `lm_score_boundary` replace the model's weights for this call. Offsets are those of the likeliest way to spread
-        the text over the frames. Raises ValueError for other shapes, for logits that are no numbers, for a vocabulary
+        the text over the frames. Raises ValueError for other shapes, for logits that are not numbers, for a vocabulary
         of another size, and for hot words, which are not weighed here.
         """
         if hotwords:

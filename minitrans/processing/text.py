@@ -22,6 +22,7 @@ from minitrans.processing import training
 from minitrans.processing.encoding import BatchEncoding, TokenizerBase
 from minitrans.processing.features import open_with
 from minitrans.processing.kinds import shown
+from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -79,9 +80,7 @@ class Tokenizer(TokenizerBase):
                 )
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | hub.Repository, **options: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
         """Load from a folder, a hub id, or the path of one of `files` itself.
 
         `options` are those of `hub.open_repository` and keys of tokenizer_config.json (`model_max_length`,
@@ -94,7 +93,7 @@ class Tokenizer(TokenizerBase):
 
     @classmethod
     def from_repository(cls, repository: hub.Repository, options: dict[str, Any]) -> Tokenizer:
-        """Load as `cls`, or as a tokenizer.json says that is no `cls`: it holds another kind of model or, where no
+        """Load as `cls`, or as a tokenizer.json says that is not a `cls`: it holds another kind of model or, where no
         tokenizer_config.json says more, splits texts in another way.
         """
         return cls._load(repository, options, Tokenizer)
@@ -139,13 +138,20 @@ class Tokenizer(TokenizerBase):
         since transformers 5, and says so. Values are lists of int, one a sequence (for a single text the sequence
         itself), or with `return_tensors` "pt" or "np" int64 of (sequences, tokens).
 
-        Raises TypeError for what is no text, ValueError for texts that cannot be truncated as asked and for sequences
+        Raises TypeError for what is not text, ValueError for texts that cannot be truncated as asked and for sequences
         of different length in a tensor.
+
+        >>> from minitrans import AutoTokenizer
+        >>> tokenizer = AutoTokenizer.from_pretrained("google-bert/bert-base-uncased")
+        >>> tokenizer("A text.", "Another one.")
+        {'input_ids': [101, 1037, 3793, 1012, 102, 2178, 2028, 1012, 102],
+         'token_type_ids': [0, 0, 0, 0, 0, 1, 1, 1, 1], 'attention_mask': [1, 1, 1, 1, 1, 1, 1, 1, 1]}
         """
         if text_target is not None:
             return self._with_target(locals())
         if pad_to_max_length:
-            self._warn_once("pad_to_max_length=True has no effect since transformers 5; pass padding='max_length'.")
+            said = "pad_to_max_length=True has no effect since transformers 5; pass padding='max_length'."
+            warn_once(said, said=self._warned)
         shared.choose("return_tensors", return_tensors, shared.TENSORS)
         side = shared.choose("padding_side", padding_side or self.padding_side, shared.SIDES)
         pad, cut, max_length = self._limits(padding, truncation, max_length, pad_to_multiple_of)
@@ -162,7 +168,7 @@ class Tokenizer(TokenizerBase):
         longest = max(map(len, encodings))
         if verbose and max_length is None and longest > self.model_max_length:
             said = "A text has %d tokens, but the model takes %d; truncation=True cuts it."
-            self._warn_once(said, longest, self.model_max_length)
+            warn_once(said, longest, self.model_max_length, said=self._warned)
 
         asked = (
             True, return_token_type_ids, return_attention_mask, return_special_tokens_mask, return_offsets_mapping
@@ -471,9 +477,9 @@ PreTrainedTokenizerFast = Tokenizer
 
 
 def _texts(text: Any, text_pair: Any, words: bool) -> tuple[list[Any], bool]:
-    """Return a text or a tuple of two for each sequence, and whether it was a batch; TypeError for what is no text."""
+    """A text or a tuple of two for each sequence, and whether it was a batch; TypeError for what is not text."""
     batched = isinstance(text, list | tuple) and not (words and all(isinstance(word, str) for word in text))
-    # As in transformers, an empty second text beside a single one is no pair.
+    # As in transformers, an empty second text beside a single one is not a pair.
     items, pairs = (text, text_pair) if batched else ([text], [text_pair] if text_pair else None)
     if not items:
         raise ValueError("There is no text to encode: the list is empty.")
@@ -594,7 +600,7 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{path} is no tokenizer.json that can be read: {error}.") from None
+        raise ValueError(f"{path} is not a tokenizer.json that can be read: {error}.") from None
 
 
 def _wordpiece(vocab: Mapping[str, int]) -> tokenizers.Tokenizer:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from typing_extensions import override
 
 from minitrans.auto import (
     AutoFeatureExtractor,
@@ -63,8 +64,8 @@ class AudioTask(Task):
         self.rate: int = self.extractor.sampling_rate
         self.fewest: int = model.base_model.feature_encoder.samples(1)  # samples that make a frame
 
+    @override
     def is_one(self, inputs: Any) -> bool:
-        """See `Task`."""
         is_decoder = hasattr(inputs, "get_all_samples")
         return super().is_one(inputs) or isinstance(inputs, os.PathLike) or is_decoder or _is_samples(inputs)
 
@@ -104,7 +105,7 @@ class AudioTask(Task):
         return self.read(found)
 
     def total(self, inputs: Iterable[Any]) -> int | None:
-        """See `Task`: whole seconds. All files are opened, so that one that is missing is told before the work."""
+        """Whole seconds. All files are opened, so that a missing file is reported before any work starts."""
         if not isinstance(inputs, Sequence):
             return None
         seconds = 0
@@ -131,7 +132,7 @@ class AudioTask(Task):
             yield ((block.astype(np.float64) - mean) / deviation).astype(np.float32)
 
     def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        """See `Task`: a clip is heard whole."""
+        """A clip is heard whole."""
         for source in sources:
             samples = np.concatenate(list(self.blocks(self.read(source))))
             yield self.piece(source, samples, 0, len(samples))
@@ -153,7 +154,7 @@ class AudioTask(Task):
         return self.model(values.to(device, self.model.dtype), attention_mask=mask.to(device))
 
     def frames(self, samples: int) -> int:
-        """How many frames the model makes of so many samples."""
+        """How many frames the model makes of `samples` samples."""
         base = self.model.base_model
         count = base.feature_encoder.frames(samples)
         for _ in base.adapter.layers if base.adapter is not None else ():
@@ -182,13 +183,13 @@ def _is_samples(item: Any) -> bool:
 
 
 class AudioClassifier(Classifier, AudioTask):
-    """Sounds -> [{"label", "score"}], best first; see `Classifier`. A clip is heard whole."""
+    """Sounds -> [{"label", "score"}], best first; see `Classifier`. Clips are not chunked."""
 
     auto = AutoModelForAudioClassification
     processing = AutoFeatureExtractor
 
+    @override
     def run(self, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
-        """See `Task`."""
         return self.ranked(self.output(pieces).logits)
 
 
@@ -199,8 +200,8 @@ class SpeakerEncoder(AudioTask):
     processing = AutoFeatureExtractor
     unneeded = rf"{AudioTask.unneeded}|^(classifier|objective)\."  # for the loss in training
 
+    @override
     def run(self, pieces: list[Piece]) -> Sequence[np.ndarray]:
-        """See `Task`."""
         return list(self.output(pieces).embeddings.float().cpu().numpy())
 
 
@@ -220,16 +221,16 @@ class FrameClassifier(AudioTask):
         super().__init__(model, processor)
         check_labels(model.config)
 
+    @override
     def run(self, pieces: list[Piece]) -> Sequence[np.ndarray]:
-        """See `Task`."""
         scores = self.output(pieces).logits.float().sigmoid().cpu().numpy()
         return [each[: self.frames(piece.size)] for each, piece in zip(scores, pieces, strict=True)]
 
+    @override
     def assemble(self, source: Any, outputs: list[np.ndarray]) -> list[dict[str, Any]]:
-        """See `Task`."""
         scores, step = outputs[0], self.hop / self.rate
         holds = np.pad(scores > self.threshold, ((1, 1), (0, 0))).astype(np.int8)
-        changes = np.diff(holds, axis=0)  # 1 where a stretch begins, -1 behind its end
+        changes = np.diff(holds, axis=0)  # 1 where a stretch begins, -1 after its end
         stretches = []
         for index in range(scores.shape[1]):
             begins, ends = (np.flatnonzero(changes[:, index] == sign).tolist() for sign in (1, -1))
@@ -266,8 +267,8 @@ class Transcriber(AudioTask):
                 "read with the tokenizer's.", ours, theirs,
             )  # fmt: skip
 
+    @override
     def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        """See `Task`."""
         for source in sources:
             yield from self._chunks(source)
 
@@ -310,7 +311,7 @@ class Transcriber(AudioTask):
             yield self.piece(source, held, start + known * self.hop, start + len(held), part=slice(known, None))
 
     def run(self, pieces: list[Piece]) -> Sequence[torch.Tensor]:
-        """See `Task`: the most likely token of each frame, or where an n-gram model decodes, all frames' scores."""
+        """The most likely token of each frame, or where an n-gram model decodes, all frames' scores."""
         heard = [piece for piece in pieces if piece.inputs is not None]
         found = iter(())
         if heard:
@@ -328,8 +329,8 @@ class Transcriber(AudioTask):
         """The search with an n-gram model that some processors have."""
         return getattr(self.processor, "decoder", None)
 
+    @override
     def assemble(self, source: Any, outputs: list[torch.Tensor]) -> dict[str, Any]:
-        """See `Task`."""
         frames = torch.cat(outputs)
         text, words, characters = "", [], []
         if len(frames):

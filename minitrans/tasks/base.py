@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import Self, override
 
 from minitrans import hub, ops
 from minitrans.auto import AutoClass, AutoProcessing
@@ -83,7 +84,7 @@ class Task:
         self.model, self.processor = model, processor
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Any:
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
         """Read a folder or hub id; options as in `AutoModel.from_pretrained`, and `frozen=True` for `model.freeze()`.
 
         A frozen model computes in `dtype`, which may be "fastest" then.
@@ -124,7 +125,7 @@ class Task:
         """Where the model computes."""
         return self.model.device
 
-    def with_options(self, **options: Any) -> Any:
+    def with_options(self, **options: Any) -> Self:
         """The same task with other settings, those named in `options`; TypeError for one that it does not have."""
         if unknown := options.keys() - {*self.options}:
             known = f"it has {', '.join(self.options)}" if self.options else "it has none"
@@ -171,7 +172,7 @@ class Task:
     ) -> Iterator[tuple[Any, Any]]:
         """Pairs of an input and its result, in order, while the inputs are read `read_ahead` pieces ahead.
 
-        Options as in a call. Raises TypeError for what is no number of inputs.
+        Options as in a call. Raises TypeError for what is not several inputs.
         """
         job = self._job(on_error, options)
         return job._in_order(self._several(inputs), self.budget if budget is None else budget, show_progress)
@@ -285,7 +286,7 @@ class Task:
         raise NotImplementedError
 
     def refusal(self, source: Any, why: str = "") -> TypeError:
-        """The error for what is no input of this task."""
+        """The error for what is not an input of this task."""
         found = why or f"not a {type(source).__name__}: {shown(source)}"
         return TypeError(f"{type(self).__name__} takes {self.takes}, {found}.")
 
@@ -362,8 +363,8 @@ class Classifier(Task):
         super().__init__(model, processor, *more)
         check_labels(model.config)
 
+    @override
     def check(self) -> None:
-        """See `Task`."""
         super().check()
         check_count("top_k", self.top_k)
         if self.function_to_apply is not None and self.function_to_apply not in FUNCTIONS:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from minitrans.auto import AutoBackbone, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from minitrans.tasks.base import Classifier, Piece, Task, as_bytes
@@ -34,14 +35,14 @@ class ImageTask(Task):
     read_ahead = 32
 
     def is_one(self, inputs: Any) -> bool:
-        """See `Task`; an array of four dimensions is several images."""
+        """An array of four dimensions is several images."""
         dimensions = getattr(inputs, "ndim", None)
         if super().is_one(inputs) or isinstance(inputs, os.PathLike) or dimensions in (2, 3):
             return True
         return not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__")
 
+    @override
     def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        """See `Task`."""
         for source in sources:
             with self._opened(source) as image:
                 (pixels,) = self.processor(image, **self.processing_options())["pixel_values"]
@@ -78,7 +79,7 @@ class ImageTask(Task):
             yield source
 
     def run(self, pieces: list[Piece]) -> Sequence[Any]:
-        """See `Task`; images that differ in size are computed apart."""
+        """Images that differ in size are computed apart."""
         outputs: list[Any] = []
         for _, group in groupby(pieces, lambda piece: piece.inputs.shape):
             pixels = torch.from_numpy(np.stack([piece.inputs for piece in group]))
@@ -95,8 +96,8 @@ class ImageClassifier(Classifier, ImageTask):
 
     auto = AutoModelForImageClassification
 
+    @override
     def outputs(self, output: Any) -> Sequence[list[dict[str, Any]]]:
-        """See `ImageTask`."""
         return self.ranked(output.logits)
 
 
@@ -111,12 +112,12 @@ class ImageVectors(ImageTask):
     pool = False
     image_processor_kwargs: Mapping[str, Any] | None = None
 
+    @override
     def processing_options(self) -> dict[str, Any]:
-        """See `ImageTask`."""
         return dict(self.image_processor_kwargs or {})
 
+    @override
     def outputs(self, output: Any) -> Sequence[np.ndarray]:
-        """See `ImageTask`."""
         if self.pool and getattr(output, "pooler_output", None) is None:
             raise ValueError("The model pools nothing (add_pooling_layer=False); leave pool out.")
         return list((output.pooler_output if self.pool else output[0]).float().cpu().numpy())
@@ -128,8 +129,8 @@ class FeatureMaps(ImageTask):
     auto = AutoBackbone
     unneeded = r"^hidden_states_norms\."  # a backbone's own, which start as plain normalisation
 
+    @override
     def outputs(self, output: Any) -> Sequence[dict[str, np.ndarray]]:
-        """See `ImageTask`."""
         maps = [feature_map.float().cpu().numpy() for feature_map in output.feature_maps]
         names = self.model.config.out_features
         return [dict(zip(names, of_image, strict=True)) for of_image in zip(*maps, strict=True)]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from minitrans import hub
 from minitrans.auto import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
@@ -152,8 +153,8 @@ class TextClassificationPipeline(Pipeline):
     names: ClassVar = {"top_k": "top_k", "function_to_apply": "function_to_apply", "max_length": "max_tokens"}
     default_model = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
+    @override
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """See `Pipeline`."""
         found = super().__call__(inputs, **options)
         return [found] if isinstance(inputs, str) and "top_k" not in options else found
 
@@ -163,12 +164,12 @@ class TextClassificationPipeline(Pipeline):
         return {"best": best}, job, common
 
     def read(self, source: Any, job: Any) -> Any:
-        """See `Pipeline`; [[text, pair]] is the older way to give a pair."""
+        """[[text, pair]] is the older way to give a pair."""
         nested = isinstance(source, list) and len(source) == 1 and isinstance(source[0], list)
         return tuple(source[0]) if nested else source
 
+    @override
     def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
-        """See `Pipeline`."""
         return result[0] if shown["best"] else result
 
 
@@ -184,13 +185,13 @@ class TokenClassificationPipeline(Pipeline):
     default_model = "dbmdz/bert-large-cased-finetuned-conll03-english"
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """See `Pipeline`; as in transformers, the result for one list of words stands in a list."""
+        """As in transformers, the result for one list of words stands in a list."""
         _, job, _ = self._settings({**self.options, **options})
         found = super().__call__(inputs, **options)
         return [found] if job.is_split_into_words and job.is_one(inputs) else found
 
+    @override
     def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
-        """See `Pipeline`."""
         return [
             {"entity" if "index" in item else "entity_group": item["label"],
              **{name: item[name] for name in ("score", "index", "word", "start", "end") if name in item}}
@@ -205,16 +206,16 @@ class FillMaskPipeline(Pipeline):
     names: ClassVar = {"top_k": "top_k", "targets": "targets", "tokenizer_kwargs": "max_tokens"}
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """See `Pipeline`; as in transformers, the result for a list of one text stands in no list."""
+        """As in transformers, the result for a list of one text stands in no list."""
         found = super().__call__(inputs, **options)
         return found[0] if isinstance(inputs, list) and len(inputs) == 1 else found
 
+    @override
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
-        """See `Pipeline`."""
         return _with_length(options)
 
+    @override
     def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
-        """See `Pipeline`."""
         tokenizer = self.job.tokenizer
         ids = tokenizer(self.job.read(source), verbose=False)["input_ids"]
         places = [place for place, index in enumerate(ids) if index == tokenizer.mask_token_id]
@@ -253,16 +254,16 @@ class QuestionAnsweringPipeline(Pipeline):
     defaults: ClassVar = {"max_answer_len": 15}
     default_model = "distilbert/distilbert-base-cased-distilled-squad"
 
+    @override
     def __call__(self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
-        """See `Pipeline`."""
         if inputs is None and question is not None and context is not None:
             inputs = questions(question, context)
         elif inputs is None or question is not None or context is not None:
             raise TypeError("The pipeline question-answering takes question= and context=, or a dict of both.")
         return super().__call__(inputs, **options)
 
+    @override
     def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
-        """See `Pipeline`."""
         found = result if isinstance(result, list) else [result]
         spans = [{name: item[name] for name in ("score", "start", "end", "answer")} for item in found]
         return spans[0] if len(spans) == 1 else spans
@@ -276,12 +277,12 @@ class FeatureExtractionPipeline(Pipeline):
     shown = ("return_tensors",)
     default_model = "distilbert/distilbert-base-cased"
 
+    @override
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
-        """See `Pipeline`."""
         return _with_length(options)
 
+    @override
     def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
-        """See `Pipeline`."""
         return _tensor(result, shown.get("return_tensors", False))
 
 
@@ -300,15 +301,15 @@ class ZeroShotClassificationPipeline(Pipeline):
     def __call__(
         self, inputs: Any = None, candidate_labels: Any = None, *, sequences: Any = None, **options: Any
     ) -> Any:
-        """See `Pipeline`; `sequences` is the other name of what is classified."""
+        """`sequences` is the other name of what is classified."""
         named = {} if candidate_labels is None else {"candidate_labels": candidate_labels}
         return super().__call__(sequences if inputs is None else inputs, **named, **options)
 
     def _settings(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
         return super()._settings({"candidate_labels": (), **options})
 
+    @override
     def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
-        """See `Pipeline`."""
         columns = {f"{name}s": [item[name] for item in result] for name in ("label", "score")}
         return {"sequence": self.job.read(source), **columns}
 
@@ -321,7 +322,7 @@ class ImageClassificationPipeline(Pipeline):
     defaults: ClassVar = {"top_k": 5}
 
     def __call__(self, inputs: Any = None, *, images: Any = None, **options: Any) -> Any:
-        """See `Pipeline`; `images` is the older name of what is classified."""
+        """`images` is the older name of what is classified."""
         return super().__call__(images if inputs is None else inputs, **options)
 
 
@@ -337,12 +338,12 @@ class ImageFeatureExtractionPipeline(Pipeline):
 class AudioPipeline(Pipeline):
     """What all pipelines for sound share: an array by itself has the checkpoint's rate, as in transformers."""
 
+    @override
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """See `Pipeline`."""
         return super().__call__(self.read(inputs, self.job), **options)
 
+    @override
     def read(self, source: Any, job: Any) -> Any:
-        """See `Pipeline`."""
         return (source, job.rate) if hasattr(source, "ndim") and not hasattr(source, "get_all_samples") else source
 
 
@@ -366,12 +367,12 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
         return {"times": times}, job, common
 
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
-        """See `Pipeline`; 0 seconds are a clip as a whole."""
+        """0 seconds are a clip as a whole."""
         length = options["chunk_seconds"] or float("inf")
         return {**options, "chunk_seconds": length, "characters": options.get("characters") == "char"}
 
     def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
-        """See `Pipeline`; what else a mapping holds comes back in lists, as in transformers."""
+        """What else a mapping holds comes back in lists, as in transformers."""
         times, more = shown["times"], {}
         if isinstance(source, Mapping) and "sampling_rate" in source:
             used = ("raw", "array", "path", "sampling_rate")
@@ -389,7 +390,7 @@ class AudioClassificationPipeline(AudioPipeline):
     default_model = "superb/wav2vec2-base-superb-ks"
 
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
-        """See `Pipeline`; for sound, transformers takes a softmax of a single class too."""
+        """For sound, transformers takes a softmax of a single class too."""
         config = self.job.model.config
         if options.get("function_to_apply") is None and config.num_labels == 1 and config.problem_type is None:
             options = {**options, "function_to_apply": "softmax"}
@@ -475,7 +476,7 @@ def pipeline(
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Pipeline:
-    """A callable that does a whole job, with the names, arguments and results of transformers' `pipeline`.
+    """A callable that does a whole task, with the names, arguments and results of transformers' `pipeline`.
 
     `task` is one of `PIPELINES` ("sentiment-analysis" and "ner" are other names of the first two), by default what the
     checkpoint was made for. `model` is a folder, a hub id, or a loaded model, beside which its `tokenizer`,
@@ -484,7 +485,12 @@ def pipeline(
     `revision`, `token` and what `model_kwargs` holds are options of `from_pretrained`, `options` those of the task.
 
     Raises ValueError or TypeError, with one sentence, for a task or an option that there is not, and where results
-    would rest on weights that the checkpoint does not hold.
+    would depend on weights that the checkpoint does not hold.
+
+    >>> from minitrans import pipeline
+    >>> classify = pipeline("sentiment-analysis", "distilbert/distilbert-base-uncased-finetuned-sst-2-english")
+    >>> classify("A good film.")
+    [{'label': 'POSITIVE', 'score': 0.99...}]
     """
     del use_fast  # there is one implementation
     if trust_remote_code:

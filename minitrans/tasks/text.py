@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from minitrans import ops
 from minitrans.auto import (
@@ -58,8 +59,8 @@ class TextTask(Task):
         self.max_tokens: int = min(self.most_tokens, tokenizer.model_max_length, max_tokens or self.most_tokens)
         self.taken = {*inspect.signature(model.base_model.encode).parameters}
 
+    @override
     def check(self) -> None:
-        """See `Task`."""
         super().check()
         check_count("max_tokens", self.max_tokens)
         if self.max_tokens > self.most_tokens:
@@ -71,7 +72,7 @@ class TextTask(Task):
         return self.read_ahead
 
     def is_one(self, inputs: Any) -> bool:
-        """See `Task`; a tuple of two strings is one input where a pair is."""
+        """A tuple of two strings is one input where a pair is."""
         return super().is_one(inputs) or (self.pairs and is_pair(inputs))
 
     def read(self, source: Any) -> Any:
@@ -96,8 +97,8 @@ class TextTask(Task):
         """What the model reads for one input: texts or pairs, each a sequence."""
         return [text]
 
+    @override
     def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        """See `Task`."""
         parts = [self.parts(self.read(source)) for source in sources]
         texts = [self._beginning(text) for text in chain.from_iterable(parts)]
         examples = self._encoded(texts)
@@ -134,8 +135,8 @@ class TextTask(Task):
         columns = {name: values for name, values in encoding.items() if name in self.taken}
         return [{name: values[index] for name, values in columns.items()} for index in range(len(texts))]
 
+    @override
     def run(self, pieces: list[Piece]) -> Sequence[Any]:
-        """See `Task`."""
         # On the right, whatever the tokenizer's settings say: positions count from a text's first token.
         batch = self.tokenizer.pad([piece.inputs for piece in pieces], padding_side="right", return_tensors="pt")
         return self.outputs(batch.to(self.model.device), pieces)
@@ -157,8 +158,8 @@ class TokenVectors(TextTask):
     pairs = True
     unneeded = r"(^|\.)pooler\."
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
-        """See `TextTask`."""
         states = self.model(**batch)[0].float().cpu().numpy()
         return [state[: piece.size] for state, piece in zip(states, pieces, strict=True)]
 
@@ -174,8 +175,8 @@ class TextClassifier(Classifier, TextTask):
     options: ClassVar[tuple[str, ...]] = (*Classifier.options, *TextTask.options)
     pairs = True
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
-        """See `TextTask`."""
         return self.ranked(self.model(**batch).logits)
 
 
@@ -204,8 +205,8 @@ class ZeroShotClassifier(TextTask):
                 "No class of %s is called entailment: the last one is taken for it.", ", ".join(model.config.label2id)
             )
 
+    @override
     def check(self) -> None:
-        """See `Task`."""
         super().check()
         if isinstance(self.candidate_labels, str):
             self.candidate_labels = [label.strip() for label in self.candidate_labels.split(",") if label.strip()]
@@ -216,16 +217,16 @@ class ZeroShotClassifier(TextTask):
         if self.hypothesis_template.format(self.candidate_labels[0]) == self.hypothesis_template:
             raise ValueError(f"hypothesis_template is {self.hypothesis_template!r}; a label needs {{}} to stand in.")
 
+    @override
     def parts(self, text: str) -> list[Any]:
-        """See `TextTask`."""
         return [(text, self.hypothesis_template.format(label)) for label in self.candidate_labels]
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
-        """See `TextTask`."""
         return list(self.model(**batch).logits.float().cpu().numpy())
 
+    @override
     def assemble(self, source: Any, outputs: list[np.ndarray]) -> list[dict[str, Any]]:
-        """See `Task`."""
         logits = torch.from_numpy(np.stack(outputs))
         if self.multi_label or len(outputs) == 1:
             contradiction = -1 if self.entailment == 0 else 0
@@ -244,8 +245,8 @@ class ListTask(TextTask):
 
     columns: ClassVar[tuple[str, str]]
 
+    @override
     def is_one(self, inputs: Any) -> bool:
-        """See `Task`."""
         return isinstance(inputs, (str, bytes, Mapping)) or self._is_list(inputs)
 
     @staticmethod
@@ -254,7 +255,7 @@ class ListTask(TextTask):
         return is_two and not isinstance(item[1], (str, bytes, Mapping)) and isinstance(item[1], Iterable)
 
     def read(self, source: Any) -> tuple[str, list[str]]:
-        """See `TextTask`; ValueError for an empty list."""
+        """ValueError for an empty list."""
         if isinstance(source, Mapping) and all(name in source for name in self.columns):
             found: Any = tuple(source[name] for name in self.columns)
         else:
@@ -268,8 +269,8 @@ class ListTask(TextTask):
             raise ValueError(f"There are no {self.columns[1]} for {text[:80]!r}.")
         return text, others
 
+    @override
     def parts(self, text: tuple[str, list[str]]) -> list[Any]:
-        """See `TextTask`."""
         return [(text[0], other) for other in text[1]]
 
 
@@ -303,17 +304,17 @@ class Reranker(ListTask):
             raise ValueError(f"The configuration's activation is {activation!r}; computed here are {known}.")
         self.activation = ACTIVATIONS[activation]
 
+    @override
     def check(self) -> None:
-        """See `Task`."""
         super().check()
         check_count("top_k", self.top_k)
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
-        """See `TextTask`."""
         return ops.ACTIVATIONS[self.activation](self.model(**batch).logits[:, 0].float()).cpu().tolist()
 
+    @override
     def assemble(self, source: Any, outputs: list[float]) -> list[dict[str, Any]]:
-        """See `Task`."""
         _, documents = self.read(source)
         ranked = sorted(range(len(documents)), key=lambda index: -outputs[index])[: self.top_k]
         return [{"index": index, "score": outputs[index], "text": documents[index]} for index in ranked]
@@ -345,11 +346,11 @@ class ChoiceTask(ListTask):
     columns = ("text", "choices")
 
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
-        """See `TextTask`; a choice's score does not depend on the others."""
+        """A choice's score does not depend on the others."""
         return self.model(**{name: values[:, None] for name, values in batch.items()}).logits[:, 0].float().tolist()
 
+    @override
     def assemble(self, source: Any, outputs: list[float]) -> list[dict[str, Any]]:
-        """See `Task`."""
         _, choices = self.read(source)
         scores = torch.tensor(outputs).softmax(0).tolist()
         ranked = sorted(range(len(choices)), key=lambda index: -scores[index])
@@ -364,14 +365,14 @@ class NextSentenceClassifier(TextTask):
     pairs = True
 
     def read(self, source: Any) -> tuple[str, str]:
-        """See `TextTask`; a single text is none."""
+        """A single text is none."""
         found = super().read(source)
         if isinstance(found, str):
             raise self.refusal(source, f"not a single text: {found[:80]!r}")
         return found
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[list[dict[str, Any]]]:
-        """See `TextTask`."""
         scores = self.model(**batch).logits.float().softmax(-1).tolist()
         named = ([{"label": label, "score": score} for label, score in zip(("next", "random"), pair, strict=True)]
                  for pair in scores)  # fmt: skip

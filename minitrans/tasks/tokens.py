@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from minitrans.auto import (
     AutoModelForMaskedLM,
@@ -52,8 +53,8 @@ class ChunkedTask(TextTask):
     overlap: int | None = None
     is_split_into_words = False
 
+    @override
     def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        """See `Task`."""
         texts = [self.read(source) for source in sources]
         options = {"is_split_into_words": True} if self.is_split_into_words else {}
         encoding = self.tokenizer(texts, return_offsets_mapping=True, verbose=False, **options)
@@ -136,29 +137,29 @@ class EntityRecognizer(ChunkedTask):
         placed = all(re.match(f"[B{INSIDE}{LAST}{ALONE}]-.", label) for label in labels if label != "O")
         self.places = f"[B{INSIDE}{LAST}{ALONE}]" if placed else "[BI]"
 
+    @override
     def check(self) -> None:
-        """See `Task`."""
         super().check()
         value = getattr(self.aggregation_strategy, "value", self.aggregation_strategy)
         self.aggregation_strategy = "none" if value is None else value.lower()
         if self.aggregation_strategy not in STRATEGIES:
             raise ValueError(f"aggregation_strategy is {value!r}; it must be one of {', '.join(STRATEGIES)}.")
 
+    @override
     def is_one(self, inputs: Any) -> bool:
-        """See `Task`."""
         if self.is_split_into_words and isinstance(inputs, (list, tuple)):
             return bool(inputs) and all(isinstance(word, str) for word in inputs)
         return super().is_one(inputs)
 
+    @override
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """See `Task`."""
         if "is_split_into_words" in options:
             split = {"is_split_into_words": options.pop("is_split_into_words")}
             return self.with_options(**split)(inputs, **options)
         return super().__call__(inputs, **options)
 
     def read(self, source: Any) -> Any:
-        """See `TextTask`; a list of words where inputs are split."""
+        """A list of words where inputs are split."""
         if not self.is_split_into_words:
             return super().read(source)
         for name in ("tokens", "words"):
@@ -171,21 +172,21 @@ class EntityRecognizer(ChunkedTask):
             raise self.refusal(source, f"and a word of the list is a {type(wrong[0]).__name__}")
         return words
 
+    @override
     def placed(self, text: Any, offsets: list[tuple[int, int]], words: list[int | None]) -> list[tuple[int, int]]:
-        """See `ChunkedTask`."""
         if not self.is_split_into_words:
             return offsets
         starts = np.cumsum([0, *(len(word) + len(self.delimiter) for word in text)]).tolist()
         moved = zip(offsets, words, strict=True)
         return [(a, b) if word is None else (a + starts[word], b + starts[word]) for (a, b), word in moved]
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[tuple[np.ndarray, Chunk]]:
-        """See `TextTask`."""
         scores = self.model(**batch).logits.float().softmax(-1).cpu().numpy()
         return [(each[piece.part.tokens], piece.part) for each, piece in zip(scores, pieces, strict=True)]
 
+    @override
     def assemble(self, source: Any, outputs: list[tuple[np.ndarray, Chunk]]) -> list[dict[str, Any]]:
-        """See `Task`."""
         found = self.read(source)
         text = self.delimiter.join(found) if self.is_split_into_words else found
         tokens = [token for scores, chunk in outputs for token in self._tokens(text, scores, chunk)]
@@ -275,8 +276,8 @@ class MaskFiller(ChunkedTask):
     top_k = 5
     targets: Sequence[str] | str | None = None
 
+    @override
     def check(self) -> None:
-        """See `Task`."""
         super().check()
         check_count("top_k", self.top_k)
         if self.tokenizer.mask_token_id is None:
@@ -294,7 +295,7 @@ class MaskFiller(ChunkedTask):
             if index is None:
                 ids = self.tokenizer(target, add_special_tokens=False)["input_ids"][:1]
                 said = f"{self.tokenizer.convert_ids_to_tokens(ids[0])!r} stands for it" if ids else "it is left out"
-                logger.warning("The target %r is no word of the vocabulary: %s.", target, said)
+                logger.warning("The target %r is not a word of the vocabulary: %s.", target, said)
                 index = ids[0] if ids else None
             if index is not None:
                 found[index] = None
@@ -302,8 +303,8 @@ class MaskFiller(ChunkedTask):
             raise ValueError(f"targets is {self.targets!r}; it must hold a word of the vocabulary at least.")
         return list(found)
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[list[list[dict[str, Any]]]]:
-        """See `TextTask`."""
         asked = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
         for number, piece in enumerate(pieces):
             asked[number, piece.part.tokens] = True
@@ -328,7 +329,7 @@ class MaskFiller(ChunkedTask):
         ]
 
     def assemble(self, source: Any, outputs: list[list[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
-        """See `Task`; ValueError for a text without a mask."""
+        """ValueError for a text without a mask."""
         words = list(chain.from_iterable(outputs))
         if not words:
             raise ValueError(f"There is no {self.tokenizer.mask_token} in {self.read(source)[:80]!r}.")
@@ -371,39 +372,39 @@ class QuestionAnswerer(ChunkedTask):
     null_threshold = 0.0
     align_to_words = True
 
+    @override
     def check(self) -> None:
-        """See `Task`."""
         super().check()
         check_count("top_k", self.top_k)
         check_count("longest_answer", self.longest_answer)
 
     def __call__(self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
-        """See `Task`; `question` and `context` are a string each, or lists; one string goes with each of a list."""
+        """`question` and `context` are a string each, or lists; one string goes with each of a list."""
         if inputs is None and question is not None and context is not None:
             inputs = questions(question, context)
         elif inputs is None or question is not None or context is not None:
             raise TypeError(f"QuestionAnswerer takes {self.takes}, or both question= and context=.")
         return super().__call__(inputs, **options)
 
+    @override
     def of_mapping(self, mapping: Mapping[str, Any]) -> Any:
-        """See `TextTask`."""
         if "question" not in mapping or "context" not in mapping:
             raise self.refusal(mapping, f"not a mapping with {', '.join(map(repr, mapping)) or 'nothing in it'}")
         return mapping["question"], mapping["context"]
 
+    @override
     def read(self, source: Any) -> tuple[str, str]:
-        """See `TextTask`."""
         found = self.of_mapping(source) if isinstance(source, Mapping) else source
         if not is_pair(found):
             raise self.refusal(source)
         return found
 
     def judged(self, spans: list[range]) -> list[range]:
-        """See `ChunkedTask`; an answer may lie anywhere in a chunk."""
+        """An answer may lie anywhere in a chunk."""
         return spans
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[Spans]:
-        """See `TextTask`."""
         output = self.model(**batch)
         logits = torch.stack([output.start_logits, output.end_logits], dim=-1).float().cpu()
         return [self._best(scores, piece.part) for scores, piece in zip(logits, pieces, strict=True)]
@@ -438,8 +439,8 @@ class QuestionAnswerer(ChunkedTask):
             words[key] = min(low, start), max(high, end)
         return [words[key] for key in keys]
 
+    @override
     def assemble(self, source: Any, outputs: list[Spans]) -> Any:
-        """See `Task`."""
         _, text = self.read(source)
         candidates: dict[tuple[int, int], tuple[float, int, int, float]] = {}
         for span in sorted(chain.from_iterable(output.best for output in outputs), reverse=True):

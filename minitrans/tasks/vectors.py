@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from minitrans import hub, ops
 from minitrans.auto import (
@@ -217,8 +218,13 @@ class Embedder(TextTask):
         (N, C) of each text, None a dict of all; `precision` is "float32", "int8" or "uint8", of which the vectors' own
         ranges make 256 steps a number, or "binary" or "ubinary", a bit a number. `truncate_dim` keeps a vector's first
         numbers, and `normalize_embeddings` makes its length 1 then. A batch holds as many texts as fit into
-        `batch_tokens` tokens, 4096 unless said otherwise; a `batch_size` is room for so many of the longest.
+        `batch_tokens` tokens, 4096 unless said otherwise; a `batch_size` is room for that many of the longest.
         `normalize` overrides what the folder says of the length of whole vectors.
+
+        >>> from minitrans import Embedder
+        >>> embedder = Embedder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
+        >>> embedder.encode(["A text.", "Another one."]).shape
+        (2, 384)
         """
         texts = sentences if inputs is None else inputs
         if texts is None:
@@ -282,13 +288,13 @@ class Embedder(TextTask):
         pairs = zip(_matrix(embeddings1), _matrix(embeddings2), strict=True)
         return torch.stack([self.similarity(one, two)[0, 0] for one, two in pairs])
 
+    @override
     def parts(self, text: str) -> list[Any]:
-        """See `TextTask`."""
         text = f"{self.prompt}{text}"
         return [text.lower() if self.lower else text]
 
+    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
-        """See `TextTask`."""
         encoded = self.model.encode(**batch)
         pooled, skipped = self._without_prompt(replace(encoded, rows=encoded.rows.float()))
         vectors = torch.cat([POOLINGS[name](pooled, skipped) for name in self.pooling], dim=1)
@@ -400,7 +406,7 @@ def _sentence_transformers_settings(
     modules = repository.json("modules.json", list)
     for module in modules:
         if not isinstance(module, dict):
-            raise ValueError(f"modules.json of {repository.name} lists {module!r:.80}, which is no module.")
+            raise ValueError(f"modules.json of {repository.name} lists {module!r:.80}, which is not a module.")
         check_kinds(module, KINDS, f"modules.json of {repository.name}")
     order = [str(module.get("type")).rpartition(".")[2] for module in modules]
     if not re.fullmatch("Transformer( Pooling)?( Dense)*( Normalize)?", " ".join(order)):

@@ -18,6 +18,16 @@ _library = logging.getLogger("minitrans")
 _default = logging.StreamHandler()
 
 
+_said: set[str] = set()
+
+
+def warn_once(message: str, *values: object, said: set[str] = _said) -> None:
+    """Log a warning whose `message` is not among those `said` before: in this process, or of the caller's own."""
+    if message not in said:
+        said.add(message)
+        _library.warning(message, *values)
+
+
 def get_logger(name: str | None = None) -> logging.Logger:
     """Return a logger, by default the library's."""
     return logging.getLogger(name or "minitrans")
