@@ -10,6 +10,7 @@ AV = ["av>=14", *AUDIO]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
 PHONEMES = ["phonemizer>=3.2"]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
+LAB = ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", *TRITON]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
 # What the model's exports are run by, and what trains adapters in it: researchers' tools, to test with.
 TOOLS = ["onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17"]
@@ -29,7 +30,7 @@ TEST = [
     *BENCH,
     *AV,
     *OCR,
-    *TRITON,
+    *LAB,
 ]
 
 setup(
@@ -65,6 +66,7 @@ setup(
         "ocr": OCR,
         "phonemes": PHONEMES,
         "triton": TRITON,
+        "lab": LAB,
         "bench": BENCH,
         "demo": DEMO,
         "test": TEST,

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 00 · A first kernel
 #
-# **The idea.** A *kernel* is a function that a GPU runs many times at once. Each run is a *program*, and the programs of
-# one *launch* form a *grid*. All programs execute the same lines; the only thing that tells them apart is a number,
+# **The idea.** A *kernel* is a function that a GPU runs many times at once. Each run is a *program*, and the programs
+# of one *launch* form a *grid*. All programs execute the same lines; the only thing that tells them apart is a number,
 # `tl.program_id(0)`. So the first thing any program does is to work out, from its number, which part is its own.
 #
-# What would be `out = x + y` in PyTorch is cut into *blocks*: program 0 adds the first 256 numbers, program 1 the next.
-# A program does not index a tensor. It gets a *pointer*, the address of the tensor's first element, and computes
+# What would be `out = x + y` in PyTorch is cut into *blocks*: program 0 adds the first 256 numbers, program 1 the
+# next. A program does not index a tensor. It gets a *pointer*, the address of the tensor's first element, and computes
 # `pointer + offset` for 256 elements at once; `tl.load` fetches them, `tl.store` puts them back. The last block may
 # reach behind the tensor's end, where other tensors lie. A *mask*, one boolean an element, keeps it from that.
 
@@ -44,8 +44,8 @@ def add_without_mask(x, y, out, BLOCK: tl.constexpr):
 BLOCK = 256  # a power of two: tiles in Triton have no other sizes
 
 # %% [markdown]
-# **Predict** before you run: x, y and out have 1000 float32 each (4 bytes). How many bytes does the launch ask for, reads
-# and writes together? Write the number down in place of `None`.
+# **Predict** before you run: x, y and out have 1000 float32 each (4 bytes). How many bytes does the launch ask for,
+# reads and writes together? Write the number down in place of `None`.
 
 # %%
 MY_PREDICTION = None
@@ -65,8 +65,9 @@ if __name__ == "__main__":
     lab.show(counts.picture(x.view(20, 50), program=2))
 
 # %% [markdown]
-# **Leave the mask out and see.** On a GPU the last program would read whatever lies behind x, and overwrite whatever lies
-# behind out: no error, wrong numbers somewhere else. Here the lab stops it, because it knows where each tensor ends.
+# **Leave the mask out and see.** On a GPU the last program would read whatever lies behind x, and overwrite whatever
+# lies behind out: no error, wrong numbers somewhere else. Here the lab stops it, because it knows where each tensor
+# ends.
 
 # %%
 if __name__ == "__main__":
@@ -77,9 +78,9 @@ if __name__ == "__main__":
         print("stopped:", error)
 
 # %% [markdown]
-# **What a count does not show.** Time. The interpreter runs the four programs one after the other; a GPU would run them at
-# once, and for 1000 numbers it would spend nearly all its time on launching. And not every byte asked for comes from
-# memory: what was read a moment ago may still lie in a cache.
+# **What a count does not show.** Time. The interpreter runs the four programs one after the other; a GPU would run
+# them at once, and for 1000 numbers it would spend nearly all its time on launching. And not every byte asked for
+# comes from memory: what was read a moment ago may still lie in a cache.
 #
-# **Exercise.** `exercises/00_first_kernel.py`: `a · x + y`, with the mask and the pointers left for you. Then
-# `python kernels/lessons/check.py 00`.
+# **Exercise.** `exercises/00_first_kernel.py`: `a · x + y`, with the mask and the pointers left for you. Then `python
+# kernels/lessons/check.py 00`.

@@ -2,9 +2,9 @@
 # # 02 · Layer norm: two passes, several rows a program, loads before barriers
 #
 # **The idea.** y = (x − mean) / √(variance + ε) · weight + bias, over the channels of a row. There are two ways to the
-# variance. *One pass*: E[x²] − mean², from two sums over x. *Two passes*: subtract the mean, then square. With the row in
-# registers the second pass costs no memory at all; and the first formula subtracts two large numbers that are nearly
-# equal, so that what is left is rounding. That is *cancellation*.
+# variance. *One pass*: E[x²] − mean², from two sums over x. *Two passes*: subtract the mean, then square. With the row
+# in registers the second pass costs no memory at all; and the first formula subtracts two large numbers that are
+# nearly equal, so that what is left is rounding. That is *cancellation*.
 
 # %%
 import lab
@@ -43,7 +43,9 @@ def norm_kernel(
     tl.store(out + place, tile * scale[None, :].to(tl.float32) + shift[None, :].to(tl.float32), mask=inside)
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, rows=4, two_passes=True, weights_first=True, warps=4) -> Tensor:
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, rows=4, two_passes=True, weights_first=True, warps=4
+) -> Tensor:
     """(T, C) -> (T, C), `rows` of them a program."""
     out, block = torch.empty_like(x), triton.next_power_of_2(x.shape[1])
     norm_kernel[(triton.cdiv(len(x), rows),)](
@@ -81,10 +83,10 @@ if __name__ == "__main__":
     assert errors[0] < errors[1] / 10, "two passes should lose far less"
 
 # %% [markdown]
-# **In the compiled code.** A program's threads come in *warps* of 32, and a sum over a row that lies in several warps has to
-# wait for all of them, at a *barrier* (BAR). What is loaded (LDG) behind the barriers is waited for once more, so weights
-# go first. The lab compiles the kernel for an H100, without having one, and lists these instructions in their order. A
-# row in one warp needs no barrier at all.
+# **In the compiled code.** A program's threads come in *warps* of 32, and a sum over a row that lies in several warps
+# has to wait for all of them, at a *barrier* (BAR). What is loaded (LDG) behind the barriers is waited for once more,
+# so weights go first. The lab compiles the kernel for an H100, without having one, and lists these instructions in
+# their order. A row in one warp needs no barrier at all.
 
 # %%
 if __name__ == "__main__":
@@ -98,8 +100,8 @@ if __name__ == "__main__":
         print(f"{title:15} {code.report.registers:3} registers: {code.order('LDG', 'BAR', 'STG')}")
 
 # %% [markdown]
-# **The shipped kernel**, `kernels/src/layer_norm.py`, is this with weights first, one warp a row and 64-bit places; and the
-# sum with a residual in the same pass.
+# **The shipped kernel**, `kernels/src/layer_norm.py`, is this with weights first, one warp a row and 64-bit places;
+# and the sum with a residual in the same pass.
 
 # %%
 if __name__ == "__main__":
@@ -108,10 +110,12 @@ if __name__ == "__main__":
     exact = F.layer_norm(x.double(), (96,), weight.double(), bias.double())
     ours, counts = lab.count(shipped, x, weight, bias, 1e-5)
     lab.check(ours, exact, F.layer_norm(x, (96,), weight, bias))
-    print(f"shipped: {counts.programs} programs, {lab.size(counts.bytes)} asked for, {lab.size(counts.distinct)} distinct")
+    print(f"shipped: {lab.size(counts.bytes)} asked for by {counts.programs} programs")
 
 # %% [markdown]
-# **What a count does not show.** 96 channels lie in a tile of 128, so that a quarter of the lanes computes nothing. And how
-# much a late load costs depends on what else the multiprocessor has to do meanwhile: only a clock says (lesson 13).
+# **What a count does not show.** 96 channels lie in a tile of 128, so that a quarter of the lanes computes nothing.
+# And how much a late load costs depends on what else the multiprocessor has to do meanwhile: only a clock says (lesson
+# 13).
 #
-# **Exercise.** `exercises/02_layer_norm.py`: layer norm of x + residual, in one pass over memory, several rows a program.
+# **Exercise.** `exercises/02_layer_norm.py`: layer norm of x + residual, in one pass over memory, several rows a
+# program.

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 03 · GELU: instructions are what it costs
 #
-# **The idea.** An *elementwise* kernel moves each number once each way, and nothing can make that less. What is left are
-# instructions. A multiprocessor of an H100 issues four of them a cycle, each for a warp of 32 threads. If an element takes
-# more of them than the memory takes cycles for its bytes, then memory waits.
+# **The idea.** An *elementwise* kernel moves each number once each way, and nothing can make that less. What is left
+# are instructions. A multiprocessor of an H100 issues four of them a cycle, each for a warp of 32 threads. If an
+# element takes more of them than the memory takes cycles for its bytes, then memory waits.
 #
 # GELU is u · Φ(u), with Φ(u) = (1 + erf(u / √2)) / 2. The GPU has no instruction for erf, so the compiler brings a
 # polynomial for the inner part, one for the outer, and chooses. It does have 2ˣ and 1/√x, on a *special function unit*
-# (MUFU). Abramowitz & Stegun's formula 7.1.26 needs one of each: Φ(−|u|) = t · polynomial(t) · exp(−u²/2) with
-# t = 1 / (1 + p |u|). It is off by less than 1e-7. Which dtype may use it?
+# (MUFU). Abramowitz & Stegun's formula 7.1.26 needs one of each: Φ(−|u|) = t · polynomial(t) · exp(−u²/2) with t = 1 /
+# (1 + p |u|). It is off by less than 1e-7. Which dtype may use it?
 
 # %%
 import lab
@@ -55,9 +55,9 @@ def gelu(x: Tensor, erf: bool) -> Tensor:
 
 
 # %% [markdown]
-# **Who may use it.** The budget is four times the error that torch itself makes in that dtype. A 16-bit result is rounded so
-# coarsely that 1e-7 is lost in it. A float32 result keeps it, and for small numbers, where the output is about u / 2, an
-# *absolute* error of 1e-7 in Φ is a *relative* one of the output.
+# **Who may use it.** The budget is four times the error that torch itself makes in that dtype. A 16-bit result is
+# rounded so coarsely that 1e-7 is lost in it. A float32 result keeps it, and for small numbers, where the output is
+# about u / 2, an *absolute* error of 1e-7 in Φ is a *relative* one of the output.
 
 # %%
 if __name__ == "__main__":
@@ -76,8 +76,8 @@ if __name__ == "__main__":
             assert errors[1] <= allowed or dtype is torch.float32
 
 # %% [markdown]
-# **Predict**: a warp of this kernel executes so many instructions an element (all its instructions, by the elements of a
-# thread) with erf. What share of them does the polynomial take, 1.0 being all?
+# **Predict**: a warp of this kernel executes so many instructions an element (all its instructions, by the elements of
+# a thread) with erf. What share of them does the polynomial take, 1.0 being all?
 
 # %%
 MY_PREDICTION = None
@@ -94,7 +94,7 @@ if __name__ == "__main__":
         print(
             f"{'erf' if erf else 'polynomial'}: {each[-1]:.1f} instructions an element, "
             f"{code.number('MUFU') / elements:.1f} of them special functions; 4096 × 3072 elements take at least "
-            f"{code.report.issue_us:.1f} µs to issue, and {2 * 2 * 4096 * 3072 / code.report.gpu.bandwidth * 1e6:.1f} to move"
+            f"{code.report.issue_us:.1f} µs to issue, {4 * 4096 * 3072 / code.report.gpu.bandwidth * 1e6:.1f} to move"
         )
     share = each[1] / each[0]
     print(f"the polynomial takes {share:.2f} of it; {lab.verdict(MY_PREDICTION, share)}")
@@ -111,8 +111,8 @@ if __name__ == "__main__":
     lab.check(bias_gelu(x, bias), F.gelu(x.double() + bias.double()), F.gelu(x + bias))
 
 # %% [markdown]
-# **What a count does not show.** The card's own 2ˣ and 1/√x are off by a unit or two in the last place; numpy's, which the
-# interpreter uses, are not. So the table above has to be made once on the card too (`benchmarks/results` has it). And an
-# instruction bound is a bound: no kernel issues four instructions in every cycle.
+# **What a count does not show.** The card's own 2ˣ and 1/√x are off by a unit or two in the last place; numpy's, which
+# the interpreter uses, are not. So the table above has to be made once on the card too (`benchmarks/results` has it).
+# And an instruction bound is a bound: no kernel issues four instructions in every cycle.
 #
 # **Exercise.** `exercises/03_gelu.py`: SiLU, x / (1 + exp(−x)), in 16 bits. The division as written is the dear part.

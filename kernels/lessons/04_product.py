@@ -1,14 +1,15 @@
 # %% [markdown]
 # # 04 · A product in tiles
 #
-# **The idea.** C = A B, with A (M, K) and B (K, N). A program computes one tile of C, so it reads the rows of A and the
-# columns of B that meet there, a step of K at a time. With tiles of T × T every element of A is read N / T times and every
-# element of B M / T times: 2·M·N·K / T elements in all. Twice the tile, half the bytes. What a multiprocessor keeps of an
-# operand between two uses is *reuse*, and the tile is the lever.
+# **The idea.** C = A B, with A (M, K) and B (K, N). A program computes one tile of C, so it reads the rows of A and
+# the columns of B that meet there, a step of K at a time. With tiles of T × T every element of A is read N / T times
+# and every element of B M / T times: 2·M·N·K / T elements in all. Twice the tile, half the bytes. What a
+# multiprocessor keeps of an operand between two uses is *reuse*, and the tile is the lever.
 #
-# FLOPs a byte is called *intensity*. A card that multiplies 295 times as fast as it moves bytes (an H100 in 16 bits) wants
-# so many FLOPs for each byte; below that, memory decides, above it, the *tensor cores*, units that multiply small tiles
-# in one instruction. Drawn over intensity, the two bounds make a roof: the *roofline* (`python kernels/lessons/roofline.py`).
+# FLOPs a byte is called *intensity*. A card that multiplies 295 times as fast as it moves bytes (an H100 in 16 bits)
+# wants so many FLOPs for each byte; below that, memory decides, above it, the *tensor cores*, units that multiply
+# small tiles in one instruction. Drawn over intensity, the two bounds make a roof: the *roofline* (`python
+# kernels/lessons/roofline.py`).
 
 # %%
 import lab
@@ -64,17 +65,15 @@ if __name__ == "__main__":
     lab.show(counts.picture(a, program=(1, 0)))
 
 # %% [markdown]
-# **Stages.** While a tile is multiplied the next can be on its way, into *shared memory*, which the threads of a program
-# share. The compiler makes as many copies of the loop's tiles as there are stages. On an H100 it uses `wgmma` (HGMMA), a
-# product of four warps together, for tiles of at least 64 rows.
+# **Stages.** While a tile is multiplied the next can be on its way, into *shared memory*, which the threads of a
+# program share. The compiler makes as many copies of the loop's tiles as there are stages. On an H100 it uses `wgmma`
+# (HGMMA), a product of four warps together, for tiles of at least 64 rows.
 
 # %%
 if __name__ == "__main__":
     for tile, stages in ((64, 1), (64, 3), (128, 3)):
         turns = 4096 // 64
-        code = lab.compiled(
-            product, lab.empty(4096, 4096), lab.empty(4096, 4096), tile, 64, stages, turns=(turns,)
-        )
+        code = lab.compiled(product, lab.empty(4096, 4096), lab.empty(4096, 4096), tile, 64, stages, turns=(turns,))
         report = code.report
         print(
             f"tile {tile}, {stages} stages: {report.shared / 1024:.0f} KiB shared, {report.registers} registers, "
@@ -82,8 +81,9 @@ if __name__ == "__main__":
         )
 
 # %% [markdown]
-# **What a count does not show.** Bytes asked for are not bytes from memory: the programs of a row of tiles share rows of A,
-# and what one has read lies in the L2 cache for the next. The distinct bytes are what a perfect cache would leave.
+# **What a count does not show.** Bytes asked for are not bytes from memory: the programs of a row of tiles share rows
+# of A, and what one has read lies in the L2 cache for the next. The distinct bytes are what a perfect cache would
+# leave.
 #
-# **Exercise.** `exercises/04_product.py`: a linear layer, x Wᵀ + bias, without a second kernel for the bias and without a
-# transposed copy of W.
+# **Exercise.** `exercises/04_product.py`: a linear layer, x Wᵀ + bias, without a second kernel for the bias and
+# without a transposed copy of W.

@@ -2,8 +2,8 @@
 # # 05 · Attention in three kernels, as it is written down
 #
 # **The idea.** S = Q Kᵀ / √D, P = softmax(S), O = P V. You have all three kernels: two products (lesson 04) and a row
-# softmax (lesson 01). Everything goes through memory in between: S is written, read, written as P and read again, N² values
-# a head each time. That is what limits it, not the arithmetic.
+# softmax (lesson 01). Everything goes through memory in between: S is written, read, written as P and read again, N²
+# values a head each time. That is what limits it, not the arithmetic.
 
 # %%
 import lab
@@ -61,8 +61,8 @@ def arithmetic(length: int, width: int, tile: int) -> int:
 
 
 # %% [markdown]
-# **Predict**: one head, N = 128, D = 64, float32. q, k, v and the output are 128 KiB together. How many KiB do the three
-# kernels ask for with a tile of 16? And what with one of 64?
+# **Predict**: one head, N = 128, D = 64, float32. q, k, v and the output are 128 KiB together. How many KiB do the
+# three kernels ask for with a tile of 16? And what with one of 64?
 
 # %%
 MY_PREDICTION = None  # in bytes, for the tile of 64
@@ -77,12 +77,12 @@ if __name__ == "__main__":
         mine = MY_PREDICTION if tile == 64 else None
         lab.compare("bytes", counts.bytes, arithmetic(128, 64, tile), mine)
     scores = 4 * 128**2
-    print(f"the scores alone: {lab.size(4 * scores)} in four passes, beside {lab.size(4 * q.numel() * 4)} of q, k, v and o")
+    print(f"the scores' four passes: {lab.size(4 * scores)}; q, k, v and output: {lab.size(4 * q.numel() * 4)}")
     print(counts)
 
 # %% [markdown]
-# **What a count does not show.** With N = 128 the scores fit into a cache, and much of this never reaches memory. At a batch
-# of 64 with 12 heads and 512 tokens they are larger than any cache, and the count is the truth.
+# **What a count does not show.** With N = 128 the scores fit into a cache, and much of this never reaches memory. At a
+# batch of 64 with 12 heads and 512 tokens they are larger than any cache, and the count is the truth.
 #
-# **Exercise.** `exercises/05_three_kernels.py`: where all the keys of a head fit into one tile, one program can hold its
-# queries' whole rows of scores. Do all three steps in one kernel; the scores never exist in memory.
+# **Exercise.** `exercises/05_three_kernels.py`: where all the keys of a head fit into one tile, one program can hold
+# its queries' whole rows of scores. Do all three steps in one kernel; the scores never exist in memory.

@@ -1,9 +1,10 @@
 # %% [markdown]
 # # 07 · Less to do for each of the N² scores
 #
-# **The idea.** With the bytes gone, the arithmetic on scores is in the way. At D = 64 a score costs 4·D = 256 FLOPs in the two
-# products. The tensor cores of one multiprocessor of an H100 do 4096 in a cycle, so that takes 1/16 of a cycle; and so does
-# one power on its special function units, 16 in a cycle. Every other operation on it, 128 in a cycle, adds 1/128.
+# **The idea.** With the bytes gone, the arithmetic on scores is in the way. At D = 64 a score costs 4·D = 256 FLOPs in
+# the two products. The tensor cores of one multiprocessor of an H100 do 4096 in a cycle, so that takes 1/16 of a
+# cycle; and so does one power on its special function units, 16 in a cycle. Every other operation on it, 128 in a
+# cycle, adds 1/128.
 #
 # Lesson 06 has the product with the scale, the maximum, the difference, a product with log₂ e (which `exp` hides: the
 # hardware has only 2ˣ), the power, the sum, and the mask's comparison and selection. Here fewer are left:
@@ -89,8 +90,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, tile: int = 16, lean: bool = True
 
 
 # %% [markdown]
-# **Predict**: compiled for an H100 in bfloat16, a warp spends so many instructions on its keys as in lesson 06. What share
-# of them is left (1.0 would be all)?
+# **Predict**: compiled for an H100 in bfloat16, a warp spends so many instructions on its keys as in lesson 06. What
+# share of them is left (1.0 would be all)?
 
 # %%
 MY_PREDICTION = None
@@ -109,16 +110,19 @@ if __name__ == "__main__":
         each.append(code.report.loop)
         print(
             f"{'lesson 07' if lean else 'lesson 06'}: {counts.other_flops / 128**2:.2f} FLOPs and "
-            f"{counts.powers / 128**2:.2f} powers a score; compiled, {sum(each[-1].opcodes.values())} instructions a warp "
-            f"and trip: " + ", ".join(f"{unit} {number}" for unit, number in each[-1].units.items() if number)
+            f"{counts.powers / 128**2:.2f} powers a score; compiled, {sum(each[-1].opcodes.values())} instructions a "
+            f"warp and trip: " + ", ".join(f"{unit} {number}" for unit, number in each[-1].units.items() if number)
         )
     share = sum(each[1].opcodes.values()) / sum(each[0].opcodes.values())
     print(f"{share:.2f} of the instructions are left; {lab.verdict(MY_PREDICTION, share)}")
     assert share < 0.9
 
 # %% [markdown]
-# **What a count does not show.** What the loop waits for: on a card, trips take a multiple of what their instructions take
-# to issue (`kernels/README.md`, predictions that missed).
+# The interpreter's FLOPs hardly move: a multiply-add is two, and the product within `exp`, the comparison and the
+# selection are none to it. The instructions moved. So count both.
 #
-# **Exercise.** `exercises/07_fewer_instructions.py`: causal attention, where a query sees no later key. Tiles behind the
-# diagonal need not be visited, and only those on it need a mask. The checker counts trips.
+# **What a count does not show.** What the loop waits for: on a card, trips take a multiple of what their instructions
+# take to issue (`kernels/README.md`, predictions that missed).
+#
+# **Exercise.** `exercises/07_fewer_instructions.py`: causal attention, where a query sees no later key. Tiles behind
+# the diagonal need not be visited, and only those on it need a mask. The checker counts trips.

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 09 · Programs for tokens, not for the longest sequence
 #
-# **The idea.** Lesson 08 starts ceil(longest / TILE) programs for every sequence and head, and lets those behind a sequence's
-# end return. They still have to be scheduled, and a batch of one long and many short sequences is nearly all such
-# programs. Here the grid is a list of tiles: program t finds its sequence and block itself, by a prefix sum over the
-# sequences' tile counts. The host need not know how many tiles there are, only a bound: with T tokens in B sequences,
-# Σ ceil(length / TILE) ≤ (T + B · (TILE − 1)) / TILE. So lengths may stay on the device, where looking at them would make
-# the host wait, and a captured graph serves any lengths.
+# **The idea.** Lesson 08 starts ceil(longest / TILE) programs for every sequence and head, and lets those behind a
+# sequence's end return. They still have to be scheduled, and a batch of one long and many short sequences is nearly
+# all such programs. Here the grid is a list of tiles: program t finds its sequence and block itself, by a prefix sum
+# over the sequences' tile counts. The host need not know how many tiles there are, only a bound: with T tokens in B
+# sequences, Σ ceil(length / TILE) ≤ (T + B · (TILE − 1)) / TILE. So lengths may stay on the device, where looking at
+# them would make the host wait, and a captured graph serves any lengths.
 
 # %%
 import math
@@ -76,8 +76,8 @@ def attention(qkv: Tensor, lengths: Tensor, tile: int = 16) -> Tensor:
 
 
 # %% [markdown]
-# **Predict**: one sequence of 128 tokens and seven of 5, two heads, a tile of 16. Lesson 08 would start 8 tiles for each of
-# the 8 sequences, in each head. How many programs are started here, and how many of these find nothing to do?
+# **Predict**: one sequence of 128 tokens and seven of 5, two heads, a tile of 16. Lesson 08 would start 8 tiles for
+# each of the 8 sequences, in each head. How many programs are started here, and how many of these find nothing to do?
 
 # %%
 MY_PREDICTION = None  # of the programs started
@@ -95,8 +95,9 @@ if __name__ == "__main__":
     print(f"price of the list: {lab.size(search)} of lengths read, beside {lab.size(counts.bytes_of('qkv'))} of qkv")
 
 # %% [markdown]
-# **The shipped kernel**, `kernels/src/attention.py`, is this with lesson 07, head sizes that are no power of two, a bias and
-# a causal edge, and padding rows. Heads vary fastest in its grid, so that neighbours in time read neighbouring columns.
+# **The shipped kernel**, `kernels/src/attention.py`, is this with lesson 07, head sizes that are no power of two, a
+# bias and a causal edge, and padding rows. Heads vary fastest in its grid, so that neighbours in time read
+# neighbouring columns.
 
 # %%
 if __name__ == "__main__":
@@ -109,9 +110,9 @@ if __name__ == "__main__":
     print("shipped:", counts, sep="\n")
 
 # %% [markdown]
-# **What a count does not show.** Each program finds its tile anew. That is a prologue of a hundred instructions and some
-# barriers, which a long sequence does not notice and a short one does: the shipped kernel skips it where all sequences own
-# as many rows.
+# **What a count does not show.** Each program finds its tile anew. That is a prologue of a hundred instructions and
+# some barriers, which a long sequence does not notice and a short one does: the shipped kernel skips it where all
+# sequences own as many rows.
 #
-# **Exercise.** `exercises/09_tile_list.py`: the mean of each sequence's packed rows, by one program a sequence and block of
-# channels, which finds its first row itself.
+# **Exercise.** `exercises/09_tile_list.py`: the mean of each sequence's packed rows, by one program a sequence and
+# block of channels, which finds its first row itself.

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 10 · What a multiprocessor holds: one row of the table, read aloud
 #
-# **The idea.** A GPU is many *multiprocessors* (132 on an H100). Each has 65,536 registers, some shared memory, room for 64
-# warps, and four *schedulers*, which issue one instruction a cycle each, of whichever warp is ready. A warp that waits
-# costs nothing as long as another is ready. So it matters how many programs fit into a multiprocessor at a time: their
-# *occupancy*. A program takes its registers and its shared memory with it for as long as it runs.
+# **The idea.** A GPU is many *multiprocessors* (132 on an H100). Each has 65,536 registers, some shared memory, room
+# for 64 warps, and four *schedulers*, which issue one instruction a cycle each, of whichever warp is ready. A warp
+# that waits costs nothing as long as another is ready. So it matters how many programs fit into a multiprocessor at a
+# time: their *occupancy*. A program takes its registers and its shared memory with it for as long as it runs.
 #
 # Nothing of this needs a card: the compiler has decided it, and `minitrans.kernels.report` reads it in its code.
 
@@ -51,12 +51,16 @@ if __name__ == "__main__":
     tile = module.FORWARD[16, 64]
     report = counted(tile).report
     threads = 32 * tile.num_warps
-    print(f"tile {tile.rows} × {tile.columns}, {tile.num_warps} warps, {tile.num_stages} stages, compiled for an H100:")
+    print(
+        f"tile {tile.rows} × {tile.columns}, {tile.num_warps} warps, {tile.num_stages} stages, compiled for an H100:"
+    )
     sums = tile.rows * tile.columns + tile.rows * 64
-    print(f"* scores and output are {sums:,} float32 sums: {sums // threads} of a thread's {report.registers} registers")
+    print(
+        f"* scores and output are {sums:,} float32 sums: {sums // threads} of a thread's {report.registers} registers"
+    )
     queries, keys = tile.rows * 64 * 2, tile.columns * 64 * 2
     print(
-        f"* queries take {lab.size(queries)}, keys and values in {tile.num_stages} stages {lab.size(2 * tile.num_stages * keys)}"
+        f"* queries take {lab.size(queries)}, keys and values in stages {lab.size(2 * tile.num_stages * keys)}"
         f" of shared memory; the compiler asks for {lab.size(report.shared)}"
     )
     fits = occupancy(report.registers, report.shared, report.warps)
@@ -64,11 +68,11 @@ if __name__ == "__main__":
     assert min(fits.values()) == report.resident
     units = {unit: number for unit, number in report.loop.units.items() if number}
     print(f"* a warp's trip: {sum(units.values())} instructions, " + ", ".join(f"{u} {n}" for u, n in units.items()))
-    print("* at least, in µs: " + ", ".join(f"{what} {us:.0f}" for what, us in report.unit_us.items()))
+    print("* at least, in µs: " + ", ".join(f"{what} {us:.0f}" for what, us in report.unit_us.items() if us))
 
 # %% [markdown]
-# **Predict**: with tiles of 128 × 128 and 8 warps, half the trips are made, so that fewer instructions are issued in all. How
-# many programs fit into a multiprocessor then? And which of the tiles below would you ship?
+# **Predict**: with tiles of 128 × 128 and 8 warps, half the trips are made, so that fewer instructions are issued in
+# all. How many programs fit into a multiprocessor then? And which of the tiles below would you ship?
 
 # %%
 MY_PREDICTION = None  # of the programs of 128 × 128
@@ -78,14 +82,14 @@ if __name__ == "__main__":
     for tile in ((64, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2)):
         report = counted(tile).report
         print(
-            f"{tile!s:18} {report.registers} registers, {report.resident} programs, {report.resident * report.warps} warps;"
-            f" issue {report.issue_us:.0f} µs on an H100; an H200 took {clocked[f'base{tile}']:.0f} µs"
+            f"{tile!s:18} {report.registers} registers, {report.resident} programs, {report.resident * report.warps} "
+            f"warps; issue {report.issue_us:.0f} µs on an H100; an H200 took {clocked[f'base{tile}']:.0f} µs"
         )
     print(f"programs of 128 × 128: {report.resident}; {lab.verdict(MY_PREDICTION, report.resident)}")
 
 # %% [markdown]
-# **What a count does not show.** The tile with the fewest instructions was predicted to be the fastest, and is the slowest:
-# its one program has nothing to run while it waits. An issue bound says what a kernel cannot beat. What it will take, the
-# clock says (lesson 13).
+# **What a count does not show.** The tile with the fewest instructions was predicted to be the fastest, and is the
+# slowest: its one program has nothing to run while it waits. An issue bound says what a kernel cannot beat. What it
+# will take, the clock says (lesson 13).
 #
 # **Exercise.** `exercises/10_hardware.py`: `occupancy` yourself, and which of its three causes is the tightest.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 12 · Windows: index arithmetic in place of moves
 #
-# **The idea.** Swin works within windows of a map that was rolled. Written down: roll, cut into windows, compute, put together,
-# roll back, and each step moves the whole map. But a kernel may read from anywhere. If a program can compute where a token
-# of its window lies on the map as it is, then nothing has to move: `(row + shift) % height` is the roll.
+# **The idea.** Swin works within windows of a map that was rolled. Written down: roll, cut into windows, compute, put
+# together, roll back, and each step moves the whole map. But a kernel may read from anywhere. If a program can compute
+# where a token of its window lies on the map as it is, then nothing has to move: `(row + shift) % height` is the roll.
 #
 # Here the computation is a small one, so that the moves stand out: each window loses its own mean.
 
@@ -14,9 +14,10 @@ import lab
 import torch
 import triton
 import triton.language as tl
-from minitrans import plain
 from minitrans.kernels import window_attention as shipped
 from torch import Tensor
+
+from minitrans import plain
 
 
 # %%
@@ -73,8 +74,8 @@ def by_torch(x: Tensor, window: int, shift: int) -> Tensor:
 
 
 # %% [markdown]
-# **Predict**: a map of 28 × 28 with 32 channels in float32, windows of 7, a shift of 3. Three kernels read and write the map
-# three times. How many bytes does the one kernel ask for?
+# **Predict**: a map of 28 × 28 with 32 channels in float32, windows of 7, a shift of 3. Three kernels read and write
+# the map three times. How many bytes does the one kernel ask for?
 
 # %%
 MY_PREDICTION = None
@@ -89,26 +90,29 @@ if __name__ == "__main__":
     lab.show(counts.picture(x[:, :, 0], program=(3, 3)))
 
 # %% [markdown]
-# **One kind a program.** Swin adds a bias by relative position, and a penalty between tokens that the roll brought together
-# from opposite edges. Windows come in four kinds: inside, last column, last row, corner. If all windows of a program are
-# of one kind, bias and penalty are one tile, gathered once. The shipped kernel, with few and with many windows a program:
+# **One kind a program.** Swin adds a bias by relative position, and a penalty between tokens that the roll brought
+# together from opposite edges. Windows come in four kinds: inside, last column, last row, corner. If all windows of a
+# program are of one kind, bias and penalty are one tile, gathered once. The shipped kernel, with few and with many
+# windows a program:
 
 # %%
 if __name__ == "__main__":
     qkv, table = torch.randn(2, 28, 28, 3, 1, 16), torch.randn(13 * 13, 1)
-    exact, rounded = (plain.window_attention(qkv.to(d), table.to(d), 7, 3, None, 0.0) for d in (torch.float64, torch.float32))
+    exact, rounded = (
+        plain.window_attention(qkv.to(d), table.to(d), 7, 3, None, 0.0) for d in (torch.float64, torch.float32)
+    )
     for enough in (shipped.ENOUGH_PROGRAMS, 8):
         with mock.patch.object(shipped, "ENOUGH_PROGRAMS", enough):
             out, counts = lab.count(shipped.window_attention, qkv, table, 7, 3, None)
         lab.check(out, exact, rounded)
         print(
-            f"{2 * 4 * 4} windows by {counts.programs} programs: {lab.size(counts.bytes_of('table'))} of biases gathered, "
+            f"{2 * 4 * 4} windows by {counts.programs} programs: {lab.size(counts.bytes_of('table'))} of biases, "
             f"{lab.size(counts.bytes_of('qkv', 'out'))} of q, k, v and output"
         )
     lab.compare("bytes of q, k, v and output", counts.bytes_of("qkv", "out"), 4 * 2 * 28 * 28 * 16 * 4)
 
 # %% [markdown]
-# **What a count does not show.** Integer divisions. `//` and `%` by a constant are a few instructions, by a number that the
-# compiler does not know some twenty, and in 64 bits a call of seventy.
+# **What a count does not show.** Integer divisions. `//` and `%` by a constant are a few instructions, by a number
+# that the compiler does not know some twenty, and in 64 bits a call of seventy.
 #
 # **Exercise.** `exercises/12_windows.py`: Swin's patch merging, (H, W, C) -> (H / 2, W / 2, 4 · C), by indices alone.

@@ -3,14 +3,14 @@
 #
 # **The idea.** A count is the same on every run; a time is not. What goes wrong, and what helps:
 #
-# * *The host is ahead.* A launch returns before the kernel has begun. Record an *event* before and one behind, on the GPU's
-#   own queue, and wait for the second.
+# * *The host is ahead.* A launch returns before the kernel has begun. Record an *event* before and one behind, on the
+#   GPU's own queue, and wait for the second.
 # * *Launching takes time.* A kernel of 5 µs is over before the next one is launched. Record twenty launches as a *CUDA
 #   graph*, replay it, and divide.
 # * *The cache remembers.* The second run finds its inputs in L2, which a real model has filled with other things. Read
 #   something larger than the cache between runs (*flush*), or take other inputs each time.
-# * *Clocks move.* A cold card is fast, a hot one is not. Read the clock beside each number, and time what you compare in
-#   turns, so that both see the same weather. Give the median, and the spread.
+# * *Clocks move.* A cold card is fast, a hot one is not. Read the clock beside each number, and time what you compare
+#   in turns, so that both see the same weather. Give the median, and the spread.
 
 # %%
 import os
@@ -54,8 +54,9 @@ if __name__ == "__main__" and torch.cuda.is_available():
     print(f"bias_gelu, 4096 × 3072, on this card: {measure(lambda index: bias_gelu(tensors[index], bias)):.1f} µs")
 
 # %% [markdown]
-# **Without a card** there is what was measured on one and committed. First, what launching alone does to a number: the same
-# kernel between two events, and as twenty launches in a graph.
+# **Without a card** there is what was measured on one and committed. First, what the way of measuring does to a
+# number: the same kernel between two events, and as twenty launches in a graph. Launching goes away; but the graph's
+# launches have inputs of their own, which no cache holds, and where that weighs more, the number grows.
 
 # %%
 RUN = lab.measured("h200/results.json")["sections"]
@@ -76,8 +77,8 @@ if __name__ == "__main__":
     print(f"a copy reached {copied / 1e12:.1f} TB/s, {copied / peak:.0%} of what the data sheet says")
 
 # %% [markdown]
-# **Predict**, before you look: bias_gelu on 4096 × 3072 in bfloat16. Its bytes at the data sheet's rate are one bound, its
-# counted instructions at the card's clock another. How many µs did it take?
+# **Predict**, before you look: bias_gelu on 4096 × 3072 in bfloat16. Its bytes at the data sheet's rate are one bound,
+# its counted instructions at the card's clock another. How many µs did it take?
 
 # %%
 MY_PREDICTION = None
@@ -104,8 +105,8 @@ if __name__ == "__main__":
     print(f"bias_gelu took {clocked:.1f} µs; {lab.verdict(MY_PREDICTION, clocked)}")
 
 # %% [markdown]
-# **What a measurement does not show.** Why. A number that is twice its bound says that something waits, and not what: that
-# takes a profiler, or a prediction that a second measurement can refute. And it is a number of one card, one version of
-# the compiler (the counts above are this machine's), one day.
+# **What a measurement does not show.** Why. A number that is twice its bound says that something waits, and not what:
+# that takes a profiler, or a prediction that a second measurement can refute. And it is a number of one card, one
+# version of the compiler (the counts above are this machine's), one day.
 #
 # **Exercise.** `exercises/13_measure.py`: from two lists of times that were taken in turns, how much faster one is.

@@ -9,7 +9,6 @@ The interpreter runs programs one after the other in numpy. It knows every addre
 nothing of warps, registers, caches or time. So a count is exact and says what is asked for, not how long it takes.
 """
 
-import ast
 import contextlib
 import functools
 import importlib
@@ -20,17 +19,17 @@ import runpy
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import numpy as np
 import torch
+from listener import Access, KernelError, Listener
 from torch import Tensor
 from triton.runtime import interpreter
 
@@ -39,25 +38,12 @@ RESULTS = LESSONS.parents[1] / "benchmarks" / "results"
 SECTOR = 32
 """Bytes that a GPU's memory moves at least: an access to one of them moves all."""
 
-warnings.filterwarnings("ignore", category=RuntimeWarning, module=interpreter.__name__)  # numpy minds NaN; a GPU does not
+# numpy warns of NaN and −∞, a GPU does not.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=interpreter.__name__)
 torch.use_deterministic_algorithms(True)  # fresh memory holds NaN, so that what no program writes is seen
 torch.manual_seed(0)
 
 Result = TypeVar("Result")
-
-
-class KernelError(Exception):
-    """A kernel did what no kernel may do; the message is for its author."""
-
-
-class Access(NamedTuple):
-    """One `tl.load` or `tl.store` of one program: the addresses of the elements that its mask let through."""
-
-    program: tuple[int, int, int]
-    written: bool
-    tensor: str
-    size: int
-    addresses: np.ndarray
 
 
 @dataclass
@@ -142,7 +128,8 @@ class Counts:
         return Picture(marks, step, place)
 
     def __str__(self) -> str:
-        lines = [f"programs {self.programs:,} ({self.idle:,} idle), trips {self.trips:,}, reductions {self.reductions:,}"]
+        lines = [f"programs {self.programs:,} ({self.idle:,} idle), trips {self.trips:,}"]
+        lines.append(f"reductions {self.reductions:,}, barriers {self.barriers:,}")
         lines.append(f"FLOPs {self.dot_flops:,} in products, {self.other_flops:,} others; powers {self.powers:,}")
         for name in dict.fromkeys(access.tensor for access in self.accesses):
             own = Counts(accesses=list(self._chosen((name,), None)))
@@ -185,8 +172,8 @@ def size(count: float) -> str:
 
 
 def count(call: Callable[..., Result], *arguments: Any, **keywords: Any) -> tuple[Result, Counts]:
-    """The result of a call that launches kernels, and what they did. Raises KernelError where one leaves its memory."""
-    listener = _Listener(Counts())
+    """The result of a call that launches kernels, and what these did. Raises KernelError if one leaves its memory."""
+    listener = Listener(Counts())
     with listener:
         try:
             result = call(*arguments, **keywords)
@@ -213,8 +200,8 @@ def check(out: Tensor, exact: Tensor, by_torch: Tensor) -> None:
     if len(strange):
         where = tuple(strange[0].tolist())
         raise KernelError(
-            f"{len(strange):,} of {out.numel():,} numbers are {out[where].item()} or otherwise not finite, the first at "
-            f"{where}; fresh memory holds NaN, so perhaps no program wrote them."
+            f"{len(strange):,} of {out.numel():,} numbers are not finite where they should be, or the reverse; the "
+            f"first is {out[where].item()}, at {where}. NaN is also what memory holds that no program has written."
         )
     allowed = 4 * error_of(by_torch, exact) + torch.finfo(out.dtype).eps / 4
     error = error_of(out, exact)
@@ -275,7 +262,7 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
 
 @dataclass(frozen=True)
 class Code:
-    """A kernel as it was compiled: its report (minitrans.kernels.report), and the opcodes as they stand in the code."""
+    """A compiled kernel: its report (minitrans.kernels.report), and the opcodes as they stand in the code."""
 
     report: Any
     opcodes: list[str]
@@ -350,151 +337,6 @@ def _compile_for_others() -> None:
             pickle.dump(answer, answers)
             answers.flush()
 
-
-class _Listener:
-    """Hears of every launch, program, access and operation of the interpreter while it is entered."""
-
-    def __init__(self, counts: Counts) -> None:
-        self.counts = counts
-        self.kernel = ""
-        self.spans: dict[str, tuple[int, int]] = {}  # of a launch's parameters, as addresses
-        self.program = (0, 0, 0)
-        self.stored = True
-
-    def __enter__(self) -> None:
-        global _listener
-        _listener = self
-
-    def __exit__(self, *_: object) -> None:
-        global _listener
-        _listener = None
-        self._end_program()
-
-    def launch(self, executor: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Which tensors the parameters are, and where their memory begins and ends."""
-        given = {**dict(zip(executor.arg_names, arguments, strict=False)), **keywords}
-        self.kernel, self.spans = executor.fn.__name__, {}
-        for name, tensor in given.items():
-            if isinstance(tensor, Tensor):
-                self.counts.kept.append(tensor)
-                memory = tensor.untyped_storage()
-                span = memory.data_ptr(), memory.data_ptr() + memory.nbytes()
-                shared = [other for other in self.spans if self.spans[other] == span]
-                for other in shared:
-                    del self.spans[other]
-                self.spans[", ".join([*shared, name])] = span
-
-    def start_program(self, builder: Any, x: int, y: int, z: int) -> None:
-        self._end_program()
-        self.counts.programs += 1
-        self.program, self.stored = (x, y, z), False
-
-    def _end_program(self) -> None:
-        self.counts.idle += not self.stored
-        self.stored = True
-
-    def load(self, builder: Any, pointers: Any, mask: Any, *_: Any) -> None:
-        self._access(pointers, mask, written=False)
-
-    def store(self, builder: Any, pointers: Any, value: Any, mask: Any, *_: Any) -> None:
-        self.stored = True
-        self._access(pointers, mask, written=True)
-
-    def add(self, builder: Any, operation: Any, pointers: Any, value: Any, mask: Any, *_: Any) -> None:
-        """An atomic operation reads and writes."""
-        self.load(builder, pointers, mask)
-        self.store(builder, pointers, value, mask)
-
-    def _access(self, pointers: Any, mask: Any, written: bool) -> None:
-        addresses = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].astype(np.uint64)
-        if addresses.size:
-            element = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
-            tensor = self._owner(addresses, "writes" if written else "reads")
-            self.counts.accesses.append(Access(self.program, written, tensor, element, addresses))
-
-    def _owner(self, addresses: np.ndarray, does: str) -> str:
-        """The parameter whose memory holds these addresses; a kernel that leaves it is stopped before it does harm."""
-        inside = {n: int(((addresses >= a) & (addresses < b)).sum()) for n, (a, b) in self.spans.items()}
-        nearest = max(inside, key=lambda name: inside[name])
-        if inside[nearest] == addresses.size:
-            return nearest
-        raise KernelError(
-            f"Program {self.program} of {self.kernel} {does} {addresses.size - inside[nearest]} elements outside "
-            f"{nearest if inside[nearest] else 'every tensor it was given'}; a mask must keep them out."
-        )
-
-    def dot(self, result: Any, a: Any, *_: Any) -> None:
-        self.counts.dot_flops += 2 * result.data.size * a.data.shape[-1]
-
-    def reduce(self, result: Any, values: tuple[Any, ...]) -> None:
-        self.counts.reductions += 1
-        if values[0].dtype.is_floating():
-            first = result[0] if isinstance(result, (list, tuple)) else result
-            self.counts.other_flops += values[0].handle.data.size - first.handle.data.size
-
-    def flop(self, result: Any, *_: Any) -> None:
-        self.counts.other_flops += result.data.size
-
-    def fused(self, result: Any, *_: Any) -> None:
-        self.counts.other_flops += 2 * result.data.size
-
-    def power(self, result: Any, *_: Any) -> None:
-        self.counts.powers += result.data.size
-
-    def barrier(self, *_: Any) -> None:
-        self.counts.barriers += 1
-
-
-_listener: _Listener | None = None
-
-FLOPS = "fadd fsub fmul fdiv precise_divf approx_divf maxnumf minnumf maximumf minimumf sqrt precise_sqrt rsqrt erf"
-
-
-def _report(owner: type, method: str, event: str, *, after: bool) -> None:
-    """Tell the listener, if there is one, of each call of a method: its arguments before, or its result after it."""
-    original = getattr(owner, method)
-
-    @functools.wraps(original)
-    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        if _listener is not None and not after:
-            getattr(_listener, event)(self, *arguments, **keywords)
-        result = original(self, *arguments, **keywords)
-        if _listener is not None and after:
-            getattr(_listener, event)(result, *arguments)
-        return result
-
-    setattr(owner, method, call)
-
-
-def _trip() -> None:
-    if _listener is not None:
-        _listener.counts.trips += 1
-
-
-def _visit_loop(transformer: ast.NodeTransformer, node: Any) -> ast.AST:
-    """Let every turn of a kernel's loop call `_trip` first; the interpreter runs a rewritten source."""
-    transformer.generic_visit(node)
-    if not (isinstance(node, ast.For) and "static_range" in ast.unparse(node.iter)):
-        node.body.insert(0, ast.Expr(ast.Call(ast.Name("_trip", ast.Load()), [], [])))
-    return node
-
-
-def _listen_to_the_interpreter() -> None:
-    builder = interpreter.InterpreterBuilder
-    _report(interpreter.GridExecutor, "_init_args_hst", "launch", after=False)
-    for method, event in (("set_grid_idx", "start_program"), ("create_masked_load", "load"),
-                          ("create_masked_store", "store"), ("create_atomic_rmw", "add")):  # fmt: skip
-        _report(builder, method, event, after=False)
-    for event, operations in {"flop": FLOPS, "fused": "fma", "power": "exp exp2", "dot": "dot", "barrier": "barrier"}.items():
-        for operation in operations.split():
-            _report(builder, f"create_{operation}", event, after=True)
-    for owner in (interpreter.ReduceOps, interpreter.ScanOps):
-        _report(owner, "apply_impl", "reduce", after=True)
-    interpreter.ASTTransformer.visit_For = interpreter.ASTTransformer.visit_While = _visit_loop
-    interpreter._trip = _trip  # the names in this module are what a rewritten kernel can name
-
-
-_listen_to_the_interpreter()
 
 if __name__ == "__main__":
     _compile_for_others()

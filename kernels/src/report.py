@@ -425,6 +425,11 @@ def _waits(blocks: list[_Block], body: set[int]) -> bool:
     )
 
 
+def opcodes(compiled: Any) -> list[str]:
+    """The opcodes of a kernel's code for an NVIDIA GPU, in the order in which they stand there."""
+    return [opcode for block in _blocks(_inspect("nvdisasm", compiled.asm["cubin"], "-c")) for opcode in block.opcodes]
+
+
 def read(
     compiled: Any, kernel: str, programs: int, turns: Sequence[float], target: str, moved: int = 0, flops: int = 0
 ) -> Report:

@@ -1,6 +1,7 @@
 """a · x + y for vectors of any length.
 
-HOLE: every program computes the first block. Let each compute its own, and keep the last one within the vectors."""
+HOLE: every program computes the first block. Let each compute its own, and keep the last one within the vectors.
+"""
 
 import torch
 import triton

@@ -1,7 +1,8 @@
 """The softmax of a matrix's columns.
 
-HOLE: a program takes one column, so that each number it reads has a sector of its own. Let it take several columns that
-lie side by side: a tile of rows × columns, as `[:, None]` and `[None, :]` make it, and the maximum along axis 0."""
+HOLE: a program takes one column, so that each number it reads has a sector of its own. Let it take several columns
+that lie side by side: a tile of rows × columns, as `[:, None]` and `[None, :]` make it, and the maximum along axis 0.
+"""
 
 import torch
 import triton

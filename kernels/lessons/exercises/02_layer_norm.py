@@ -1,7 +1,8 @@
 """Layer norm of a residual sum.
 
-HOLE: the variance is E[x²] − mean², which cancels for rows far from zero; and a program takes a single row, so that weight
-and bias are asked for anew for each. Take the mean away first, and eight rows a program."""
+HOLE: the variance is E[x²] − mean², which cancels for rows far from zero; and a program takes a single row, so that
+weight and bias are asked for anew for each. Take the mean away first, and eight rows a program.
+"""
 
 import torch
 import triton

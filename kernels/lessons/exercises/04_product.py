@@ -1,6 +1,7 @@
 """A linear layer, x Wᵀ + bias, with W as torch keeps it: (N, K).
 
-HOLE: W is read as if it were (K, N), and the bias is missing. A transposed matrix is one whose strides are exchanged."""
+HOLE: W is read as if it were (K, N), and the bias is missing. A transposed matrix is one whose strides are exchanged.
+"""
 
 import torch
 import triton

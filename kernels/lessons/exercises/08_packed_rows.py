@@ -1,8 +1,8 @@
 """Grouped heads, where several heads of queries share one of keys and values.
 
-HOLE: keys and values are looked for as if every head had its own. Heads 0, 1, ... heads / groups − 1 share group 0."""
+HOLE: keys and values are looked for as if every head had its own. Heads 0, 1, ... heads / groups − 1 share group 0.
+"""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

@@ -1,8 +1,9 @@
 """The mean of each sequence of packed rows.
 
-HOLE: a program has to find its sequence's first row by itself: the sum of the lengths before it. `index` is there for it."""
+HOLE: a program has to find its sequence's first row by itself: the sum of the lengths before it. `index` is there for
+it.
+"""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

@@ -1,8 +1,8 @@
 """The gradients of attention's keys and values.
 
-HOLE: P is there, computed again from the scores; what is to be summed is missing."""
+HOLE: P is there, computed again from the scores; what is to be summed is missing.
+"""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

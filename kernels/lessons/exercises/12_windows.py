@@ -1,8 +1,8 @@
 """Swin's patch merging, the gather of 2 × 2 neighbours, by indices alone.
 
-HOLE: all four quarters come from the same pixel, and from the wrong one."""
+HOLE: all four quarters come from the same pixel, and from the wrong one.
+"""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

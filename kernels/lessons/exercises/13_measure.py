@@ -1,7 +1,7 @@
 """How much faster one of two is, from times that were taken in turns.
 
-HOLE: one disturbed round moves a mean as far as it likes. And rounds were taken in turns so that both see the same clock:
-what is compared, then?
+HOLE: one disturbed round moves a mean as far as it likes. And rounds were taken in turns so that both see the same
+clock: what is compared, then?
 """
 
 import statistics

@@ -1,6 +1,5 @@
 """Grouped heads, where several heads of queries share one of keys and values."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

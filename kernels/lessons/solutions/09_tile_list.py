@@ -1,6 +1,5 @@
 """The mean of each sequence of packed rows."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

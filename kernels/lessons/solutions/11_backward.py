@@ -1,6 +1,5 @@
 """The gradients of attention's keys and values."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

@@ -1,6 +1,5 @@
 """Swin's patch merging, the gather of 2 × 2 neighbours, by indices alone."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
