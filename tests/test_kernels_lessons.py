@@ -1,4 +1,4 @@
-"""Runs the lab's tests in a process of their own (triton decides to interpret when it is imported), and its notebooks."""
+"""Runs the lab's tests in a process of their own, as triton is told to interpret before it is imported; and notebooks."""
 
 import os
 import subprocess

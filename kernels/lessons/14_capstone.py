@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 14 · Capstone: beat the shipped kernel
 #
-# **The idea.** You have all that it takes to beat a shipped kernel. `bias_gelu` is bound by memory on paper, but its instructions take nearly as long to issue, so that
-# they are what is worth cutting. Write a kernel of the same signature whose *counted issue bound* is at least a tenth
-# lower, inside the same error budget: in float16, for inputs of size 1, of 1e-4 and of 50, four times torch's own
-# error.
+# **The idea.** You have all that it takes to beat a shipped kernel. `bias_gelu` is bound by memory on paper, but its
+# instructions take nearly as long to issue, so that they are what is worth cutting. Write a kernel of the same
+# signature whose *counted issue bound* is at least a tenth lower, inside the same error budget: in float16, for inputs
+# of size 1, of 1e-4 and of 50, four times torch's own error.
 #
 # Nothing else is asked. You may choose another formula (a 16-bit result has eleven bits; the shipped one gives
 # twenty), another tile, another number of warps. `check.py 14` counts, `check.py 14 --record NAME` writes your line

@@ -1,4 +1,4 @@
-"""Lessons and solutions run, exercises as they are shipped fail with their sentence, broken kernels fail their lesson."""
+"""Lessons and solutions run; unsolved exercises fail with their sentence, broken kernels fail their lesson."""
 
 import contextlib
 import io
@@ -52,7 +52,8 @@ def test_a_lesson_runs(name):
 
 
 def test_the_roofline_shows_what_the_lessons_count():
-    points = {name: roofline.intensity(counts) for name, counts in counted.items() if counts}
+    found = {name: counted[name] if name in counted else roofline.run(name) for name in roofline.names()}
+    points = {name: roofline.intensity(counts) for name, counts in found.items() if counts}
     assert roofline.draw(points) == roofline.PICTURE.read_text("utf-8")
 
 
