@@ -1,4 +1,4 @@
-"""Runs the lab's tests in a process of their own, as triton is told to interpret before it is imported; and notebooks."""
+"""Runs the lab's tests in a process of their own (triton has to be told early to interpret), and its notebooks."""
 
 import os
 import subprocess

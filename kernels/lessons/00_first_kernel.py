@@ -30,8 +30,8 @@ def add_kernel(x, y, out, length, BLOCK: tl.constexpr):
 def add(x: Tensor, y: Tensor) -> Tensor:
     """The launcher: it makes room for the result, and launches as many programs as it takes to cover it."""
     out = torch.empty_like(x)
-    grid = (triton.cdiv(x.numel(), BLOCK),)
-    add_kernel[grid](x, y, out, x.numel(), BLOCK)
+    grid = (triton.cdiv(x.numel(), BLOCK),)  # a quotient, rounded up
+    add_kernel[grid](x, y, out, x.numel(), BLOCK)  # kernel[grid](arguments): a tensor arrives as a pointer
     return out
 
 
@@ -54,11 +54,13 @@ if __name__ == "__main__":
     x, y = torch.randn(1000), torch.randn(1000)
     out, counts = lab.count(add, x, y)
     lab.check(out, x.double() + y.double(), x + y)
-    print(counts)
+    print(f"{counts.programs} programs, {lab.size(counts.read)} read and {lab.size(counts.written)} written")
+    print(f"{counts.other_flops} additions: a tile computes the lanes that its mask keeps out as well")
     lab.compare("bytes asked for", counts.bytes, 3 * x.numel() * x.element_size(), MY_PREDICTION)
 
 # %% [markdown]
-# **What program 2 touches**, with x drawn as 20 rows of 50:
+# **What program 2 touches**, with x drawn as 20 rows of 50. (A grid may have three axes, so that the lab gives a
+# program's number as three.)
 
 # %%
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ The interpreter runs programs one after the other in numpy. It knows every addre
 nothing of warps, registers, caches or time. So a count is exact and says what is asked for, not how long it takes.
 """
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -303,16 +304,23 @@ def _where(launcher: Callable[..., object]) -> str:
     if "ipykernel" in file.parent.name:
         from IPython import get_ipython
 
-        file = Path(tempfile.mkdtemp()) / "notebook.py"
+        file = Path(_folder().name) / f"{len(os.listdir(_folder().name))}.py"
         file.write_text("\n".join(get_ipython().user_ns["In"]), encoding="utf-8")
     return str(file)
+
+
+@functools.cache
+def _folder() -> Any:
+    return tempfile.TemporaryDirectory()
 
 
 @functools.cache
 def _compiler() -> Any:
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "1"}
     command = [sys.executable, str(LESSONS / "lab.py")]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    atexit.register(process.communicate)  # ends it
+    return process
 
 
 def _compile_for_others() -> None:
