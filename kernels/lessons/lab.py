@@ -179,7 +179,9 @@ def count(call: Callable[..., Result], *arguments: Any, **keywords: Any) -> tupl
         try:
             result = call(*arguments, **keywords)
         except interpreter.InterpreterError as error:
-            raise (error.__cause__ if isinstance(error.__cause__, KernelError) else error) from None
+            if isinstance(error.__cause__, KernelError):
+                raise error.__cause__ from None
+            raise
     return result, listener.counts
 
 
@@ -222,10 +224,10 @@ def packed_attention(qkv: Tensor, lengths: list[int]) -> Tensor:
     return torch.cat([attention(*part).transpose(0, 1) for part in heads_first])
 
 
-def compare(what: str, counted: float, arithmetic: float, mine: float | None = None, within: float = 0.0) -> None:
+def compare(what: str, counted: float, arithmetic: float, mine: float | None = None) -> None:
     """Print a count beside what arithmetic says, and beside your prediction. Raises KernelError where they differ."""
     print(f"{what}: counted {_number(counted)}; arithmetic {_number(arithmetic)}; {verdict(mine, counted)}")
-    if abs(counted - arithmetic) > within * abs(arithmetic):
+    if counted != arithmetic:
         raise KernelError(f"{what}: counted {_number(counted)}, but arithmetic says {_number(arithmetic)}.")
 
 
@@ -274,7 +276,12 @@ class Code:
 
     def number(self, opcode: str) -> float:
         """How many instructions of this opcode a warp executes, as "MUFU.EX2"."""
-        return sum(part.turns * n for part in self.report.parts for name, n in part.opcodes.items() if opcode in name)
+        return sum(
+            part.turns * number
+            for part in self.report.parts
+            for name, number in part.opcodes.items()
+            if f"{name}.".startswith(f"{opcode}.")
+        )
 
 
 def compiled(launcher: Callable[..., object], *arguments: Any, turns: tuple[float, ...] = (), target: str = "sm_90",
@@ -285,11 +292,11 @@ def compiled(launcher: Callable[..., object], *arguments: Any, turns: tuple[floa
     `turns` is how often each loop of the compiled code runs. Raises KernelError where the kernel does not compile.
     """
     question = _where(launcher), launcher.__name__, arguments, keywords, turns, target
-    pickle.dump(question, _compiler().stdin)
-    _compiler().stdin.flush()
     try:
+        pickle.dump(question, _compiler().stdin)
+        _compiler().stdin.flush()
         answer = pickle.load(_compiler().stdout)
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         answer = "its process ended; what it said stands above."
     if isinstance(answer, str):
         raise KernelError(f"{launcher.__name__} does not compile for {target}: {answer}")
