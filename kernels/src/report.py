@@ -5,8 +5,8 @@ and prints its floor, registers, shared memory, programs a multiprocessor, and t
 that executes them, each loop apart. `report` gives the same as an object; `of_kernel` takes any @triton.jit function.
 
 Method. The machine code is cut into blocks, and a block counts as often as the loops around it turn, which the shape
-says; blocks that only lead to a loop that never turns, or come from it, do not count. Other branches count as taken
-both ways, which makes the count an upper bound where they skip something. A unit's time is its instructions over the
+says; blocks that only lead to a loop that never turns, or come from it, do not count. Where the code branches
+otherwise, the way on which more is executed counts. A unit's time is its instructions over the
 rate of all multiprocessors; that of the issue slots, four a multiprocessor and cycle, bounds any kernel from below:
 good ones take 1.3 to 2.5 times as long.
 
@@ -15,6 +15,7 @@ Counts belong to a version of Triton, whose compiler makes the code.
 
 import argparse
 import contextlib
+import functools
 import importlib
 import importlib.util
 import io
@@ -300,14 +301,15 @@ def registers_and_spills(compiled: Any) -> tuple[int, int]:
 
 @dataclass
 class _Block:
-    """Instructions that run one after another, and the blocks that may come next."""
+    """Instructions that run one after another, and the blocks that may come next; a function that it calls last."""
 
     opcodes: list[str]
     following: list[int]
+    called: int | None = None
 
 
 def _blocks(assembly: str) -> list[_Block]:
-    """The code of a kernel that can be reached, cut where it branches or is branched to."""
+    """The code of a kernel, cut where it branches or is branched to."""
     lines: list[tuple[str, str]] = []
     places: dict[str, int] = {}
     for line in assembly.splitlines():
@@ -316,118 +318,127 @@ def _blocks(assembly: str) -> list[_Block]:
         elif code := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+\{?\s*((?:@!?U?P\w+\s+)?)([^;]*)", line):
             lines.append((code[1], code[2].strip()))
     leads: dict[int, list[int]] = {}
+    calls: dict[int, int] = {}
     for index, (predicate, text) in enumerate(lines):
         opcode = text.split()[0].split(".")[0]
         target = re.search(r"`\(([^)]+)\)", text)
-        if opcode in ("BRA", "CALL", "BRX") and target:
-            # A branch with a predicate among its operands may go on as well.
-            may_pass = bool(predicate) or opcode == "CALL" or re.search(r"\bU?P\d", text)
+        if opcode == "BRA" and target:
+            # A predicate may stand among the operands as well.
+            may_pass = predicate or re.search(r"\bU?P\d", text)
             leads[index] = [places[target[1]], *([index + 1] if may_pass else [])]
+        elif opcode == "CALL" and target:
+            leads[index], calls[index] = [index + 1], places[target[1]]
         elif opcode in ("EXIT", "RET"):
             leads[index] = [index + 1] if predicate else []
     cuts = {0, len(lines), *(index + 1 for index in leads), *(to for each in leads.values() for to in each)}
-    edges = sorted(cut for cut in cuts if cut <= len(lines))
+    edges = sorted(cuts | set(calls.values()))
     number = {start: index for index, start in enumerate(edges)}
-    blocks = [
+    return [
         _Block(
             [text.split()[0] for _, text in lines[start:end]],
             [number[to] for to in leads.get(end - 1, [end]) if to < len(lines)],
+            number[calls[end - 1]] if end - 1 in calls else None,
         )
         for start, end in pairwise(edges)
     ]
+
+
+def _loops(blocks: list[_Block]) -> dict[int, set[int]]:
+    """The blocks of each loop by its first, in the order of the code, an outer loop before those in it."""
+    before = _before(blocks)
     reached, frontier = {0}, [0]
     while frontier:
         new = [to for to in blocks[frontier.pop()].following if to not in reached]
         reached.update(new)
         frontier += new
-    kept = {old: new for new, old in enumerate(sorted(reached))}
-    return [_Block(blocks[old].opcodes, [kept[to] for to in blocks[old].following]) for old in kept]
-
-
-def _loops(blocks: list[_Block]) -> list[set[int]]:
-    """The blocks of each loop, in the order in which the loops begin, an outer one before those in it."""
-    before: list[set[int]] = [set() for _ in blocks]
-    for index, block in enumerate(blocks):
-        for to in block.following:
-            before[to].add(index)
-    everything = set(range(len(blocks)))
-    dominators = [{0}, *(everything for _ in blocks[1:])]
+    dominators = {index: {0} if index == 0 else reached for index in reached}
     changed = True
     while changed:
         changed = False
-        for index in range(1, len(blocks)):
-            new = {index} | set.intersection(*(dominators[each] for each in before[index]))
-            changed |= new != dominators[index]
-            dominators[index] = new
+        for index in sorted(reached - {0}):
+            new_ones = {index} | set.intersection(*(dominators[each] for each in before[index] if each in reached))
+            changed |= new_ones != dominators[index]
+            dominators[index] = new_ones
     bodies: dict[int, set[int]] = {}
+    for index in reached:
+        for head in dominators[index].intersection(blocks[index].following):  # a branch back
+            body = bodies.setdefault(head, {head})
+            frontier = [index]
+            while frontier:
+                each = frontier.pop()
+                if each not in body:
+                    body.add(each)
+                    frontier += before[each]
+    return {head: bodies[head] for head in sorted(bodies)}
+
+
+def _before(blocks: list[_Block]) -> list[list[int]]:
+    """The blocks that may come before each."""
+    before: list[list[int]] = [[] for _ in blocks]
     for index, block in enumerate(blocks):
-        for head in block.following:
-            if head in dominators[index]:  # a branch back
-                body = bodies.setdefault(head, {head})
-                frontier = [index]
-                while frontier:
-                    each = frontier.pop()
-                    if each not in body:
-                        body.add(each)
-                        frontier += before[each]
-    return [bodies[head] for head in sorted(bodies)]
+        for to in block.following:
+            before[to].append(index)
+    return before
+
+
+def _heaviest(blocks: list[_Block], loops: dict[int, set[int]], weights: list[float], first: int) -> tuple[int, ...]:
+    """The blocks of the way through the code on which most is executed, through each loop once."""
+
+    def onward(index: int) -> set[int]:
+        """The blocks that come next; behind the loop, where the next one is its first again."""
+        nexts = set(blocks[index].following)
+        for head in nexts.intersection(loops):
+            if index in loops[head]:
+                nexts |= {each for part in loops[head] for each in blocks[part].following} - loops[head]
+                nexts.remove(head)
+        return {each for each in nexts if weights[each]}
+
+    @functools.cache
+    def best(index: int) -> tuple[float, tuple[int, ...]]:
+        rest = max((best(each) for each in onward(index)), default=(0.0, ()))
+        return rest[0] + weights[index] * len(blocks[index].opcodes), (index, *rest[1])
+
+    return best(first)[1]
 
 
 def _parts(assembly: str, turns: Sequence[float]) -> tuple[Part, ...]:
     """A warp's instructions outside of all loops and in each, whose turns are given in the order of the code."""
     blocks = _blocks(assembly)
+    every = _loops(blocks)
     # A wait for a copy or a product tries again until it is there: once, at best.
-    loops = [body for body in _loops(blocks) if not _waits(blocks, body)]
+    waits = [any("SYNCS" in code for each in body for code in blocks[each].opcodes) for body in every.values()]
+    loops = [body for body, waiting in zip(every.values(), waits, strict=True) if not (waiting and len(body) <= 2)]
     if len(loops) != len(turns):
         sizes = ", ".join(str(sum(len(blocks[each].opcodes) for each in body)) for body in loops) or "none"
         raise ValueError(
             f"The compiled code has {len(loops)} loops (instructions: {sizes}), and turns are given for {len(turns)}: "
             "give one number a loop, in the order of the code."
         )
-    weights = [
-        math.prod(turn for body, turn in zip(loops, turns, strict=True) if i in body) for i in range(len(blocks))
-    ]
-    before: list[list[int]] = [[] for _ in blocks]
-    for index, block in enumerate(blocks):
-        for to in block.following:
-            before[to].append(index)
-    changed = True
-    while changed:
-        idle = [
-            index
-            for index, block in enumerate(blocks)
-            if weights[index]
-            and any(near and not any(weights[each] for each in near) for near in (block.following, before[index]))
-        ]
-        changed = bool(idle)
+    for block in blocks:
+        if block.called is not None:
+            ways = _heaviest(blocks, {}, [1.0] * len(blocks), block.called)
+            block.opcodes += [opcode for each in ways for opcode in blocks[each].opcodes]
+    around = [[number for number, body in enumerate(loops) if index in body] for index in range(len(blocks))]
+    weights = [math.prod(turns[number] for number in each) for each in around]
+    # Nothing runs that only leads to a loop without a turn, or only comes from it.
+    neighbours = [*zip((block.following for block in blocks), _before(blocks), strict=True)]
+    while idle := [
+        index
+        for index, both in enumerate(neighbours)
+        if weights[index] and any(near and not any(weights[each] for each in near) for near in both)
+    ]:
         for index in idle:
             weights[index] = 0
     if not weights[0]:
-        raise ValueError(
-            f"Turns of {list(turns)} leave nothing of the kernel that could run; a loop turns at least once."
-        )
+        raise ValueError(f"With turns of {list(turns)} nothing could run: each way through the code has a loop of 0.")
     parts = [Counter[str]() for _ in range(len(loops) + 1)]
-    for index, block in enumerate(blocks):
-        around = [number for number, body in enumerate(loops, 1) if index in body]
-        if weights[index]:
-            parts[around[-1] if around else 0].update(block.opcodes)
+    for index in _heaviest(blocks, every, weights, 0):
+        parts[around[index][-1] + 1 if around[index] else 0].update(blocks[index].opcodes)
     rounds = [math.prod(turn for other, turn in zip(loops, turns, strict=True) if body <= other) for body in loops]
     return tuple(
         Part(f"loop {number}" if number else "outside loops", times, dict(opcodes))
         for number, (times, opcodes) in enumerate(zip((1, *rounds), parts, strict=True))
     )
-
-
-def _waits(blocks: list[_Block], body: set[int]) -> bool:
-    return (
-        any("SYNCS" in opcode for each in body for opcode in blocks[each].opcodes)
-        and sum(len(blocks[each].opcodes) for each in body) < 8
-    )
-
-
-def opcodes(compiled: Any) -> list[str]:
-    """The opcodes of a kernel's code for an NVIDIA GPU, in the order in which they stand there."""
-    return [opcode for block in _blocks(_inspect("nvdisasm", compiled.asm["cubin"], "-c")) for opcode in block.opcodes]
 
 
 def read(
