@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import runpy
 import subprocess
 import sys
@@ -30,6 +31,7 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import numpy as np
 import torch
+import triton
 from listener import Access, KernelError, Listener
 from torch import Tensor
 from triton.runtime import interpreter
@@ -288,19 +290,49 @@ def compiled(launcher: Callable[..., object], *arguments: Any, turns: tuple[floa
              **keywords: Any) -> Code:  # fmt: skip
     """The kernel that a launcher launches, compiled for a GPU, which need not be there; nothing runs.
 
-    A process that interprets kernels cannot compile them, so that another one does; it loads the launcher's file.
     `turns` is how often each loop of the compiled code runs. Raises KernelError where the kernel does not compile.
     """
-    question = _where(launcher), launcher.__name__, arguments, keywords, turns, target
+    return elsewhere(_compile, _where(launcher), launcher.__name__, arguments, keywords, turns, target)
+
+
+def elsewhere(function: Callable[..., Result], *arguments: Any) -> Result:
+    """A function's result in a process that compiles kernels, which one that interprets them cannot do.
+
+    The other process loads the function's file. Raises KernelError with what was raised there.
+    """
     try:
-        pickle.dump(question, _compiler().stdin)
+        pickle.dump((_where(function), function.__name__, arguments), _compiler().stdin)
         _compiler().stdin.flush()
-        answer = pickle.load(_compiler().stdout)
+        result, error = pickle.load(_compiler().stdout)
     except (EOFError, BrokenPipeError):
-        answer = "its process ended; what it said stands above."
-    if isinstance(answer, str):
-        raise KernelError(f"{launcher.__name__} does not compile for {target}: {answer}")
-    return Code(*answer)
+        error = "The process that compiles has ended; what it said stands above."
+    if error:
+        raise KernelError(error)
+    return result
+
+
+def _compile(
+    where: str, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any], turns: tuple[float, ...], target: str
+) -> Code:
+    from minitrans.kernels import report
+
+    with report.compiling_only(report.GPUS[target].target) as launches:
+        _load(where)[name](*arguments, **keywords)
+    launch = launches[-1]
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(launch.compiled.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.nvdisasm.path, "-c", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    opcodes = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?([A-Z][\w.]*)", text)
+    return Code(report.read(launch.compiled, launch.kernel, launch.programs, turns, target), opcodes)
+
+
+def _load(where: str) -> dict[str, Any]:
+    """The names in a module of the package, or in a file."""
+    if Path(where).resolve() == Path(__file__).resolve():
+        return globals()
+    return runpy.run_path(where, run_name="loaded") if where.endswith(".py") else vars(importlib.import_module(where))
 
 
 def _where(launcher: Callable[..., object]) -> str:
@@ -330,28 +362,21 @@ def _compiler() -> Any:
     return process
 
 
-def _compile_for_others() -> None:
-    """The other side of `compiled`: answers until nobody asks any more."""
-    from minitrans.kernels import report
-
+def _answer() -> None:
+    """The other side of `elsewhere`, until nobody asks any more."""
     answers, sys.stdout = sys.stdout.buffer, sys.stderr
     with contextlib.suppress(EOFError):
         while True:
-            where, name, arguments, keywords, turns, target = pickle.load(sys.stdin.buffer)
-            answer: object
+            where, name, arguments = pickle.load(sys.stdin.buffer)
             try:
-                file = where.endswith(".py")
-                module = runpy.run_path(where, run_name="compiled") if file else vars(importlib.import_module(where))
-                with report.compiling_only(report.GPUS[target].target) as launches:
-                    module[name](*arguments, **keywords)
-                launch = launches[-1]
-                read = report.read(launch.compiled, launch.kernel, launch.programs, turns, target)
-                answer = read, report.opcodes(launch.compiled)
+                answer = _load(where)[name](*arguments), ""
             except Exception as error:  # whatever a reader's kernel raises is the answer
-                answer = f"{type(error).__name__}: {error}"
+                answer = None, f"{type(error).__name__}: {error}"
             pickle.dump(answer, answers)
             answers.flush()
 
 
 if __name__ == "__main__":
-    _compile_for_others()
+    import lab  # under the name that it has on the other side, for what travels between them
+
+    lab._answer()

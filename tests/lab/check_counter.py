@@ -67,11 +67,11 @@ KERNELS = {
         "read": 4 * 6 * 48 * 4 + 2 * 2 * 192 * 4, "written": 4 * 6 * 48 * 4, "programs": 2,
     }),
     "window_attention": (window_attention, (randn(1, 14, 7, 3, 2, 16), randn(169, 2), 7, 0, None), {
-        "programs": 4, "dot_flops": 4 * 4 * 64 * 64 * 16, "written": 14 * 7 * 32 * 4,
-        "read": 14 * 7 * 3 * 32 * 4 + 4 * 49 * 49 * 4, "powers": 4 * 64 * 64,
+        "programs": 4, "dot_flops": 4 * 4 * 64 * 64 * 16, "powers": 4 * 64 * 64, "written": 14 * 7 * 32 * 4,
+        "distinct": 4 * 14 * 7 * 32 * 4 + 169 * 2 * 4,
     }),
     "attention, shipped": (attention, packed(128), {
-        "programs": 2, "trips": 2 * 2 + 2, "dot_flops": 2 * 4 * 128 * 128 * 32, "powers": 2 * (128 * 128 + 2 * 128),
+        "programs": 2, "dot_flops": 2 * 4 * 128 * 128 * 32, "powers": 2 * (128 * 128 + 2 * 128),
     }),
     "convolution": (convolution, (randn(100, 1), randn(32, 10, 1), randn(32), 5, 1, None), {"written": 19 * 32 * 4}),
 }  # fmt: skip
