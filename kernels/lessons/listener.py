@@ -161,15 +161,11 @@ def _connect() -> None:
     for method, event in (("set_grid_idx", "start_program"), ("create_masked_load", "load"),
                           ("create_masked_store", "store"), ("create_atomic_rmw", "add")):  # fmt: skip
         _report(builder, method, event, after=False)
-    for event, operations in {
-        "flop": FLOPS,
-        "fused": "fma",
-        "power": "exp exp2",
-        "dot": "dot",
-        "barrier": "barrier",
-    }.items():
-        for operation in operations.split():
-            _report(builder, f"create_{operation}", event, after=True)
+    operations = {"flop": FLOPS, "fused": "fma", "power": "exp exp2", "dot": "dot", "barrier": "barrier"}
+    for event, names in operations.items():
+        for name in names.split():
+            if hasattr(builder, f"create_{name}"):  # Triton's versions differ in some
+                _report(builder, f"create_{name}", event, after=True)
     for owner in (interpreter.ReduceOps, interpreter.ScanOps):
         _report(owner, "apply_impl", "reduce", after=True)
     interpreter.ASTTransformer.visit_For = interpreter.ASTTransformer.visit_While = _visit_loop
