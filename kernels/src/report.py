@@ -401,7 +401,27 @@ def _heaviest(blocks: list[_Block], loops: dict[int, set[int]], weights: list[fl
     return best(first)[1]
 
 
-def _parts(assembly: str, turns: Sequence[float]) -> tuple[Part, ...]:
+def _unrolled(ptx: str, blocks: list[_Block], loops: list[set[int]]) -> list[int]:
+    """How many turns of the source one of each loop is: the assembler unrolls small ones.
+
+    Told by instructions that neither it nor the compiler before it adds: global loads and stores, powers, products.
+    """
+    before, after = r"ld\.global|st\.global|cp\.async\.c|ex2|mma\.sync|mma_async", r"LDG|STG|MUFU\.EX2|[A-Z]MMA|HGMMA"
+    places: dict[str, int] = {}
+    written: dict[int, str] = {}
+    for found in re.finditer(r"^(\$\w+):|\bbra(?:\.uni)?\s+(\$\w+)", ptx, re.MULTILINE):
+        if found[1]:
+            places[found[1]] = found.start()
+        elif found[2] in places:  # back to where the loop begins
+            written[places[found[2]]] = ptx[places[found[2]] : found.start()]
+    if len(written) != len(loops):
+        return [1] * len(loops)
+    compiled = [[code for each in body for code in blocks[each].opcodes if re.match(after, code)] for body in loops]
+    counts = [len(re.findall(before, written[head])) for head in sorted(written)]
+    return [max(1, round(len(codes) / count)) if count else 1 for codes, count in zip(compiled, counts, strict=True)]
+
+
+def _parts(assembly: str, ptx: str, turns: Sequence[float]) -> tuple[Part, ...]:
     """A warp's instructions outside of all loops and in each, whose turns are given in the order of the code."""
     blocks = _blocks(assembly)
     every = _loops(blocks)
@@ -414,6 +434,7 @@ def _parts(assembly: str, turns: Sequence[float]) -> tuple[Part, ...]:
             f"The compiled code has {len(loops)} loops (instructions: {sizes}), and turns are given for {len(turns)}: "
             "give one number a loop, in the order of the code."
         )
+    turns = [turn / times for turn, times in zip(turns, _unrolled(ptx, blocks, loops), strict=True)]
     for block in blocks:
         if block.called is not None:
             ways = _heaviest(blocks, {}, [1.0] * len(blocks), block.called)
@@ -447,7 +468,7 @@ def read(
     """The report of a kernel that Triton compiled for one of `GPUS`; arguments as those of `of_kernel`."""
     registers, spilled = registers_and_spills(compiled)
     metadata = compiled.metadata
-    parts = _parts(_inspect("nvdisasm", compiled.asm["cubin"], "-c"), turns)
+    parts = _parts(_inspect("nvdisasm", compiled.asm["cubin"], "-c"), compiled.asm["ptx"], turns)
     return Report(
         kernel, target, triton.__version__, programs, metadata.num_warps, registers, spilled, metadata.shared, parts,
         moved, flops,
@@ -475,7 +496,8 @@ def of_kernel(
         constexprs: the arguments that are constants, with their values; None is one.
         programs: how many the grid has.
         turns: how often each loop runs, in the order of the compiled code, an outer loop before those in it; an inner
-            one's for one turn of the outer. Numbers may be averages. 0 for one that never turns.
+            one's for one turn of the outer. Numbers may be averages, and 0 for one that never turns. They are the
+            source's: where the assembler unrolled a loop, its part has a turn for several.
         target: one of `GPUS`.
         moved, flops: what the floor is worked out from; none where they are 0.
         options: num_warps, num_stages.
@@ -632,7 +654,7 @@ def report(kernel: str, shape: Sequence[int], dtype: str = "bfloat16", target: s
     if kernel not in KERNELS:
         raise ValueError(f"There is no kernel {kernel!r}; there are {', '.join(KERNELS)}.")
     names, make = KERNELS[kernel]
-    if len(shape) != names.count(",") + 1 or min(shape) < 0:
+    if len(shape) != names.count(",") + 1 or min(shape) < 0 or min(shape[:4]) < 1:
         raise ValueError(f"The shape of {kernel} is {names}, not {','.join(map(str, shape))}.")
     if dtype not in ("float16", "bfloat16", "float32"):
         raise ValueError(f"The dtype is {dtype}; the kernels compute in float16, bfloat16 and float32.")
@@ -704,8 +726,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", help="float16, bfloat16 (default) or float32")
     parser.add_argument("--target", default="sm_90", help=f"of {', '.join(GPUS)}; sm_90 by default")
     options = parser.parse_args()
+    if not re.fullmatch(r"\d+(,\d+)*", options.shape):
+        parser.error(f"A shape is whole numbers with commas between them, not {options.shape}.")
+    shape = [int(size) for size in options.shape.split(",")]
     try:
-        shape = [int(size) for size in options.shape.split(",")]
         print(*report(options.kernel, shape, options.dtype, options.target), sep="\n\n")
     except ValueError as error:
         parser.error(str(error))
