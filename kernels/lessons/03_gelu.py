@@ -76,8 +76,8 @@ if __name__ == "__main__":
             assert errors[1] <= allowed or dtype is torch.float32
 
 # %% [markdown]
-# **Predict**: a warp of this kernel executes so many instructions an element (all its instructions, by the elements of
-# a thread) with erf. What share of them does the polynomial take, 1.0 being all?
+# **Predict**: take all instructions that a warp executes, divided by the elements of one of its threads. What share of
+# erf's does the polynomial take, 1.0 being all?
 
 # %%
 MY_PREDICTION = None
