@@ -90,8 +90,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, tile: int = 16, lean: bool = True
 
 
 # %% [markdown]
-# **Predict**: compiled for an H100 in bfloat16, what share of the instructions that a warp executes in a trip of lesson
-# 06's loop is left (1.0 would be all)?
+# **Predict**: compiled for an H100 in bfloat16, what share of the instructions that a warp executes in a trip of
+# lesson 06's loop is left (1.0 would be all)?
 
 # %%
 MY_PREDICTION = None
