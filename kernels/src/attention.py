@@ -50,6 +50,9 @@ LOG2E = tl.constexpr(1.4426950408889634)
 CHUNK = tl.constexpr(128)
 """How many sequences `_find_tile` looks at in one step."""
 
+MOST = tl.constexpr(65535)
+"""Programs along the second and third dimension of a grid."""
+
 # (element bits, head size rounded up to a power of two) → tile of queries × keys; in `BACKWARD_KEY` of keys × queries.
 # Those of (16, 64), (16, 32) and (32, 64) were the fastest of several on an H200 (benchmarks/results), that of
 # (16, 128) the second, which fits an AMD GPU's shared memory.
@@ -85,30 +88,32 @@ SHORT_ROWS = 64
 
 
 @triton.jit
-def _find_tile(tile, starts, sequences, rows, tiles_each, BLOCK: tl.constexpr):
-    """The sequence that tile number `tile` belongs to, and which of its blocks it is.
+def _find_tile(starts, sequences, rows, tiles_each, BLOCK: tl.constexpr):
+    """The sequence that a program's tile belongs to, and which of its blocks it is.
 
     A sequence owns the rows up to the next one's start, so that padding rows have a tile which writes their zeros.
-    Where each owns as many, `tiles_each` is their number of tiles, and there is nothing to search for; else it is 0.
+    Where each owns `tiles_each` tiles, the grid has a dimension for either; else that is 0, and the second and third
+    dimension together number the tiles.
     """
-    sequence = 0
-    first = 0
-    total = 0
-    if tiles_each > 0:
-        sequence = tile // tiles_each
-        first = sequence * tiles_each
-        sequences = 0
-    for base in range(0, sequences, CHUNK):
-        index = base + tl.arange(0, CHUNK)
-        start = tl.load(starts + index, mask=index < sequences, other=rows)
-        end = tl.load(starts + index + 1, mask=index + 1 < sequences, other=rows)
-        tiles = tl.cdiv((end - start).to(tl.int32), BLOCK)
-        ends = total + tl.cumsum(tiles, 0)
-        before = ends <= tile
-        sequence += tl.sum(before.to(tl.int32), 0)
-        first = tl.maximum(first, tl.max(tl.where(before, ends, 0), 0))
-        total += tl.sum(tiles, 0)
-    return sequence, tile - first
+    block = tl.program_id(1)
+    sequence = tl.program_id(2)
+    if tiles_each == 0:
+        tile = block + sequence * MOST
+        sequence = 0
+        first = 0
+        total = 0
+        for base in range(0, sequences, CHUNK):
+            index = base + tl.arange(0, CHUNK)
+            start = tl.load(starts + index, mask=index < sequences, other=rows)
+            end = tl.load(starts + index + 1, mask=index + 1 < sequences, other=rows)
+            tiles = tl.cdiv((end - start).to(tl.int32), BLOCK)
+            ends = total + tl.cumsum(tiles, 0)
+            before = ends <= tile
+            sequence += tl.sum(before.to(tl.int32), 0)
+            first = tl.maximum(first, tl.max(tl.where(before, ends, 0), 0))
+            total += tl.sum(tiles, 0)
+        block = tile - first
+    return sequence, block
 
 
 @triton.jit
@@ -170,52 +175,62 @@ def _attend(
 
 @triton.jit(do_not_specialize=["sequences", "rows", "tiles_each"])
 def _attention_forward(
-    q, k, v, out, lse, starts, lengths, bias, sequences, rows, tiles_each, heads, scale,
-    q_row, q_head, k_row, k_head, v_row, v_head, bias_sequence, bias_head, bias_row,
+    q, k, v, out, lse, starts, lengths, bias, sequences, rows, tiles_each, scale,
+    q_head, k_head, v_head, bias_sequence, bias_head, bias_row,
+    heads: tl.constexpr, q_row: tl.constexpr, k_row: tl.constexpr, v_row: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     # Heads vary fastest: neighbours in time read neighbouring columns of the same rows.
-    head = tl.program_id(0) % heads
-    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, tiles_each, BLOCK_M)
+    head = tl.program_id(0)
+    sequence, block = _find_tile(starts, sequences, rows, tiles_each, BLOCK_M)
     if sequence >= sequences:
         return
     start, length, owned = _extent(sequence, starts, lengths, sequences, rows)
-    queries = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    # Offsets have 64 bits up to the tile's first row, and 32 within it.
+    first = start + block * BLOCK_M
+    within = tl.arange(0, BLOCK_M)
+    queries = block * BLOCK_M + within
     channels = tl.arange(0, BLOCK_D)
-    row = start + queries
-    real = (queries < length)[:, None] & (channels < HEAD_DIM)[None, :]
 
     m = tl.full([BLOCK_M], float("-inf"), tl.float32)
     z = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     if block * BLOCK_M < length:
-        query = tl.load(q + row[:, None] * q_row + head * q_head + channels[None, :], mask=real, other=0.0)
+        q += first * q_row + head * q_head
+        real = (queries < length)[:, None] & (channels < HEAD_DIM)[None, :]
+        query = tl.load(q + within[:, None] * q_row + channels[None, :], mask=real, other=0.0)
         k += start * k_row + head * k_head
         v += start * v_row + head * v_head
         if bias is not None:
             bias += sequence.to(tl.int64) * bias_sequence + head * bias_head
         last = length
-        unmasked = length
+        # A tile with rows behind the end has a masked block in any case, after which they become zeros.
+        unmasked = tl.where((block + 1) * BLOCK_M > length, length - 1, length)
         if CAUSAL:
             last = tl.minimum(length, (block + 1) * BLOCK_M)
-            unmasked = tl.minimum(length, block * BLOCK_M + 1)
+            unmasked = tl.minimum(unmasked, block * BLOCK_M + 1)
         unmasked = unmasked // BLOCK_N * BLOCK_N
         acc, m, z = _attend(
             acc, m, z, query, k, v, k_row, v_row, bias, bias_row, scale, queries, 0, unmasked, length,
             HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION,
         )  # fmt: skip
-        acc, m, z = _attend(
-            acc, m, z, query, k, v, k_row, v_row, bias, bias_row, scale, queries, unmasked, last, length,
-            HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
-        )  # fmt: skip
+        if unmasked < last:  # else not even the loop's first loads are needed
+            acc, m, z = _attend(
+                acc, m, z, query, k, v, k_row, v_row, bias, bias_row, scale, queries, unmasked, last, length,
+                HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
+            )  # fmt: skip
+            acc = tl.where((queries < length)[:, None], acc, 0.0)
     # No key at all (a padding row, or a bias that hides them all): zeros, and L = ∞ so that backward has P = 0.
     empty = z == 0.0
     z = tl.where(empty, 1.0, z)
-    acc = tl.where(real, acc / z[:, None], 0.0)
+    acc *= (1.0 / z)[:, None]
+    out += (first * heads + head) * HEAD_DIM
     written = (queries < owned)[:, None] & (channels < HEAD_DIM)[None, :]
-    tl.store(out + (row[:, None] * heads + head) * HEAD_DIM + channels[None, :], acc, mask=written)
-    tl.store(lse + row * heads + head, tl.where(empty, float("inf"), m + tl.log2(z)), mask=queries < owned)
+    tl.store(out + within[:, None] * (heads * HEAD_DIM) + channels[None, :], acc, mask=written)
+    if lse is not None:
+        level = tl.where(empty, float("inf"), m + tl.log2(z))
+        tl.store(lse + first * heads + head + within * heads, level, mask=queries < owned)
 
 
 @triton.jit
@@ -282,76 +297,86 @@ def _key_gradients(
 
 @triton.jit(do_not_specialize=["sequences", "rows", "tiles_each"])
 def _attention_backward_query(
-    q, k, v, out, grad, dq, delta, lse, starts, lengths, bias, sequences, rows, tiles_each, heads, scale,
-    q_row, q_head, k_row, k_head, v_row, v_head, bias_sequence, bias_head, bias_row,
+    q, k, v, out, grad, dq, delta, lse, starts, lengths, bias, sequences, rows, tiles_each, scale,
+    q_head, k_head, v_head, bias_sequence, bias_head, bias_row,
+    heads: tl.constexpr, q_row: tl.constexpr, k_row: tl.constexpr, v_row: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dQ of one tile of queries, and δ for `_attention_backward_key`."""
-    head = tl.program_id(0) % heads
-    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, tiles_each, BLOCK_M)
+    head = tl.program_id(0)
+    sequence, block = _find_tile(starts, sequences, rows, tiles_each, BLOCK_M)
     if sequence >= sequences:
         return
     start, length, owned = _extent(sequence, starts, lengths, sequences, rows)
-    queries = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    first = start + block * BLOCK_M
+    within = tl.arange(0, BLOCK_M)
+    queries = block * BLOCK_M + within
     channels = tl.arange(0, BLOCK_D)
-    row = start + queries
     real = (queries < length)[:, None] & (channels < HEAD_DIM)[None, :]
-    place = (row[:, None] * heads + head) * HEAD_DIM + channels[None, :]
+    base = first * heads + head
+    place = within[:, None] * (heads * HEAD_DIM) + channels[None, :]
 
     acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     if block * BLOCK_M < length:
-        query = tl.load(q + row[:, None] * q_row + head * q_head + channels[None, :], mask=real, other=0.0)
-        upstream = tl.load(grad + place, mask=real, other=0.0)
-        result = tl.load(out + place, mask=real, other=0.0)
+        q += first * q_row + head * q_head
+        query = tl.load(q + within[:, None] * q_row + channels[None, :], mask=real, other=0.0)
+        upstream = tl.load(grad + base * HEAD_DIM + place, mask=real, other=0.0)
+        result = tl.load(out + base * HEAD_DIM + place, mask=real, other=0.0)
         d = tl.sum(upstream.to(tl.float32) * result.to(tl.float32), 1)
-        tl.store(delta + row * heads + head, d, mask=queries < length)
-        level = tl.load(lse + row * heads + head, mask=queries < length, other=0.0)
+        tl.store(delta + base + within * heads, d, mask=queries < length)
+        level = tl.load(lse + base + within * heads, mask=queries < length, other=0.0)
         k += start * k_row + head * k_head
         v += start * v_row + head * v_head
         if bias is not None:
             bias += sequence.to(tl.int64) * bias_sequence + head * bias_head
         last = length
-        unmasked = length
+        unmasked = tl.where((block + 1) * BLOCK_M > length, length - 1, length)  # as in `_attention_forward`
         if CAUSAL:
             last = tl.minimum(length, (block + 1) * BLOCK_M)
-            unmasked = tl.minimum(length, block * BLOCK_M + 1)
+            unmasked = tl.minimum(unmasked, block * BLOCK_M + 1)
         unmasked = unmasked // BLOCK_N * BLOCK_N
         acc = _query_gradient(
             acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, queries, 0, unmasked, length,
             HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION,
         )  # fmt: skip
-        acc = _query_gradient(
-            acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, queries, unmasked, last, length,
-            HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
-        )  # fmt: skip
+        if unmasked < last:
+            acc = _query_gradient(
+                acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, queries, unmasked, last,
+                length, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
+            )  # fmt: skip
+            acc = tl.where((queries < length)[:, None], acc, 0.0)
     written = (queries < owned)[:, None] & (channels < HEAD_DIM)[None, :]
-    tl.store(dq + place, tl.where(real, acc * (scale / LOG2E), 0.0), mask=written)
+    tl.store(dq + base * HEAD_DIM + place, acc * (scale / LOG2E), mask=written)
 
 
 @triton.jit(do_not_specialize=["sequences", "rows", "tiles_each"])
 def _attention_backward_key(
-    q, k, v, grad, dk, dv, delta, lse, starts, lengths, bias, sequences, rows, tiles_each, heads, scale,
-    q_row, q_head, k_row, k_head, v_row, v_head, bias_sequence, bias_head, bias_row,
+    q, k, v, grad, dk, dv, delta, lse, starts, lengths, bias, sequences, rows, tiles_each, scale,
+    q_head, k_head, v_head, bias_sequence, bias_head, bias_row,
+    heads: tl.constexpr, q_row: tl.constexpr, k_row: tl.constexpr, v_row: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dK and dV of one tile of BLOCK_M keys over blocks of BLOCK_N queries; no atomics: the same bits every time."""
-    head = tl.program_id(0) % heads
-    sequence, block = _find_tile(tl.program_id(0) // heads, starts, sequences, rows, tiles_each, BLOCK_M)
+    head = tl.program_id(0)
+    sequence, block = _find_tile(starts, sequences, rows, tiles_each, BLOCK_M)
     if sequence >= sequences:
         return
     start, length, owned = _extent(sequence, starts, lengths, sequences, rows)
-    keys = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    tile = start + block * BLOCK_M
+    within = tl.arange(0, BLOCK_M)
+    keys = block * BLOCK_M + within
     channels = tl.arange(0, BLOCK_D)
-    row = start + keys
     real = (keys < length)[:, None] & (channels < HEAD_DIM)[None, :]
 
     dk_sum = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dv_sum = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     if block * BLOCK_M < length:
-        key = tl.load(k + row[:, None] * k_row + head * k_head + channels[None, :], mask=real, other=0.0)
-        value = tl.load(v + row[:, None] * v_row + head * v_head + channels[None, :], mask=real, other=0.0)
+        k += tile * k_row + head * k_head
+        v += tile * v_row + head * v_head
+        key = tl.load(k + within[:, None] * k_row + channels[None, :], mask=real, other=0.0)
+        value = tl.load(v + within[:, None] * v_row + channels[None, :], mask=real, other=0.0)
         q += start * q_row + head * q_head
         grad += (start * heads + head) * HEAD_DIM
         lse += start * heads + head
@@ -361,19 +386,23 @@ def _attention_backward_key(
         first = 0
         if CAUSAL:
             first = block * BLOCK_M // BLOCK_N * BLOCK_N
-        whole = length // BLOCK_N * BLOCK_N
+        whole = tl.where((block + 1) * BLOCK_M > length, length - 1, length) // BLOCK_N * BLOCK_N
         dk_sum, dv_sum = _key_gradients(
             dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, keys, first, whole, length,
             heads, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION,
         )  # fmt: skip
-        dk_sum, dv_sum = _key_gradients(
-            dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, keys,
-            tl.maximum(first, whole), length, length, heads, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
-        )  # fmt: skip
-    place = (row[:, None] * heads + head) * HEAD_DIM + channels[None, :]
+        if whole < length:
+            dk_sum, dv_sum = _key_gradients(
+                dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, keys,
+                tl.maximum(first, whole), length, length, heads, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
+            )  # fmt: skip
+            dk_sum = tl.where((keys < length)[:, None], dk_sum, 0.0)
+            dv_sum = tl.where((keys < length)[:, None], dv_sum, 0.0)
+    base = (tile * heads + head) * HEAD_DIM
+    place = within[:, None] * (heads * HEAD_DIM) + channels[None, :]
     written = (keys < owned)[:, None] & (channels < HEAD_DIM)[None, :]
-    tl.store(dk + place, tl.where(real, dk_sum * (scale / LOG2E), 0.0), mask=written)
-    tl.store(dv + place, tl.where(real, dv_sum, 0.0), mask=written)
+    tl.store(dk + base + place, dk_sum * (scale / LOG2E), mask=written)
+    tl.store(dv + base + place, dv_sum, mask=written)
 
 
 def _bias_strides(bias: Tensor | None) -> tuple[int, int, int]:
@@ -385,8 +414,8 @@ def _bias_strides(bias: Tensor | None) -> tuple[int, int, int]:
 
 def _launch(
     kernel: triton.JITFunction,
-    pointers: tuple[Tensor, ...],
     qkv: tuple[Tensor, Tensor, Tensor],
+    pointers: tuple[Tensor | None, ...],
     starts: Tensor,
     lengths: Tensor,
     width: int,
@@ -395,14 +424,21 @@ def _launch(
     causal: bool,
     bias: Tensor | None,
 ) -> None:
-    """Run one of the three kernels, which share all arguments but the first pointers."""
+    """Run one of the three kernels, which share all arguments but the pointers behind q, k and v."""
     rows, heads, head_dim = qkv[0].shape
-    # Σ ceil(rows of a sequence / tile) is at most this, whatever the lengths.
-    grid = ((rows + len(starts) * (tiles.rows - 1)) // tiles.rows * heads,)
+    if width and len(starts) <= MOST.value:
+        grid = heads, -(-width // tiles.rows), len(starts)
+    else:
+        width = 0
+        # Σ ceil(rows of a sequence / tile) is at most this, whatever the lengths.
+        most = (rows + len(starts) * (tiles.rows - 1)) // tiles.rows
+        grid = heads, min(most, MOST.value), -(-most // MOST.value)
     launch(
-        kernel, grid, *pointers, starts.contiguous(), lengths.contiguous(), bias,
-        len(starts), rows, -(-width // tiles.rows), heads, scale * LOG2E.value,
-        *(stride for tensor in qkv for stride in tensor.stride()[:2]), *_bias_strides(bias),
+        kernel, grid, *qkv, *pointers, starts.contiguous(), lengths.contiguous(), bias,
+        len(starts), rows, -(-width // tiles.rows), scale * LOG2E.value,
+        *(tensor.stride(1) for tensor in qkv), *_bias_strides(bias),
+        # Constants of a model: rows of a tile are then so many bytes apart as an address can say by itself.
+        heads=heads, q_row=qkv[0].stride(0), k_row=qkv[1].stride(0), v_row=qkv[2].stride(0),
         HEAD_DIM=head_dim, BLOCK_D=_block_d(head_dim), BLOCK_M=tiles.rows, BLOCK_N=tiles.columns,
         CAUSAL=causal, PRECISION=dot_precision(qkv[0].dtype),
         num_warps=tiles.num_warps, num_stages=tiles.num_stages,
@@ -436,12 +472,29 @@ def _attention(
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The output, and L = log₂ Σ 2^S of every row and head, which backward needs."""
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+    return _output(lse, q, k, v, starts, lengths, longest, width, scale, causal, bias), lse
+
+
+def _output(
+    lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    longest: int,
+    width: int,
+    scale: float,
+    causal: bool,
+    bias: Tensor | None,
+) -> Tensor:
+    """The output; `lse` is filled where it is given."""
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     tiles = _tiles(FORWARD, q, longest, bias)
-    shared = ((q, k, v), starts, lengths, width, tiles, scale, causal, bias)
-    _launch(_attention_forward, (q, k, v, out, lse), *shared)
-    return out, lse
+    shared = (starts, lengths, width, tiles, scale, causal, bias)
+    _launch(_attention_forward, (q, k, v), (out, lse), *shared)
+    return out
 
 
 _node = torch.library.custom_op("minitrans::attention", _attention, mutates_args=())
@@ -472,10 +525,10 @@ def _attention_gradients(
     delta = torch.empty_like(lse)
     rest = scale, causal, bias
     for kernel, table, pointers in (
-        (_attention_backward_query, BACKWARD_QUERY, (q, k, v, out, grad, dq, delta, lse)),
-        (_attention_backward_key, BACKWARD_KEY, (q, k, v, grad, dk, dv, delta, lse)),
+        (_attention_backward_query, BACKWARD_QUERY, (out, grad, dq, delta, lse)),
+        (_attention_backward_key, BACKWARD_KEY, (grad, dk, dv, delta, lse)),
     ):
-        _launch(kernel, pointers, (q, k, v), starts, lengths, width, _tiles(table, q, longest, bias), *rest)
+        _launch(kernel, (q, k, v), pointers, starts, lengths, width, _tiles(table, q, longest, bias), *rest)
     return dq, dk, dv
 
 
@@ -540,7 +593,7 @@ def attention(
     wanted = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if torch.compiler.is_compiling():
         return _node(*arguments)[0]
-    return _Eager.apply(*arguments) if wanted else _attention(*arguments)[0]
+    return _Eager.apply(*arguments) if wanted else _output(None, *arguments)
 
 
 def why_not(

@@ -34,6 +34,7 @@ def asked_once(question: Asked) -> Asked:
     def ask(*arguments: object) -> object:
         return cached(*arguments)
 
+    ask.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
     return cast(Asked, torch.compiler.assume_constant_result(ask))
 
 

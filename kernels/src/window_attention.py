@@ -58,6 +58,9 @@ LARGE_WINDOWS = {
 ENOUGH_PROGRAMS = 1000
 """About two for each place on an H100 (132 multiprocessors × 4); past it, a program serves more windows."""
 
+MOST_GROUPS = 2**15
+"""A grid's third dimension ends at twice this."""
+
 
 @triton.jit
 def _place(token, y, x, down, across, shift, WINDOW: tl.constexpr):
@@ -72,12 +75,15 @@ def _place(token, y, x, down, across, shift, WINDOW: tl.constexpr):
 @triton.jit
 def _relative(table, head, heads, queries, keys, WINDOW: tl.constexpr):
     """The bias by relative position, with −inf for keys after the window's end."""
-    side = 2 * WINDOW - 1
-    down = queries[:, None] // WINDOW - keys[None, :] // WINDOW + WINDOW - 1
-    across = queries[:, None] % WINDOW - keys[None, :] % WINDOW + WINDOW - 1
-    inside = (queries < WINDOW * WINDOW)[:, None] & (keys < WINDOW * WINDOW)[None, :]
-    bias = tl.load(table + (down * side + across) * heads + head, mask=inside, other=0.0).to(tl.float32)
-    return tl.where((keys < WINDOW * WINDOW)[None, :], bias, float("-inf"))
+    side: tl.constexpr = 2 * WINDOW - 1
+    # The place in the table is a difference of one number a query and one a key. Queries after the end read the last
+    # one's biases, and are not stored.
+    queries = tl.minimum(queries, WINDOW * WINDOW - 1)
+    rows = (queries + queries // WINDOW * (side - WINDOW)) * heads
+    columns = (keys + keys // WINDOW * (side - WINDOW)) * heads
+    middle = table + head + (WINDOW - 1) * (side + 1) * heads
+    inside = (keys < WINDOW * WINDOW)[None, :]
+    return tl.load(middle + (rows[:, None] - columns[None, :]), mask=inside, other=float("-inf")).to(tl.float32)
 
 
 @triton.jit
@@ -137,11 +143,10 @@ def _window_attention_forward(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, KEYS: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tokens: tl.constexpr = WINDOW * WINDOW
-    blocks: tl.constexpr = (tokens + BLOCK_M - 1) // BLOCK_M
     # Heads vary fastest: neighbours in time read neighbouring columns of the same pixels.
-    head = tl.program_id(0) % heads
-    block = tl.program_id(0) // heads % blocks
-    group = tl.program_id(0) // heads // blocks
+    head = tl.program_id(0)
+    block = tl.program_id(1) if tokens > BLOCK_M else 0
+    group = tl.program_id(2)
     queries = block * BLOCK_M + tl.arange(0, BLOCK_M)
     channels = tl.arange(0, BLOCK_D)
     width_qkv = heads * HEAD_DIM
@@ -239,7 +244,8 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, p
     down, across = -(-height // window), -(-width // window)
     blocks, keys = -(-tokens // rows), -(-tokens // columns) * columns
     # A larger window than a tile keeps no biases, which would be all that a program's windows have in common.
-    windows_each = 1 if tokens > columns else max(batch * down * across * heads // ENOUGH_PROGRAMS, 1)
+    windows = batch * down * across
+    windows_each = max(0 if tokens > columns else windows * heads // ENOUGH_PROGRAMS, -(-windows // MOST_GROUPS))
     # How many windows an image has of each kind: inside, last column, last row, corner; of one kind without a shift.
     kinds = ((down - 1) * (across - 1), down - 1, across - 1, 1) if shift else (down * across, 0, 0, 0)
     *edges, groups = accumulate(-(-batch * kind // windows_each) for kind in kinds)
@@ -253,7 +259,7 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, p
             WINDOW=window, BLOCK=power_of_2(keys), KEYS=keys, num_warps=4,
         )  # fmt: skip
     launch(
-        _window_attention_forward, (groups * blocks * heads,),
+        _window_attention_forward, (heads, blocks, groups),
         qkv, bias, None if whole or padding is None else padding.contiguous(), out,
         batch, windows_each, height, width, down, across, shift, heads, *edges, head_dim**-0.5 * LOG2E.value,
         WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=block_d, BLOCK_M=rows, BLOCK_N=columns, KEYS=keys,

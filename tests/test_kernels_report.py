@@ -1,0 +1,123 @@
+"""The counts of compiled code: held to the committed ones, to the goals, and to the FLOPs that a formula gives."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import triton
+from minitrans.kernels.report import cycles, main, report, unit
+
+from benchmarks import counts
+
+ROOT = Path(__file__).parents[1]
+WORSE = 1.03
+"""How much longer a kernel's instructions may take to issue than the committed count says."""
+
+
+def issue(table):
+    """µs to issue and the goal by kernel and shape, of a table that benchmarks/counts.py wrote."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    return {tuple(row[:2]): (float(row[6]), float(row[7] or "inf")) for row in rows[2:]}
+
+
+def test_no_kernel_has_more_instructions_than_the_committed_count_and_each_reaches_its_goal():
+    written = counts.TABLE.read_text("utf-8")
+    version = re.search(r"with Triton (\S+) for", written)[1]
+    if version != triton.__version__:
+        pytest.skip(f"the counts are those of Triton {version}; {triton.__version__} makes other code")
+    committed, counted = issue(written), issue(counts.table())
+    assert counted.keys() == committed.keys()
+    assert len(counted) > 15
+    worse = {row: (us, committed[row][0]) for row, (us, _) in counted.items() if us > WORSE * committed[row][0]}
+    assert not worse
+    assert not {row: (us, goal) for row, (us, goal) in counted.items() if us > goal}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "products"),
+    [
+        ("attention", "bfloat16", 2),
+        ("attention_backward", "float16", 7),  # the scores again in both kernels, dP twice, dQ, dK, dV
+        ("attention", "float32", 12),  # three TF32 products for each, at half the rate
+    ],
+)
+def test_products_counted_in_the_code_are_those_of_the_formula(kernel, dtype, products):
+    batch, length, heads, head_dim = shape = 3, 256, 2, 64
+    done = sum(
+        part.turns * count * cycles(opcode, each.gpu) * each.gpu.tensor * each.programs * each.warps
+        for each in report(kernel, shape, dtype, "sm_90")
+        for part in each.parts
+        for opcode, count in part.opcodes.items()
+        if unit(opcode) == "tensor core"
+    )
+    assert done == products * 2 * batch * heads * length**2 * head_dim
+
+
+LESSON = """
+import os
+os.environ["TRITON_INTERPRET"] = "1"
+import triton
+import triton.language as tl
+from minitrans.kernels.report import of_kernel
+
+@triton.jit
+def sums(x, out, size, FACTOR: tl.constexpr):
+    total = tl.zeros([128], tl.float32)
+    for start in range(0, size, 128):
+        total += tl.load(x + tl.program_id(0) * size + start + tl.arange(0, 128)) * FACTOR
+    tl.store(out + tl.program_id(0), tl.sum(total, 0))
+
+if __name__ == "__main__":
+    types = {"x": "*fp32:16", "out": "*fp32:16", "size": "i32:16"}
+    report = of_kernel(sums, types, {"FACTOR": 2.0}, 1000, (8,), "sm_80", moved=1000 * 1024 * 4, num_warps=4)
+    loop = report.parts[1]
+    print(loop.opcodes["LDG.E"] * loop.turns, report.spilled, round(report.floor_us, 2))
+    try:
+        of_kernel(sums, types, {"FACTOR": 2.0}, 1000, (8, 2), "sm_80")
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_a_kernel_of_a_program_that_interprets_is_counted_too(tmp_path):
+    (tmp_path / "lesson.py").write_text(LESSON)
+    command = [sys.executable, str(tmp_path / "lesson.py")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    first, second = printed.splitlines()
+    assert first == f"8.0 0 {1000 * 1024 * 4 / 2.04e12 * 1e6:.2f}"  # whatever the assembler unrolled
+    assert re.match(r"The compiled code has 1 loops \(instructions: \d+\), and turns are given for 2", second)
+
+
+def test_the_command_line_prints_what_a_reader_asks(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["report", "attention", "--shape", "64,512,12,64", "--target", "sm_90"])
+    main()
+    printed = capsys.readouterr().out
+    for words in (
+        "floor 60.1 µs: 201.3 MB at 3.35 TB/s, 51.54 GFLOP at 989 TFLOP/s",
+        "registers and 0 spilled bytes a thread",
+        "programs a multiprocessor",
+        "tensor core          FMA         MUFU          ALU   load/store      uniform      control",
+        "µs at least: issue",
+    ):
+        assert words in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("attention --shape 64,512", "the shape of attention is batch,length,heads,head_dim, not 64,512"),
+        ("attention --shape 64,512,12,0", "the shape of attention is batch,length,heads,head_dim, not 64,512,12,0"),
+        ("attention --shape 64,512,12,wide", "a shape is whole numbers with commas between them, not 64,512,12,wide"),
+        ("attention --shape 64,512,12,64 --target sm_70", "the target is sm_70; reports are made for sm_80"),
+        ("bias_gelu --shape 64,512 --dtype int8", "the dtype is int8; the kernels compute in float16"),
+    ],
+)
+def test_what_cannot_be_counted_is_said(arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["report", *arguments.split()])
+    with pytest.raises(SystemExit):
+        main()
+    assert words in capsys.readouterr().err.lower()
