@@ -199,6 +199,11 @@ class SpeakerEncoder(AudioTask):
     processing = AutoFeatureExtractor
     unneeded = rf"{AudioTask.unneeded}|^(classifier|objective)\."  # for the loss in training
 
+    @property
+    def shape(self) -> tuple[int]:
+        """See `Task`."""
+        return (self.model.config.xvector_output_dim,)
+
     def run(self, pieces: list[Piece]) -> Sequence[np.ndarray]:
         """See `Task`."""
         return list(self.output(pieces).embeddings.float().cpu().numpy())

@@ -111,6 +111,12 @@ class ImageVectors(ImageTask):
     pool = False
     image_processor_kwargs: Mapping[str, Any] | None = None
 
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """See `Task`."""
+        size: int = self.model.config.hidden_size
+        return (size,) if self.pool else (None, size)
+
     def processing_options(self) -> dict[str, Any]:
         """See `ImageTask`."""
         return dict(self.image_processor_kwargs or {})

@@ -157,6 +157,11 @@ class TokenVectors(TextTask):
     pairs = True
     unneeded = r"(^|\.)pooler\."
 
+    @property
+    def shape(self) -> tuple[None, int]:
+        """See `Task`."""
+        return None, self.model.config.hidden_size
+
     def results(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
         """See `TextTask`."""
         states = self.model(**batch)[0].float().cpu().numpy()
