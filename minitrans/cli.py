@@ -495,10 +495,11 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
             f"--{name}", dest="form", action="store_const", const=name, default="text", help=f"print {what}"
         )
     run.add_argument(
-        "--output", metavar="DIR",
-        help="answer whole corpora into this folder, on and on where it was ended: INPUT are Parquet, JSON Lines, CSV, "
-        "TSV, lines of text, images, sounds, folders and patterns of these",
-    )  # fmt: skip
+        "--output",
+        metavar="DIR",
+        help="answer whole corpora into this folder, going on where a run was ended: INPUT are Parquet, JSON Lines, "
+        "CSV, TSV or lines of text, images or sounds, and folders and patterns of these",
+    )
     run.add_argument("--workers", type=int, metavar="N", help="by so many processes; with --ray, by so many actors")
     run.add_argument("--ray", nargs="?", const=True, metavar="ADDRESS", help="by a Ray cluster, this or a new one")
     run.add_argument("--format", choices=["parquet", "jsonl", "srt", "vtt"], help="of the answers in --output")

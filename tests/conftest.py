@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ray: on a Ray cluster of two actors, which takes seconds to start")
     config.addinivalue_line("markers", f"needs(what): skip where it is not installed; one of {', '.join(NEEDS)}")
 
 

@@ -101,9 +101,9 @@ def run(
         columns, list(keep), form, float16, budget, as_input, settings,
     )  # fmt: skip
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    files = found([os.fspath(item) for item in sources], os.fspath(job.folder), kind)
     if job.folder.exists() and not job.folder.is_dir():
         raise NotADirectoryError(f"{output} is a file; name a folder for the answers.")
+    files = found([os.fspath(item) for item in sources], os.fspath(job.folder), kind)
     job.folder.mkdir(parents=True, exist_ok=True)
     with locked(job.folder, waits=False) as is_ours:
         if is_ours is False:
@@ -161,7 +161,7 @@ class Mapper:
     It gives back a batch with the columns `vector` (`vectors`, or `answer`) and `error`, for Ray Data's `map_batches`,
     `datasets.map(batched=True)` and Spark's `mapInPandas`: a batch is a mapping of columns, a data frame of pandas, or
     an iterator of these. `task`, `column` and the settings are as in `run`. Of a row that fails the answer is None, a
-    vector in a mapping NaN in all components, and the error a sentence.
+    vector in a mapping NaN in all components, and the error a sentence; else the error is "".
     """
 
     def __init__(self, task: Any, column: str | Sequence[str] | None = None, **settings: Any) -> None:
@@ -171,7 +171,11 @@ class Mapper:
         self.loaded: Task | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "loaded": None}
+        # As bytes: what hashes functions by their code, as datasets does for its cache, need not look into the task.
+        return {**vars(self), "task": pickle.dumps(self.task), "loaded": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, task=pickle.loads(state["task"]))
 
     def __call__(self, batch: Any) -> Any:
         """The batch with its answers."""
@@ -189,5 +193,5 @@ class Mapper:
             answers = np.stack([nothing if answer is None else answer for answer in answers] or [nothing])[
                 : len(found)
             ]
-        new = {column_of(task): answers, "error": [error for _, error in found]}
+        new = {column_of(task): answers, "error": [error or "" for _, error in found]}
         return batch.assign(**new) if is_frame else {**batch, **new}

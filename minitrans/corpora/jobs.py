@@ -142,12 +142,14 @@ def found(sources: Sequence[str], output: str, kind: type[Task]) -> dict[str, st
 
     Of folders those that end as what the task takes; nothing in the folder `output`, which none may be or lie in.
     """
-    endings = ENDINGS.get(kind.unit) or [ending.removeprefix(".") for ending in FORMATS]
     files: dict[str, str] = {}
     seen: set[str] = set()
 
     def is_inside(path: str) -> bool:
         return f"{os.path.abspath(path)}{os.sep}".startswith(f"{output}{os.sep}")
+
+    def is_hidden(folder: str, name: str) -> bool:
+        return name.startswith(".") or is_inside(os.path.join(folder, name))
 
     def add(path: str, name: str) -> None:
         whole = os.path.abspath(path)
@@ -161,13 +163,13 @@ def found(sources: Sequence[str], output: str, kind: type[Task]) -> dict[str, st
         if os.path.isdir(source):
             others = 0
             for folder, folders, names in os.walk(source):
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                folders[:] = sorted(name for name in folders if not is_hidden(folder, name))
                 for name in sorted(names):
                     path = os.path.join(folder, name)
-                    if Path(name).suffix.lower().removeprefix(".") in endings and not name.startswith("."):
-                        add(path, os.path.relpath(path, source))
-                    else:
+                    if Path(name).suffix.lower() not in ENDINGS[kind.unit] or is_hidden(folder, name):
                         others += 1
+                    else:
+                        add(path, os.path.relpath(path, source))
             if others:
                 logger.warning("%s also holds %d files of other kinds, which are left out.", source, others)
         elif os.path.exists(source):
@@ -285,7 +287,8 @@ def begun(job: Job, task: Any, files: Mapping[str, str], rows: int | None) -> li
         return shards
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not say what was begun there ({sentence(error)}); choose another.") from error
-    if differs := [key for key in {**there, **identity} if there.get(key) != identity.get(key)]:
+    differs = [key for key in {**there, **identity} if there.get(key) != identity.get(key)]
+    if differs and differs != ["model"]:  # which is the same where it has been moved
         key, (was, now) = differs[0], (there.get(differs[0]), identity.get(differs[0]))
         if isinstance(was, list) and isinstance(now, list):  # show what differs in them
             was, now = ([item for item in one if item not in other] for one, other in ((was, now), (now, was)))

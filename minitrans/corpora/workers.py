@@ -10,6 +10,7 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -72,8 +73,8 @@ class Worker:
 
     def _do(self, task: Task, shard: Shard, advance: Callable[[int], Any]) -> Outcome:
         failed, first = 0, None
-        with atomic_file(self.job.part(shard)) as stream:
-            part = (ParquetPart if self.job.form == "parquet" else JsonPart)(self.job, task, shard, stream)
+        kind = ParquetPart if self.job.form == "parquet" else JsonPart
+        with atomic_file(self.job.part(shard)) as stream, closing(kind(self.job, task, shard, stream)) as part:
             for batch, answers in self._answered(task, shard):
                 for target, answer in zip(batch.targets, answers, strict=False):
                     if answer is not None:
@@ -85,7 +86,6 @@ class Worker:
                     first = f"{batch.files[wrong[0]]}{row}: {batch.errors[wrong[0]]}"
                 failed += len(wrong)
                 advance(len(answers))
-            part.close()
         return Outcome(shard.number, failed, first)
 
     def _answered(self, task: Task, shard: Shard) -> Iterator[tuple[Batch, list[Any]]]:
