@@ -8,6 +8,8 @@ IMAGE = ["pillow>=10.1"]
 AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
 AV = ["av>=14", *AUDIO]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
+CORPORA = ["pyarrow>=16"]
+RAY = ["ray[data]>=2.40", *CORPORA]
 PHONEMES = ["phonemizer>=3.2"]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", *IMAGE]
@@ -23,12 +25,14 @@ TEST = [
     "scikit-learn>=1.4",
     "ruff>=0.9",
     "mypy>=1.15",
+    "psutil>=5.9",  # accelerate's and Ray's too
     *TOOLS,
     *PROGRAMS,
     *DEMO,
     *BENCH,
     *AV,
     *OCR,
+    *RAY,
     *TRITON,
 ]
 
@@ -42,6 +46,7 @@ setup(
     python_requires=">=3.10",
     packages=[
         "minitrans",
+        "minitrans.corpora",
         "minitrans.models",
         "minitrans.processing",
         "minitrans.tasks",
@@ -64,6 +69,8 @@ setup(
         "av": AV,
         "ocr": OCR,
         "phonemes": PHONEMES,
+        "corpora": CORPORA,
+        "ray": RAY,
         "triton": TRITON,
         "bench": BENCH,
         "demo": DEMO,

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -16,7 +17,6 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -348,7 +348,7 @@ def mistakes(model: Path, here: Path) -> dict[str, list[Any]]:
         "not in standard input": ["-", *out],
         "workers is 0": [text, "--workers", "0", *out],
         "rows is -1": [text, "--rows", "-1", *out],
-        "budget of a batch is 0": [text, "--batch", "0", *out],
+        "budget is 0": [text, "--batch", "0", *out],
         "device is 'moon'": [text, "--device", "moon", *out],
         "float16 is for vectors in Parquet": [text, "--float16", "--format", "jsonl", *out],
         "Subtitles are made of speech": [text, "--format", "srt", *out],
@@ -505,58 +505,23 @@ def test_a_shard_that_kills_its_workers(model: Path, alone: Any, tmp_path: Path,
     assert np.array_equal(matrix(table), expected[left])
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A Ray cluster of two cores for all tests."""
-    ray = pytest.importorskip("ray")
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_BACKEND_LOG_LEVEL="fatal")
-    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    yield ray
-    ray.shutdown()
-
-
 @pytest.mark.ray
 def test_ray(cluster: Any, model: Path, alone: Any, tmp_path: Path, capsys: Any) -> None:
     """Two actors end what one process began, with its bits; the bar moves, and a bad row is survived."""
     lines, expected = alone
-    output = tmp_path / "out"
-    corpora.run(load(model), lines, output, rows=8)
-    for part in sorted(output.glob("part-*"))[1::2]:
-        part.unlink()
-    done = corpora.run(load(model), lines, output, ray=True, workers=2, rows=8, show_progress=True)
-    assert f"{COUNT}/{COUNT}" in capsys.readouterr().err
-    assert (done.rows, done.failed, done.missing) == (COUNT, 0, {})
-    whole(output, expected)
-    assert np.array_equal(matrix(read(output)), expected)
-    (tmp_path / "bad.txt").write_bytes(b"one\ncaf\xe9\n")
-    done = corpora.run(load(model), tmp_path / "bad.txt", tmp_path / "bad", ray=True, workers=2)
-    assert done.failed == 1
-    with pytest.raises(ValueError, match="device is 'moon'"):
-        corpora.run(partial(load(model), device="moon"), lines, tmp_path / "moon", ray=True, workers=2)
-
-
-@pytest.mark.ray
-def test_ray_gives_the_shard_of_a_dead_actor_to_another(cluster: Any, model: Path, alone: Any, tmp_path: Path) -> None:
-    lines, expected = alone
-    output, killed = tmp_path / "out", []
-
-    def kill() -> None:
-        while not killed:
-            if list(output.glob("part-*")):
-                actors = [child for child in psutil.Process().children(recursive=True)
-                          if "MapWorker" in child.name() or "MapWorker" in " ".join(child.cmdline())]  # fmt: skip
-                for actor in actors[:1]:
-                    actor.kill()
-                    killed.append(actor)
-            time.sleep(0.001)
-
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    corpora.run(load(model), lines, output, ray=True, workers=2, rows=1)
-    killed.append(None)
-    thread.join()
-    assert len(killed) == 2
-    whole(output, expected)
+    output, bad = tmp_path / "out", tmp_path / "bad.txt"
+    bad.write_bytes(b"one\ncaf\xe9\n")
+    job = partial(corpora.run, load(model), [lines, str(bad)], output, rows=8)
+    job()
+    for path in sorted(output.glob("part-*"))[1::2]:
+        path.unlink()
+    done = job(ray=True, workers=2, show_progress=True)
+    assert (done.rows, done.failed, done.missing) == (COUNT + 2, 1, {})
+    assert f"{COUNT + 2}/{COUNT + 2}" in capsys.readouterr().err
+    table = read(output)
+    assert sorted(table["row"].to_pylist()) == sorted([0, 1, *range(COUNT)])
+    texts = table.filter(pa.compute.equal(table["file"], lines))
+    assert np.array_equal(matrix(texts), expected)
 
 
 # Ahead of the model
@@ -621,3 +586,36 @@ def test_mapper(model: Path, vectors: np.ndarray) -> None:
     assert frames[0]["vector"][3] is None
     with pytest.raises(TypeError, match="task is 'a name'"):
         corpora.Mapper("a name")
+
+
+# The page about it
+
+
+def snippets() -> list[str]:
+    """The Python of docs/corpora.md."""
+    page = Path(__file__).parent.parent / "docs" / "corpora.md"
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run_snippet(index: int, minilm: Path, folder: Path, monkeypatch: Any) -> dict[str, Any]:
+    """What a snippet defines, behind the first, in a folder with the table that they read."""
+    monkeypatch.chdir(folder)
+    pq.write_table(pa.table({"text": TEXTS[:5]}), "texts.parquet")
+    names: dict[str, Any] = {}
+    for snippet in [snippets()[0], *[snippets()[index]] * bool(index)]:
+        exec(snippet.replace("sentence-transformers/all-MiniLM-L6-v2", str(minilm)), names)
+    return names
+
+
+def test_snippets(minilm: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    names = run_snippet(1, minilm, tmp_path, monkeypatch)
+    assert capsys.readouterr().out == "5 0 {}\n"
+    assert np.abs(matrix(read(tmp_path / "vectors")) - np.array(names["texts"]["vector"])).max() <= 1e-5
+
+
+@pytest.mark.ray
+def test_snippet_of_ray(cluster: None, minilm: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    run_snippet(2, minilm, tmp_path, monkeypatch)
+    table = pq.read_table(tmp_path / "vectors-by-ray")
+    assert sorted(table["text"].to_pylist()) == sorted(TEXTS[:5])
+    assert matrix(table).shape == (5, 384)

@@ -45,7 +45,8 @@ ALLOWED: dict[str, set[str]] = {
     "auto": {"models", "processing", "config", "hub"},
     "tasks": {"auto", "ops", "outputs", "processing", "sequences", "hub", "weights"},
     "demo": {"tasks", "hub"},
-    "cli": {"tasks", "auto", "hub", "demo"},
+    "corpora": {"tasks", "processing", "hub", "weights", "saving"},
+    "cli": {"corpora", "tasks", "auto", "hub", "demo"},
     "__main__": {"cli"},
     "activations": {"ops"},
     "utils": set(),
@@ -56,7 +57,7 @@ FACES = {"__init__"}
 # Imported inside functions, so that nobody needs or waits for what he does not use.
 LATE = {
     "transformers", "huggingface_hub", "PIL", "soundfile", "soxr", "av", "pytesseract", "phonemizer", "kenlm",
-    "triton",
+    "triton", "pyarrow", "ray",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minitrans.corpora.jobs import COLUMNS, SUBTITLES, Job, as_input_of, begun, found
+from minitrans.corpora.jobs import COLUMNS, SUBTITLES, Job, as_input_of, begun, found, pinned
 from minitrans.corpora.parts import OWN, column_of
 from minitrans.corpora.tables import Shard, listed
 from minitrans.corpora.workers import by_processes, by_ray, here, outcomes
@@ -88,7 +88,7 @@ def run(
         if not hasattr(kind, "characters"):
             raise ValueError(f"Subtitles are made of speech; {kind.__name__} gives none.")
         settings["characters"] = True
-    for name, value in {"workers": workers, "rows": rows}.items():
+    for name, value in {"workers": workers, "rows": rows, "budget": budget}.items():
         check_count(name, value)
     form = form or ("parquet" if kind.shape is not Task.shape else "jsonl")
     if float16 and (form != "parquet" or kind.shape is Task.shape):
@@ -96,6 +96,7 @@ def run(
     if taken := [name for name in keep if name in OWN]:
         raise ValueError(f"A part has a column {taken[0]!r} of its own; name another one to keep.")
     columns = [column] if isinstance(column, str) else list(column or [COLUMNS[kind.unit]])
+    model, task = pinned(task)
     job = Job(
         pickle.dumps(task) if isinstance(task, Task) else task, kind, Path(os.path.abspath(output)), os.getcwd(),
         columns, list(keep), form, float16, budget, as_input, settings,
@@ -109,7 +110,7 @@ def run(
         if is_ours is False:
             raise ValueError(f"Another process is at work in {output}; wait for it, or choose another folder.")
         sweep(job.folder)
-        shards = begun(job, task, files, rows)
+        shards = begun(job, model, files, rows)
         try:
             return _run(job, shards, workers, ray, show_progress)
         finally:

@@ -10,6 +10,7 @@ import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,7 @@ def found(sources: Sequence[str], output: str, kind: type[Task]) -> dict[str, st
                         add(path, os.path.relpath(path, source))
             if others:
                 logger.warning("%s also holds %d files of other kinds, which are left out.", source, others)
-        elif os.path.exists(source):
+        elif os.path.isfile(source):
             add(source, os.path.basename(source))
         else:
             matches = [path for path in sorted(glob.glob(source, recursive=True)) if os.path.isfile(path)]
@@ -230,11 +231,11 @@ def _check_columns(job: Job, files: Iterable[str]) -> None:
                 raise ValueError(f"{name!r} is {types[name]} in {path} and {kind} in {other}; do them in two jobs.")
 
 
-def _identity(job: Job, task: Any, files: Iterable[str], rows: int | None) -> dict[str, Any]:
+def _identity(job: Job, model: Mapping[str, Any], files: Iterable[str], rows: int | None) -> dict[str, Any]:
     """What makes a job this one and no other, as JSON has it."""
     shape = getattr(job.as_input, "func", job.as_input)
     about = {
-        "minitrans": __version__, "layout": 1, "task": job.kind.__name__, **_model(task),
+        "minitrans": __version__, "layout": 1, "task": job.kind.__name__, **model,
         "settings": {name: value if _is_json(value) else shown(value, 999) for name, value in job.settings.items()},
         "input": shape and [shape.__name__, *getattr(job.as_input, "args", ())],
         "columns": list(job.columns), "keep": list(job.keep), "format": job.form, "float16": job.float16,
@@ -258,20 +259,22 @@ def _stamp(path: str) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _model(task: Any) -> dict[str, Any]:
-    """What tells a task's model from any other."""
+def pinned(task: Any) -> tuple[dict[str, Any], Any]:
+    """What tells a task's model from any other, and the task, whose workers load that one from the hub."""
     if isinstance(task, Task):
         own = {name: value for name, value in vars(task).items() if _is_json(value)}
-        return {"model": type(task.model).__name__, "digest": digest(task.model.state_dict()), "attributes": own}
+        return {"model": type(task.model).__name__, "digest": digest(task.model.state_dict()), "attributes": own}, task
     name, options = task.args[0], {key: value for key, value in task.keywords.items() if key != "device"}
     repository, _ = hub.open_with(name, options)
     loading = {key: str(value) for key, value in options.items() if value not in (None, False) and key != "token"}
-    return {"model": str(name), "digest": repository.identity(), "loading": loading}
+    model = {"model": str(name), "digest": repository.identity(), "loading": loading}
+    on_hub = isinstance(repository, hub.HubRepository)
+    return model, partial(task, revision=model["digest"]) if on_hub else task
 
 
-def begun(job: Job, task: Any, files: Mapping[str, str], rows: int | None) -> list[Shard]:
+def begun(job: Job, model: Mapping[str, Any], files: Mapping[str, str], rows: int | None) -> list[Shard]:
     """The shards of the job in the folder, which is begun where there is none; ValueError where there is another."""
-    path, identity = job.folder / JOB, _identity(job, task, files, rows)
+    path, identity = job.folder / JOB, _identity(job, model, files, rows)
     try:
         there = json.loads(path.read_bytes())
         shards = [Shard(**shard) for shard in there.pop("shards")]

@@ -10,7 +10,7 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from copy import copy
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -177,7 +177,11 @@ def by_processes(job: Job, shards: Sequence[Shard], advance: Callable[[int], Any
         theirs.close()
         worker = Process(process, mine, waiting.popleft())
         at_work.append(worker)
-        mine.send(worker.shard)
+        send(worker, worker.shard)
+
+    def send(worker: Process, shard: Shard | None) -> None:
+        with suppress(OSError):  # it has died, which shows where it is heard
+            worker.pipe.send(shard)
 
     try:
         for number in range(min(workers, len(shards))):
@@ -208,10 +212,10 @@ def by_processes(job: Job, shards: Sequence[Shard], advance: Callable[[int], Any
                 yield said
                 if waiting:
                     worker.shard, worker.done = waiting.popleft(), 0
-                    worker.pipe.send(worker.shard)
+                    send(worker, worker.shard)
                 else:
                     at_work.remove(worker)
-                    worker.pipe.send(None)
+                    send(worker, None)
                     worker.process.join()
     finally:
         for worker in at_work:
