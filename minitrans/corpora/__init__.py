@@ -98,7 +98,7 @@ def run(
     columns = [column] if isinstance(column, str) else list(column or [COLUMNS[kind.unit]])
     model, task = pinned(task)
     job = Job(
-        pickle.dumps(task) if isinstance(task, Task) else task, kind, Path(os.path.abspath(output)), os.getcwd(),
+        task, kind, Path(os.path.abspath(output)), os.getcwd(),
         columns, list(keep), form, float16, budget, as_input, settings,
     )  # fmt: skip
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
@@ -128,9 +128,9 @@ def _run(job: Job, shards: list[Shard], workers: int | None, ray: bool | str, sh
         bar.initial = total - left  # what the rate leaves out
         advance = bar.update
         if ray:
-            outcomes = by_ray(job, todo, advance, workers, "local" if ray is True else ray)
+            outcomes = by_ray(job.sent(), todo, advance, workers, "local" if ray is True else ray)
         elif (workers or 1) > 1:
-            outcomes = by_processes(job, todo, advance, workers or 1)
+            outcomes = by_processes(job.sent(), todo, advance, workers or 1)
         else:
             outcomes = here(job, todo, advance)
         with closing(outcomes):

@@ -9,7 +9,7 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,7 @@ from minitrans.weights import digest
 logger = logging.getLogger("minitrans")
 
 ROWS, FILES = 16_384, 256  # of a shard
+AHEAD = 1  # windows that are tokenized, or decoded, while the model computes
 JOB = "_job.json"  # engines that read a folder of parts leave out names that begin like this
 # What a task takes, by its unit: the column of a table that holds it, and how its files end.
 COLUMNS = {"text": "text", "image": "image", "s": "audio"}
@@ -43,7 +44,7 @@ SUBTITLES = ("srt", "vtt")
 class Job:
     """What is done with every shard; it goes to the workers."""
 
-    task: Any  # see `run`; a loaded one as a pickle
+    task: Any  # see `run`; a loaded one as a pickle where it goes to other processes
     kind: type[Task]
     folder: Path
     root: str  # what paths are relative to
@@ -57,13 +58,24 @@ class Job:
 
     def load(self, device: str | None = None) -> Task:
         """The task, on another device than it says where that is given, with its settings."""
-        if isinstance(self.task, bytes):
+        if isinstance(self.task, Task):
+            task = self.task
+        elif isinstance(self.task, bytes):
             task = pickle.loads(self.task)
         else:
             task = self.task(**({} if device is None else {"device": device}))
         task = task.with_options(**self.settings)
-        task.ahead = 1
+        task.ahead = AHEAD
         return task
+
+    @property
+    def device(self) -> Any:
+        """Where the task is to be loaded."""
+        return getattr(self.task, "keywords", {}).get("device")
+
+    def sent(self) -> Job:
+        """As it goes to other processes: of a loaded task, torch would move the tensors into shared memory."""
+        return replace(self, task=pickle.dumps(self.task)) if isinstance(self.task, Task) else self
 
     def part(self, shard: Shard) -> Path:
         """The file of a shard's answers."""

@@ -127,7 +127,7 @@ class Csv(Lines):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self.place = 0
+        self.place, self.separator = 0, "\t" if path.lower().endswith(".tsv") else ","
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
 
     def rows(self, stream: BinaryIO) -> Iterator[list[str]]:
@@ -141,7 +141,7 @@ class Csv(Lines):
                 yield line[skipped:].decode(errors="surrogateescape")
 
         try:
-            yield from filter(None, csv.reader(lines(), delimiter="\t" if self.path.endswith(".tsv") else ","))
+            yield from filter(None, csv.reader(lines(), delimiter=self.separator, strict=True))
         except csv.Error as error:
             raise ValueError(f"{self.path} cannot be read as CSV before byte {self.place}: {error}.") from error
 

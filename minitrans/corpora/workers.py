@@ -230,8 +230,7 @@ def _died(code: int | None, part: Path) -> Exception:
 
 def _devices(job: Job) -> list[str | None]:
     """Where the workers compute in turn: on all GPUs where a job says "cuda", None for where it says."""
-    wanted = None if isinstance(job.task, bytes) else job.task.keywords.get("device")
-    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] if wanted == "cuda" else [None]
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] if job.device == "cuda" else [None]
 
 
 class Actor:
@@ -268,7 +267,7 @@ def by_ray(
         local = {"include_dashboard": False} if address == "local" else {}
         ray.init(address, logging_level="ERROR", log_to_driver=False, **local)
     try:
-        on_gpu = not isinstance(job.task, bytes) and str(job.task.keywords.get("device")).startswith("cuda")
+        on_gpu = str(job.device).startswith("cuda")
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         workers = workers or int(ray.cluster_resources().get("GPU", 0) if on_gpu else sum(map(bool, cores))) or 1
         # As many cores each as let all of them find a place.
