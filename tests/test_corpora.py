@@ -505,12 +505,13 @@ def test_a_shard_that_kills_its_workers(model: Path, alone: Any, tmp_path: Path,
 
 
 @pytest.mark.ray
-def test_ray(cluster: Any, model: Path, alone: Any, tmp_path: Path, capsys: Any) -> None:
+def test_ray(cluster: None, model: Path, alone: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     """Two actors end what one process began, with its bits; the bar moves, and a bad row is survived."""
     lines, expected = alone
     output, bad = tmp_path / "out", tmp_path / "bad.txt"
     bad.write_bytes(b"one\ncaf\xe9\n")
-    job = partial(corpora.run, load(model), [lines, str(bad)], output, rows=8)
+    monkeypatch.chdir(model.parent)  # not where the cluster is, to which relative names mean nothing
+    job = partial(corpora.run, load(Path(model.name)), [lines, str(bad)], output, rows=8)
     job()
     for path in sorted(output.glob("part-*"))[1::2]:
         path.unlink()
@@ -600,9 +601,13 @@ def run_snippet(index: int, minilm: Path, folder: Path, monkeypatch: Any) -> dic
     """What a snippet defines, behind the first, in a folder with the table that they read."""
     monkeypatch.chdir(folder)
     pq.write_table(pa.table({"text": TEXTS[:5]}), "texts.parquet")
+    places = {"sentence-transformers/all-MiniLM-L6-v2": minilm}
+    places |= {name: folder / name for name in ("texts.parquet", "vectors-by-ray")}  # a cluster lives elsewhere
     names: dict[str, Any] = {}
     for snippet in [snippets()[0], *[snippets()[index]] * bool(index)]:
-        exec(snippet.replace("sentence-transformers/all-MiniLM-L6-v2", str(minilm)), names)
+        for name, place in places.items():
+            snippet = snippet.replace(f'"{name}"', f'"{place}"')
+        exec(snippet, names)
     return names
 
 

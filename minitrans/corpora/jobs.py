@@ -47,7 +47,7 @@ class Job:
     task: Any  # see `run`; a loaded one as a pickle where it goes to other processes
     kind: type[Task]
     folder: Path
-    root: str  # what paths are relative to
+    here: str  # the folder that paths, of the model too, are relative to
     columns: Sequence[str]
     keep: Sequence[str]
     form: str
@@ -115,12 +115,11 @@ def batches(job: Job, shard: Shard, size: int) -> Iterator[Batch]:
     if shard.files:
         for start in range(0, len(shard.files), size):
             files = shard.files[start : start + size]
-            inputs = [os.path.join(job.root, name) for name in files]
             targets = shard.targets[start : start + size]
-            yield Batch(list(map(_shown_name, files)), None, {}, inputs, [None] * len(files), targets)
+            yield Batch(list(map(_shown_name, files)), None, {}, list(files), [None] * len(files), targets)
         return
     first, names = shard.first, [*job.columns, *job.keep]
-    for columns in table(os.path.join(job.root, shard.path)).read(shard, names, size):
+    for columns in table(shard.path).read(shard, names, size):
         given = [listed(column) for column in columns[: len(job.columns)]]
         batch = Batch([_shown_name(shard.path)] * len(given[0]), first)
         for name, column in zip(job.keep, columns[len(job.columns) :], strict=True):
@@ -202,7 +201,7 @@ def _plan(job: Job, files: Mapping[str, str], rows: int | None) -> list[Shard]:
     shards: list[Shard] = []
     for path in files:
         if _is_table(job.kind, path):
-            for first, count, offset in table(os.path.join(job.root, path)).cut(rows or ROWS):
+            for first, count, offset in table(path).cut(rows or ROWS):
                 shards.append(Shard(len(shards), path, first, count, offset))
     inputs = [path for path in files if not _is_table(job.kind, path)]
     targets = _targets(job.form, [files[path] for path in inputs]) if job.form in SUBTITLES else []
@@ -231,7 +230,7 @@ def _check_columns(job: Job, files: Iterable[str]) -> None:
     """ValueError for a table without one of the columns, or with another type than one before."""
     seen: dict[str, tuple[str, str]] = {}
     for path in files:
-        whole, is_table = os.path.join(job.root, path), _is_table(job.kind, path)
+        whole, is_table = path, _is_table(job.kind, path)
         wanted = [*job.columns, *job.keep] if is_table else job.keep
         types = table(whole).types() if is_table else {}
         types = dict.fromkeys(wanted, "string") if types is None else types
@@ -252,7 +251,7 @@ def _identity(job: Job, model: Mapping[str, Any], files: Iterable[str], rows: in
         "input": shape and [shape.__name__, *getattr(job.as_input, "args", ())],
         "columns": list(job.columns), "keep": list(job.keep), "format": job.form, "float16": job.float16,
         "rows of a shard": rows, "sources": [
-            [path, *_stamp(os.path.join(job.root, path))] for path in files
+            [path, *_stamp(path)] for path in files
         ],
     }  # fmt: skip
     return json.loads(json.dumps(about))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -48,7 +47,7 @@ class ParquetPart:
         else:
             self.type = pa.list_(pa.from_numpy_dtype(self.dtype), task.shape[-1])
             self.type = self.type if len(task.shape) == 1 else pa.list_(self.type)
-        kept = {} if shard.files else table(os.path.join(job.root, shard.path)).kept(job.keep)
+        kept = {} if shard.files else table(shard.path).kept(job.keep)
         fields = [("file", pa.string()), ("row", pa.int64()), *kept.items(), (column_of(task), self.type)]
         self.schema = pa.schema([*fields, ("error", pa.string())])
         # A dictionary is of use where many values are equal.

@@ -238,6 +238,8 @@ class Actor:
 
     def __init__(self, job: Job, threads: int) -> None:
         torch.set_num_threads(threads)
+        with suppress(OSError):  # another machine need not have it, where all paths are whole
+            os.chdir(job.here)
         self.worker = Worker(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
