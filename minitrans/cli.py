@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,13 +34,22 @@ class Job:
     options: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self, arguments: argparse.Namespace, **options: Any) -> Any:
-        """The loaded task."""
+    def loader(self, arguments: argparse.Namespace, **options: Any) -> partial[Any]:
+        """What loads the task."""
         module, _, name = self.task.partition(":")
         kind = getattr(importlib.import_module(module), name)
-        task = kind.from_pretrained(
-            arguments.model, device=arguments.device, dtype=arguments.dtype, frozen=arguments.frozen, **options
+        return partial(
+            kind.from_pretrained,
+            arguments.model,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            frozen=arguments.frozen,
+            **options,
         )
+
+    def load(self, arguments: argparse.Namespace, **options: Any) -> Any:
+        """The loaded task."""
+        task = self.loader(arguments, **options)()
         task.report = lambda name, error: _say(error if name in str(error) else f"{name}: {error}")
         return task
 
@@ -124,29 +134,51 @@ def _texts_or_pairs(arguments: argparse.Namespace) -> Iterator[Any]:
 
 
 def _pairs(arguments: argparse.Namespace) -> Iterator[Any]:
+    return map(_pair, _texts(arguments))
+
+
+def _pair(text: str) -> Any:
     """Two texts with a tab between; what has no tab stays one, and the task says what is wrong."""
-    for text in _texts(arguments):
-        first, tab, second = text.partition("\t")
-        yield (first, second) if tab else text
+    first, tab, second = text.partition("\t")
+    return (first, second) if tab else text
 
 
 def _choices(arguments: argparse.Namespace) -> Iterator[Any]:
+    return map(_choice, _texts(arguments))
+
+
+def _choice(text: str) -> Any:
     """A text and its choices, with tabs between."""
-    for text in _texts(arguments):
-        first, *choices = text.split("\t")
-        yield (first, choices) if choices else text
+    first, *choices = text.split("\t")
+    return (first, choices) if choices else text
 
 
 def _questions(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    return map(_asked(arguments), _texts(arguments))
+
+
+def _asked(arguments: argparse.Namespace) -> partial[tuple[str, str]]:
     if not arguments.question:
         raise ValueError("This checkpoint answers questions about texts: pass --question TEXT.")
-    return ((arguments.question, text) for text in _texts(arguments))
+    return partial(_both, arguments.question)
+
+
+def _both(question: str, text: str) -> tuple[str, str]:
+    return question, text
 
 
 def _documents(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    return iter([(_query(arguments), list(_texts(arguments)))])
+
+
+def _query(arguments: argparse.Namespace) -> str:
     if not arguments.query:
         raise ValueError("This task ranks texts by how well they answer a query: pass --query TEXT.")
-    return iter([(arguments.query, list(_texts(arguments)))])
+    return arguments.query
+
+
+def _ranked(query: str, text: str) -> tuple[str, list[str]]:
+    return query, [text]
 
 
 def _numbers(vector: Any) -> str:
@@ -211,6 +243,14 @@ TRANSCRIPTS = {
     "vtt": lambda file, transcript: subtitles.vtt(transcript["words"], transcript["characters"]),
 }
 TOP = {"top_k": "top_k"}
+# How a job reads -> for a corpus, what makes an input of one text.
+SHAPES: dict[Any, Callable[[argparse.Namespace], Callable[[str], Any] | None]] = {
+    _texts_or_pairs: lambda arguments: _pair if arguments.pairs else None,
+    _pairs: lambda arguments: _pair,
+    _choices: lambda arguments: _choice,
+    _questions: _asked,
+    _documents: lambda arguments: partial(_ranked, _query(arguments)),
+}
 # By the name of the task; those of `minitrans.pipeline`, and vectors of sentences.
 JOBS: dict[str, Job] = {
     "sentence-embedding": Job("minitrans.tasks.vectors:Embedder", _texts, VECTORS),
@@ -255,7 +295,6 @@ UNEXPECTED = (
     "This should not have happened ({kind}: {error}). Please report it in the issue tracker of minitrans, with the "
     "command and what it prints with --debug."
 )
-ENDINGS = {"text": "txt", "json": "json", "srt": "srt", "vtt": "vtt"}
 
 
 def _task(arguments: argparse.Namespace) -> str:
@@ -294,19 +333,22 @@ def _run(arguments: argparse.Namespace) -> int:
         flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in job.options) or "none"
         raise ValueError(f"--{min(unknown).replace('_', '-')} means nothing to {name}; its own options are {flags}.")
     options = {**job.settings, **{job.options[flag]: value for flag, value in given.items() if job.options[flag]}}
+    if arguments.output:
+        return _run_corpus(arguments, job, options)
+    if alone := [flag for flag in CORPUS if getattr(arguments, flag)]:
+        raise ValueError(f"--{alone[0]} is for whole corpora: name a folder for the answers, --output DIR.")
     if arguments.form in ("srt", "vtt"):
         options["characters"] = True
-        if len(arguments.input) > 1 and not arguments.output:
+        if len(arguments.input) > 1:
             raise ValueError(
                 f"--{arguments.form} makes a file of subtitles of each sound: name a folder for them, --output DIR."
             )
     inputs = job.read(arguments)
-    paths = _paths(arguments, job) if arguments.output else None
     task = job.load(arguments)
     typed = sys.stdin is not None and sys.stdin.isatty() and "-" in (arguments.input or ["-"])
     task.read_ahead = min(task.read_ahead, 1 if typed else 256)  # results come soon after their inputs
     stream = task.stream(inputs, budget=arguments.batch, on_error="skip", **options)
-    for number, (source, result) in enumerate(stream):
+    for source, result in stream:
         if result is None:
             arguments.failed = True
             continue
@@ -315,42 +357,44 @@ def _run(arguments: argparse.Namespace) -> int:
             lines: Iterable[str] = [json.dumps({"input": source, "output": result}, ensure_ascii=False)]
         else:
             lines = job.lines[arguments.form](source, result)
-        if paths is None:
-            for line in lines:
-                _print(line)
-        else:
-            _write(paths[number], lines)
+        for line in lines:
+            _print(line)
     return int(arguments.failed)
 
 
-def _paths(arguments: argparse.Namespace, job: Job) -> list[Path]:
-    """A new file in the folder --output for each input; ValueError, before the work, where that cannot be."""
-    if job.read is not _files:
-        raise ValueError("--output DIR is for checkpoints that take files: a result's file has the name of its input.")
-    folder, files = Path(arguments.output), [Path(name) for name in arguments.input]
-    stems = [path.stem for path in files]
-    # Two files of one name but for its ending keep their endings.
-    names = [path.stem if stems.count(path.stem) == 1 else path.name for path in files]
-    paths = [folder / f"{name}.{ENDINGS[arguments.form]}" for name in names]
-    for path, name in zip(paths, names, strict=True):
-        if names.count(name) > 1:
-            raise ValueError(f"Two inputs would both be written to {path}; name them in two runs, with two folders.")
-        if path.exists():
-            raise FileExistsError(f"{path} is there already; remove it, or choose another folder.")
-    folder.mkdir(exist_ok=True)
-    return paths
+CORPUS = ("workers", "ray", "format", "float16", "column", "keep", "rows")
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Write a file, whole or not at all."""
-    unfinished = path.with_name(".minitrans.unfinished")  # as short as any name may have to be
-    try:
-        unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _run_corpus(arguments: argparse.Namespace, job: Job, options: dict[str, Any]) -> int:
+    from minitrans import corpora
+
+    if not arguments.input or "-" in arguments.input:
+        raise ValueError("A corpus lies in files, not in standard input: name files, folders or patterns of them.")
+    named = {"text": None, "json": "jsonl"}.get(arguments.form, arguments.form)
+    if named and arguments.format and named != arguments.format:
+        raise ValueError(f"--{arguments.form} and --format {arguments.format} contradict each other; choose one.")
+    shape = SHAPES[job.read](arguments) if job.read in SHAPES and len(arguments.column or ()) < 2 else None
+    done = corpora.run(
+        job.loader(arguments),
+        arguments.input,
+        arguments.output,
+        workers=arguments.workers,
+        ray=arguments.ray or False,
+        column=arguments.column,
+        keep=arguments.keep or (),
+        form=arguments.format or named,
+        float16=arguments.float16,
+        rows=arguments.rows,
+        budget=arguments.batch,
+        as_input=shape,
+        **options,
+    )
+    for part, why in done.missing.items():
+        _say(f"{part} is missing, and tried again by the same command: {why}")
+    if done.failed:
+        such = f", such as {done.first}" if done.first else ""
+        _say(f"{done.failed} of {done.rows} rows have an error in {arguments.output} and no answer{such}")
+    return int(bool(done.failed or done.missing))
 
 
 def _write_maps(arguments: argparse.Namespace) -> None:
@@ -468,7 +512,19 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         form.add_argument(
             f"--{name}", dest="form", action="store_const", const=name, default="text", help=f"print {what}"
         )
-    run.add_argument("--output", metavar="DIR", help="write the result for each file into a new file of this folder")
+    run.add_argument(
+        "--output",
+        metavar="DIR",
+        help="answer whole corpora into this folder, going on where a run was ended: INPUT are Parquet, JSON Lines, "
+        "CSV, TSV or lines of text, images or sounds, and folders and patterns of these",
+    )
+    run.add_argument("--workers", type=int, metavar="N", help="by so many processes; with --ray, by so many actors")
+    run.add_argument("--ray", nargs="?", const=True, metavar="ADDRESS", help="by a Ray cluster, this or a new one")
+    run.add_argument("--format", choices=["parquet", "jsonl", "srt", "vtt"], help="of the answers in --output")
+    run.add_argument("--float16", action="store_true", help="write vectors in half the bytes")
+    run.add_argument("--column", action="append", metavar="NAME", help="what holds the input in a table; or several")
+    run.add_argument("--keep", action="append", metavar="NAME", help="a column of a table that the answers get too")
+    run.add_argument("--rows", type=int, metavar="N", help="how many rows, or files, each file of answers holds")
     run.add_argument("--top-k", type=int, metavar="N", help="how many classes, words, answers or documents to give")
     run.add_argument("--pairs", action="store_true", help="classify pairs of texts, with a tab between the two")
     run.add_argument(

@@ -135,6 +135,17 @@ class Repository:
         """While the block runs, no `atomic_folder` changes the files; OSError where a killed one cannot be ended."""
         return saving.unchanged(self._folder)
 
+    def identity(self) -> str:
+        """Return what tells the checkpoint from any other: a digest of its files, and of those one folder below."""
+        digest = hashlib.sha256()
+        for path in sorted((*self._folder.glob("*.*"), *self._folder.glob("*/*.*"))):
+            if path.suffix in (".json", ".txt", ".safetensors", ".bin") and path.is_file():
+                digest.update(f"{path.relative_to(self._folder).as_posix()} {path.stat().st_size}\n".encode())
+                with path.open("rb") as stream:
+                    while content := stream.read(2**20):
+                        digest.update(content)
+        return digest.hexdigest()
+
     def _spoilt(self, path: Path) -> None:
         """A file that is not what it should be stays: it is the user's."""
 
@@ -197,6 +208,11 @@ class HubRepository(Repository):
     def unchanged(self) -> AbstractContextManager[None]:
         """Nothing to do: all files are of one commit."""
         return nullcontext()
+
+    def identity(self) -> str:
+        """Return the commit, which says the same of a repository on the hub."""
+        self.file("config.json")
+        return str(self._commit)
 
     def _spoilt(self, path: Path) -> None:
         """A file that was just fetched and is not what it should be goes, so that it is fetched again."""

@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
 
 try:
     import fcntl
@@ -24,6 +26,7 @@ except ImportError:  # Windows, which flushes no folder either
     fcntl = None  # type: ignore[assignment]
 
 WRITING, NOTE = ".saving-", ".saved.json"
+UNFINISHED = ".writing-"  # a file alone
 
 
 @contextmanager
@@ -42,21 +45,53 @@ def atomic_folder(
         if not folder.exists():
             stack.callback(_remove_if_empty, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with locked(folder):
             _settle(folder)
             _sweep(folder)
             writing = Path(tempfile.mkdtemp(prefix=WRITING, dir=folder))
             stack.callback(shutil.rmtree, writing, ignore_errors=True)
-            stack.enter_context(_locked(writing))
+            stack.enter_context(locked(writing))
         (writing / "new").mkdir()
         yield writing / "new"
         (writing / "any").touch()  # with the mode that the process gives to new files
         for path in _files(writing / "new"):
             shutil.copymode(writing / "any", path)  # the safetensors library keeps its files to their owner
-        _flush(writing, *writing.rglob("*"))
-        with _locked(folder):
+        flush(writing, *writing.rglob("*"))
+        with locked(folder):
             _settle(folder)
             _commit(folder, writing, is_replaced)
+
+
+class OutputError(OSError):
+    """A file could not be written."""
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose bytes are at `path` once they are on the disk, all or none; OutputError where they cannot."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing = path.with_name(f"{UNFINISHED}{uuid4().hex}")
+    try:
+        with writing.open("xb") as stream, locked(writing):
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.replace(writing, path)
+        flush(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(writing), str(path)) and error.errno is not None:
+            raise OutputError(f"{path} could not be written: {error.strerror}; what is finished is kept.") from error
+        raise
+    finally:
+        writing.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead processes were writing."""
+    for writing in folder.rglob(f"{UNFINISHED}*"):
+        with locked(writing, waits=False) as is_dead:
+            if is_dead:
+                writing.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -66,7 +101,7 @@ def unchanged(folder: Path) -> Iterator[None]:
     Raises OSError where that cannot be done, as the folder may not be written.
     """
     while True:
-        with _locked(folder, shared=True):
+        with locked(folder, shared=True):
             if _decided(folder) is None:
                 yield
                 return
@@ -78,7 +113,7 @@ def settle(folder: Path) -> None:
     if _decided(folder) is None:
         return
     try:
-        with _locked(folder):
+        with locked(folder):
             _settle(folder)
     except OSError as error:
         raise OSError(
@@ -88,14 +123,21 @@ def settle(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, *, shared: bool = False, waits: bool = True) -> Iterator[bool]:
-    """Hold the folder's lock, and say whether that is so: some network file systems have none."""
-    descriptor, is_held = -1, False
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+def locked(path: Path, *, shared: bool = False, waits: bool = True) -> Iterator[bool | None]:
+    """Hold the lock of a folder or file, and say whether that is so.
+
+    False where somebody else holds it, None where there is none to be had: some network file systems have no locks.
+    """
+    descriptor, is_held = -1, None
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
         if fcntl is not None:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if waits else fcntl.LOCK_NB))
             is_held = True
+    except BlockingIOError:
+        is_held = False
+    except OSError:
+        pass
     try:
         yield is_held
     finally:
@@ -130,7 +172,7 @@ def _settle(folder: Path) -> None:
 def _sweep(folder: Path) -> None:
     """Remove what dead processes were writing."""
     for writing in folder.glob(f"{WRITING}*"):
-        with _locked(writing, waits=False) as is_dead:
+        with locked(writing, waits=False) as is_dead:
             if is_dead:
                 shutil.rmtree(writing, ignore_errors=True)
 
@@ -143,7 +185,7 @@ def _commit(folder: Path, writing: Path, is_replaced: Callable[[str], bool]) -> 
     _keep(folder, writing / "old", [name for name in (*names, *gone) if (folder / name).is_file()])
     note = {"folder": writing.name, "inode": writing.stat().st_ino, "gone": gone}
     (writing / NOTE).write_text(json.dumps(note), encoding="utf-8")
-    _flush(writing / NOTE, writing)
+    flush(writing / NOTE, writing)
     try:
         (writing / NOTE).rename(folder / NOTE)
         _finish(folder, writing, gone)
@@ -165,15 +207,15 @@ def _keep(folder: Path, old: Path, names: list[str]) -> None:
 
 def _finish(folder: Path, writing: Path, gone: list[str]) -> None:
     """Move what is not in its place yet; it may be begun again where it was left."""
-    _flush(folder)
+    flush(folder)
     for path in _files(writing / "new"):
         target = folder / path.relative_to(writing / "new")
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, target)
-        _flush(target.parent)
+        flush(target.parent)
     for name in gone:
         (folder / name).unlink(missing_ok=True)
-    _flush(folder)
+    flush(folder)
     (folder / NOTE).unlink()
 
 
@@ -192,7 +234,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
-def _flush(*paths: Path) -> None:
+def flush(*paths: Path) -> None:
     """Have files, and the names in folders, on the disk."""
     for path in paths:
         if path.is_dir() and fcntl is None:

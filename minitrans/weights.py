@@ -531,7 +531,7 @@ def write(
     )
     metadata = {"format": "pt", CONFIG: json.dumps(config, sort_keys=True)}
     if plan.is_sharded:
-        metadata[SAVE] = _digest(state)
+        metadata[SAVE] = digest(state)
     for filename, names in plan.filename_to_tensors.items():
         save_file({name: state[name] for name in names}, folder / filename, metadata=metadata)
     if plan.is_sharded:
@@ -540,10 +540,10 @@ def write(
         (folder / f"model.safetensors.index{dot}.json").write_text(text, encoding="utf-8")
 
 
-def _digest(state: dict[str, Tensor]) -> str:
+def digest(state: dict[str, Tensor]) -> str:
     """A digest of all tensors, which the shards of one save have in common."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(memoryview(tensor.cpu().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
-    return digest.hexdigest()
+        found.update(name.encode())
+        found.update(memoryview(tensor.cpu().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+    return found.hexdigest()

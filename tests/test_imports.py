@@ -47,7 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"auto", "ops", "outputs", "processing", "sequences", "hub", "weights"},
     "demo": {"tasks", "hub"},
     "bench": {"auto", "config", "cpu", "hub"},
-    "cli": {"tasks", "auto", "hub", "demo", "bench"},
+    "corpora": {"tasks", "processing", "hub", "weights", "saving"},
+    "cli": {"corpora", "tasks", "auto", "hub", "demo", "bench"},
     "__main__": {"cli"},
     "activations": {"ops"},
     "utils": set(),
@@ -58,7 +59,7 @@ FACES = {"__init__"}
 # Imported inside functions, so that nobody needs or waits for what he does not use.
 LATE = {
     "transformers", "huggingface_hub", "PIL", "soundfile", "soxr", "av", "pytesseract", "phonemizer", "kenlm",
-    "triton", "sklearn",
+    "triton", "sklearn", "pyarrow", "ray",
 }  # fmt: skip
 
 

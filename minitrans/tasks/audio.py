@@ -200,6 +200,11 @@ class SpeakerEncoder(AudioTask):
     processing = AutoFeatureExtractor
     unneeded = rf"{AudioTask.unneeded}|^(classifier|objective)\."  # for the loss in training
 
+    @property
+    @override
+    def shape(self) -> tuple[int]:
+        return (self.model.config.xvector_output_dim,)
+
     @override
     def run(self, pieces: list[Piece]) -> Sequence[np.ndarray]:
         return list(self.output(pieces).embeddings.float().cpu().numpy())

@@ -7,12 +7,14 @@ import logging
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -78,6 +80,7 @@ class Task:
     unneeded: ClassVar[str] = "(?!)"  # a pattern of the tensors, by their published names, that no result depends on
     group = 1  # inputs that are prepared together
     read_ahead = 2048  # pieces that are read ahead and sorted by size
+    prefetch = 0  # lists of these that a thread prepares while the model computes; inputs are read in it then
     on_error = "raise"
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -188,7 +191,7 @@ class Task:
         said: list[Any] = []
         number = 0
         with progress(self.total(inputs), self.unit, show_progress) as bar:
-            for pieces in batched(self.pieces(inputs), self.read_ahead):
+            for pieces in prefetched(batched(self.pieces(inputs), self.read_ahead), self.prefetch):
                 outputs = self._outputs(pieces, budget, bar)
                 for piece, output in zip(pieces, outputs, strict=True):
                     said.append(output)
@@ -208,6 +211,11 @@ class Task:
                 error = fault
         is_named = isinstance(piece.source, (str, os.PathLike))
         self.report(str(piece.source)[:200] if is_named else f"input {number}", error)
+        return None
+
+    @property
+    def shape(self) -> tuple[int | None, ...] | None:
+        """The shape of an answer that is an array, None for a length that differs; None where it is something else."""
         return None
 
     def report(self, name: str, error: Exception) -> None:
@@ -317,6 +325,22 @@ def batched(items: Iterable[X], size: int) -> Iterator[list[X]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def prefetched(items: Iterable[X], count: int) -> Iterator[X]:
+    """The items in their order, of which a thread makes up to `count` before they are asked for; 0 for no thread."""
+    if not count:
+        yield from items
+        return
+    iterator, end = iter(items), cast(X, object())
+    thread = ThreadPoolExecutor(1, "prefetch")
+    waiting = deque(thread.submit(next, iterator, end) for _ in range(count))
+    try:
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(thread.submit(next, iterator, end))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def by_budget(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -112,6 +112,12 @@ class ImageVectors(ImageTask):
     pool = False
     image_processor_kwargs: Mapping[str, Any] | None = None
 
+    @property
+    @override
+    def shape(self) -> tuple[int | None, ...]:
+        size: int = self.model.config.hidden_size
+        return (size,) if self.pool else (None, size)
+
     @override
     def processing_options(self) -> dict[str, Any]:
         return dict(self.image_processor_kwargs or {})

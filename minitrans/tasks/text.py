@@ -158,6 +158,11 @@ class TokenVectors(TextTask):
     pairs = True
     unneeded = r"(^|\.)pooler\."
 
+    @property
+    @override
+    def shape(self) -> tuple[None, int]:
+        return None, self.model.config.hidden_size
+
     @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
         states = self.model(**batch)[0].float().cpu().numpy()

@@ -187,6 +187,11 @@ class Embedder(TextTask):
 
     get_sentence_embedding_dimension = get_embedding_dimension  # the older name
 
+    @property
+    @override
+    def shape(self) -> tuple[int]:
+        return (self.get_embedding_dimension(),)
+
     def to(self, device: Any) -> Embedder:
         """Move the model, in place."""
         self.model.to(device)

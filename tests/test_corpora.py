@@ -1,0 +1,625 @@
+"""Whole corpora: every kind of file in and out, and nothing lost or done twice whoever is killed."""
+
+import importlib
+import json
+import os
+import re
+import resource
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import test_tasks_audio
+import test_tasks_text
+import torch
+import transformers
+from PIL import Image
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+import minitrans
+from minitrans import corpora
+from minitrans.cli import main
+from minitrans.tasks.base import prefetched
+
+COUNT = 60
+TEXTS = [f"Sentence number {number}, of {'many ' * (number % 7)}words." for number in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def model(minilm: Path, tmp_path_factory: Any) -> Path:
+    """A random tiny BERT whose tokens' mean is a text's vector."""
+    return test_tasks_text.checkpoint(minilm, tmp_path_factory.mktemp("model"), "BertModel")
+
+
+@pytest.fixture(scope="module")
+def vectors(model: Path) -> np.ndarray:
+    """Those of TEXTS, in memory."""
+    return minitrans.Embedder.from_pretrained(model).encode(TEXTS)
+
+
+def load(model: Path) -> Any:
+    return partial(minitrans.Embedder.from_pretrained, str(model))
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> str:
+    path = tmp_path / "texts.txt"
+    path.write_text("".join(f"{text}\n" for text in TEXTS))
+    return str(path)
+
+
+def command(*words: Any) -> int:
+    return main([str(word) for word in words])
+
+
+def read(folder: Path) -> pa.Table:
+    """All parts of a job, as any engine reads them, by the order of their rows."""
+    return pq.read_table(folder).sort_by([("file", "ascending"), ("row", "ascending")])
+
+
+def objects(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(folder.glob("part-*.jsonl")) for line in path.open()]
+
+
+def matrix(table: pa.Table) -> np.ndarray:
+    return np.array(table["vector"].to_pylist())
+
+
+def whole(folder: Path, vectors: np.ndarray, rows: int = COUNT) -> None:
+    """Every row is there once, with its vector, and nothing else is left in the folder."""
+    table = read(folder)
+    assert table["row"].to_pylist() == list(range(rows))
+    assert table["error"].null_count == rows
+    assert np.abs(matrix(table) - vectors).max() <= 1e-5
+    assert {path.name.partition("-")[0] for path in folder.iterdir()} <= {"part", "_job.json"}
+
+
+# Every file in
+
+
+def tables(folder: Path) -> dict[str, Path]:
+    """TEXTS with their numbers as "id" in each format."""
+    paths = {ending: folder / f"a.{ending}" for ending in ("jsonl", "csv", "tsv", "parquet")}
+    paths["jsonl"].write_text("".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS)))
+    frame = pandas.DataFrame({"id": [str(i) for i in range(COUNT)], "text": TEXTS, "other": 'a "quoted"\nline, two'})
+    frame.to_csv(paths["csv"], index=False, lineterminator="\r\n")
+    frame.to_csv(paths["tsv"], index=False, sep="\t")
+    frame.to_parquet(paths["parquet"], row_group_size=25)
+    return paths
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv", "parquet"])
+@pytest.mark.parametrize("rows", [7, 30, 1000])
+def test_tables(model: Path, vectors: np.ndarray, ending: str, rows: int, tmp_path: Path) -> None:
+    path, output = tables(tmp_path)[ending], tmp_path / "out"
+    assert command("run", model, path, "--output", output, "--rows", rows, "--keep", "id") == 0
+    whole(output, vectors)
+    table = read(output)
+    assert table["id"].to_pylist() == [str(number) for number in range(COUNT)]
+    assert len(list(output.glob("part-*"))) == -(-COUNT // rows)
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), 32)
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+@pytest.mark.parametrize("rows", [1, 20, 59, 60, 61])
+def test_lines(model: Path, vectors: np.ndarray, ending: str, rows: int, tmp_path: Path) -> None:
+    """Cut anywhere, with the last line ended or not, and a mark of UTF-8 at the beginning."""
+    path, output = tmp_path / "texts.txt", tmp_path / "out"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(TEXTS).encode() + ending.encode())
+    done = corpora.run(load(model), path, output, rows=rows)
+    assert (done.rows, done.failed, done.missing) == (COUNT, 0, {})
+    whole(output, vectors)
+
+
+def test_folders_and_patterns(model: Path, tmp_path: Path, caplog: Any) -> None:
+    """Each file once, in their order; nothing hidden, of another kind, or in the folder of the answers."""
+    folder = tmp_path / "in"
+    (folder / "deeper").mkdir(parents=True)
+    names = ["b.txt", "a.txt", "deeper/odd\nname.txt", os.fsdecode(b"deeper/\xff.txt"), ".hidden.txt", "photo.png"]
+    for name in names:
+        (folder / name).write_text("one\ntwo\n")
+    (folder / "empty.txt").touch()
+    output = folder / "answers"
+    for _ in range(2):
+        sources = [str(folder), str(folder / "*.txt"), str(folder / "a.txt")]
+        done = corpora.run(load(model), sources, output, form="jsonl")
+        assert (done.rows, done.failed) == (8, 0)
+    found = [(row["file"].removeprefix(f"{folder}/"), row["row"]) for row in objects(output)]
+    order = ["a.txt", "b.txt", "deeper/odd\nname.txt", "deeper/\\xff.txt"]
+    assert found == [(name, row) for name in order for row in (0, 1)]
+    assert "2 files of other kinds" in caplog.text
+
+
+def test_images(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    swin = transformers.SwinConfig(image_size=32, embed_dim=12, depths=[1, 1], num_heads=[1, 2], window_size=4)
+    for name in ("SwinForImageClassification", "SwinModel"):
+        getattr(transformers, name)(swin).save_pretrained(tmp_path / name)
+        ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / name)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(photos / f"{number}.png")
+    (photos / "3.png").write_bytes(b"no image")
+    files = [str(photos / f"{number}.png") for number in (0, 1, 2, 4)]
+    assert command("run", tmp_path / "SwinModel", photos, "--output", tmp_path / "vectors", "--rows", 2) == 1
+    table = pq.read_table(tmp_path / "vectors")
+    expected = minitrans.ImageVectors.from_pretrained(tmp_path / "SwinModel")(files, pool=True)
+    sound = table.filter(pa.compute.is_null(table["error"]))
+    assert np.abs(matrix(sound) - np.stack(expected)).max() <= 1e-5
+    assert sound["file"].to_pylist() == files
+    assert "3.png" in str(table["error"].to_pylist()[3])
+    # The same images as rows of a table.
+    column = [{"bytes": Path(file).read_bytes(), "path": None} for file in files]
+    pq.write_table(pa.table({"image": column}), tmp_path / "images.parquet")
+    folder = tmp_path / "SwinForImageClassification"
+    assert command("run", folder, tmp_path / "images.parquet", "--output", tmp_path / "classes", "--top-k", 1) == 0
+    classes = minitrans.ImageClassifier.from_pretrained(folder)(files, top_k=1)
+    assert [row["answer"][0]["label"] for row in objects(tmp_path / "classes")] == [row[0]["label"] for row in classes]
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_subtitles(form: str, tmp_path: Path, capsys: Any) -> None:
+    """A file for each sound, of the name that it has in its folder."""
+    folder = test_tasks_audio.checkpoint(tmp_path / "ctc", **test_tasks_audio.LAYER_NORM)
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("a.wav", "b.wav", "b.flac", "deep/a.wav"):
+        noise = rng.normal(size=16000).cumsum()
+        soundfile.write(tmp_path / "in" / name, noise / np.abs(noise).max(), 16000)
+    (tmp_path / "in" / "bad.wav").write_bytes(b"no sound")
+    output = tmp_path / "out"
+    assert command("run", folder, tmp_path / "in", f"--{form}", "--output", output) == 1
+    assert "1 of 5 rows have an error" in capsys.readouterr().err
+    written = sorted(path.relative_to(output).as_posix() for path in output.rglob(f"*.{form}"))
+    assert written == [f"a.{form}", f"b.flac.{form}", f"b.wav.{form}", f"deep/a.{form}"]
+    assert command("run", folder, tmp_path / "in" / "a.wav", f"--{form}") == 0
+    assert (output / f"a.{form}").read_text() == capsys.readouterr().out
+    row = next(row for row in objects(output) if row["file"].endswith("in/a.wav"))
+    expected = minitrans.Transcriber.from_pretrained(folder)(tmp_path / "in" / "a.wav")
+    assert row["answer"]["text"] == expected["text"]
+
+
+# Every answer out
+
+HEADS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
+    "SequenceClassification": ("TextClassifier", TEXTS[:5], {"num_labels": 3}),
+    "TokenClassification": ("EntityRecognizer", TEXTS[:5], {"num_labels": 3}),
+    "MaskedLM": ("MaskFiller", [f"[MASK] {text} [MASK]" for text in TEXTS[:5]], {}),
+    "QuestionAnswering": ("QuestionAnswerer", [("What?", text) for text in TEXTS[:5]], {}),
+    "MultipleChoice": ("ChoiceTask", [(text, ["yes", "no", "maybe"]) for text in TEXTS[:5]], {}),
+    "NextSentencePrediction": ("NextSentenceClassifier", [(text, "It is.") for text in TEXTS[:5]], {}),
+}
+
+
+def plain(value: Any) -> Any:
+    """Without the nulls with which Parquet fills what an answer does not have, and an answer alone as it is."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+def same(found: Any, expected: Any) -> None:
+    """Equal but for the rounding of the numbers in them."""
+    rounded = partial(json.loads, parse_float=lambda number: round(float(number), 4))
+    assert rounded(json.dumps(found)) == rounded(json.dumps(expected))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_answers(minilm: Path, head: str, tmp_path: Path) -> None:
+    """Those of the task in memory, in both formats, from lines and from columns of a table."""
+    name, inputs, values = HEADS[head]
+    folder = test_tasks_text.checkpoint(minilm, tmp_path / "model", f"BertFor{head}", **values)
+    expected = getattr(minitrans, name).from_pretrained(folder)(inputs)
+    question = ["--question", "What?"] if head == "QuestionAnswering" else []
+    parts = [[item] if isinstance(item, str) else [*item] for item in inputs]
+    cells = [part[1:] if question else [part[0], *part[1]] if isinstance(part[-1], list) else part for part in parts]
+    (tmp_path / "texts.txt").write_text("".join("\t".join(row) + "\n" for row in cells))
+    columns = {f"column{place}": list(values) for place, values in enumerate(zip(*parts, strict=True))}
+    pq.write_table(pa.table(columns), tmp_path / "texts.parquet")
+    named = [f"--column={name}" for name in columns]
+    for number, words in enumerate(([tmp_path / "texts.txt", *question], [tmp_path / "texts.parquet", *named])):
+        output = tmp_path / f"json{number}"
+        assert command("run", folder, *words, "--output", output) == 0
+        same([row["answer"] for row in objects(output)], expected)
+        output = tmp_path / f"parquet{number}"
+        assert command("run", folder, *words, "--output", output, "--format", "parquet", "--rows", 2) == 0
+        found = plain(read(output)["answer"].to_pylist())
+        single = [[answer] if isinstance(answer, dict) else answer for answer in expected]
+        same(found, single)
+
+
+def test_vectors_of_tokens(model: Path, tmp_path: Path, lines: str) -> None:
+    """Parquet's lists of lists, of any length."""
+    assert command("run", model, lines, "--task", "feature-extraction", "--output", tmp_path / "out") == 0
+    table = read(tmp_path / "out")
+    assert table.schema.field("vectors").type == pa.list_(pa.list_(pa.float32(), 32))
+    expected = minitrans.TokenVectors.from_pretrained(model)(TEXTS)
+    for found, states in zip(table["vectors"].to_pylist(), expected, strict=True):
+        assert np.abs(np.array(found) - states).max() <= 1e-5
+
+
+def test_half_the_bytes(model: Path, vectors: np.ndarray, lines: str, tmp_path: Path) -> None:
+    assert command("run", model, lines, "--float16", "--output", tmp_path / "out") == 0
+    table = read(tmp_path / "out")
+    assert table.schema.field("vector").type == pa.list_(pa.float16(), 32)
+    assert np.array_equal(matrix(table).astype(np.float16), vectors.astype(np.float16))
+    huge = minitrans.Embedder.from_pretrained(model)
+    with torch.no_grad():
+        huge.model.encoder.layer[-1].output.LayerNorm.weight.mul_(1e6)
+    done = corpora.run(huge, lines, tmp_path / "huge", float16=True)
+    table = read(tmp_path / "huge")
+    assert done.failed == COUNT
+    assert table["vector"].null_count == COUNT
+    assert "float16 ends at 65504" in table["error"][0].as_py()
+
+
+# One bad row
+
+
+def test_bad_rows(model: Path, vectors: np.ndarray, tmp_path: Path, monkeypatch: Any) -> None:
+    """Each costs its own answer, and stands where it stood with what is wrong."""
+    monkeypatch.setattr("minitrans.corpora.tables.LONGEST", 2000)
+    good = json.dumps({"text": TEXTS[0], "id": 1}).encode()
+    bad = {
+        b"not json": "Expecting value",
+        b'{"id": 7}': "there is no column 'text' among 'id'",
+        b'{"text": null, "id": 7}': "'text' holds nothing",
+        b'{"text": 5, "id": 7}': "takes a text",
+        b'{"text": "caf\xe9", "id": 7}': "not UTF-8",
+        b'{"text": "\\ud800", "id": 7}': "not UTF-8",
+        b'{"text": "' + b"long " * 999 + b'", "id": 7}': "longer than 2000 bytes",
+        b"[1, 2]": "no JSON object",
+        b"": "Expecting value",
+        b"[" * 1500: "recursion",
+    }
+    rows = [*bad, good]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(rows))
+    done = corpora.run(load(model), tmp_path / "a.jsonl", tmp_path / "out", rows=4, keep=["id"])
+    assert done.failed == len(bad)
+    table = read(tmp_path / "out")
+    assert table["row"].to_pylist() == list(range(len(rows)))
+    for error, expected in zip(table["error"].to_pylist(), bad.values(), strict=False):
+        assert expected in error, error
+    assert np.abs(np.array(table["vector"][-1].as_py()) - vectors[0]).max() <= 1e-5
+    assert table["vector"].null_count == len(bad)
+    assert table["id"].to_pylist()[-1] == "1"
+    assert corpora.run(load(model), tmp_path / "a.jsonl", tmp_path / "out", rows=4, keep=["id"]).failed == len(bad)
+
+
+def test_bad_texts_in_other_tables(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\ncaf\xe9\nthree")
+    (tmp_path / "b.csv").write_bytes(b'text,id\none,1\ncaf\xe9,2\n\nthree,3,4\n"four\nlines",5\n')
+    column = pa.array([b"one", b"caf\xe9", None], pa.binary()).view(pa.binary())
+    texts = pa.StringArray.from_buffers(3, *column.buffers()[1:], column.buffers()[0])
+    pq.write_table(pa.table({"text": texts}), tmp_path / "c.parquet")
+    files = [str(tmp_path / name) for name in ("a.txt", "b.csv", "c.parquet")]
+    done = corpora.run(load(model), files, tmp_path / "out", form="jsonl")
+    errors = [row.get("error", "") for row in objects(tmp_path / "out")]
+    assert [bool(error) for error in errors] == [False, True, False, False, True, True, False, False, True, True]
+    assert all("not UTF-8" in errors[place] for place in (1, 4, 8))
+    assert "3 fields stand below 2 names" in errors[5]
+    assert done.failed == 5
+    assert "a.txt, row 1: It is not UTF-8" in str(done.first)
+
+
+# What is wrong with a whole job gets one sentence, before anything is written
+
+
+def mistakes(model: Path, here: Path) -> dict[str, list[Any]]:
+    """A command for each sentence."""
+    pq.write_table(pa.table({"text": ["a"], "n": [1]}), here / "a.parquet")
+    pq.write_table(pa.table({"text": ["a"], "n": ["1"]}), here / "b.parquet")
+    pq.write_table(pa.table({"body": ["a"]}), here / "c.parquet")
+    pq.write_table(pa.table([["a"], ["b"]], ["text", "text"]), here / "twice.parquet")
+    (here / "cut.parquet").write_bytes((here / "a.parquet").read_bytes()[:-9])
+    (here / "open.csv").write_text('text\n"one\ntwo\nthree\n')
+    (here / "texts.txt").write_text("one\ntwo\n")
+    (here / "full").mkdir()
+    (here / "full" / "part-000000.parquet").touch()
+    (here / "spoilt").mkdir()
+    (here / "spoilt" / "_job.json").write_text("[]")
+    text, out = here / "texts.txt", ["--output", here / "out"]
+    return {
+        "no file or folder gone.txt": ["gone.txt", *out],
+        "has no column 'text'; it has 'body'": [here / "c.parquet", *out],
+        "has no column 'body'; it has 'text'": [text, "--column", "body", *out],
+        "'n' is string in": [here / "a.parquet", here / "b.parquet", "--keep", "n", *out],
+        "more than one column 'text'": [here / "twice.parquet", *out],
+        "cut.parquet cannot be read as Parquet": [here / "cut.parquet", *out],
+        "open.csv cannot be read as CSV": [here / "open.csv", *out],
+        "lies in the folder of the answers": [here, "--output", here],
+        "part-000000.parquet and no _job.json": [text, "--output", here / "full"],
+        "does not say what was begun": [text, "--output", here / "spoilt"],
+        "is a file; name a folder": [text, "--output", text],
+        "not in standard input": ["-", *out],
+        "workers is 0": [text, "--workers", "0", *out],
+        "rows is -1": [text, "--rows", "-1", *out],
+        "budget is 0": [text, "--batch", "0", *out],
+        "device is 'moon'": [text, "--device", "moon", *out],
+        "float16 is for vectors in Parquet": [text, "--float16", "--format", "jsonl", *out],
+        "Subtitles are made of speech": [text, "--format", "srt", *out],
+        "contradict each other": [text, "--json", "--format", "parquet", *out],
+        "has a column 'error' of its own": [here / "a.parquet", "--keep", "error", *out],
+        "--workers is for whole corpora": [text, "--workers", "2"],
+    }
+
+
+def test_mistakes_get_one_sentence(model: Path, tmp_path: Path, capsys: Any) -> None:
+    for sentence, words in mistakes(model, tmp_path).items():
+        assert command("run", model, *words) == 1, sentence
+        said = capsys.readouterr()
+        assert sentence in said.err
+        assert said.err.startswith("minitrans: ")
+        assert "should not have happened" not in said.err
+        assert (said.err.count("\n"), said.out) == (1, "")
+        assert not list(tmp_path.glob("out/part-*"))
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+def test_another_job(model: Path, minilm: Path, lines: str, tmp_path: Path, vectors: np.ndarray) -> None:
+    """Is not begun in the folder of this one, which stays as it is."""
+    output, other = tmp_path / "out", tmp_path / "other.txt"
+    other.write_text("one\n")
+    corpora.run(load(model), lines, output)
+    moved = tmp_path / "moved"
+    shutil.copytree(model, moved)
+    assert corpora.run(load(moved), lines, output).failed == 0  # the same model, elsewhere
+    changed = test_tasks_text.checkpoint(minilm, tmp_path / "changed", "BertModel", num_hidden_layers=1)
+    for key, call in {
+        "sources": lambda: corpora.run(load(model), [lines, str(other)], output),
+        "keep": lambda: corpora.run(load(model), lines, output, keep=["text"]),
+        "settings": lambda: corpora.run(load(model), lines, output, max_tokens=5),
+        "format": lambda: corpora.run(load(model), lines, output, form="jsonl"),
+        "rows of a shard": lambda: corpora.run(load(model), lines, output, rows=9),
+        "loading": lambda: corpora.run(partial(load(model), dtype="bfloat16"), lines, output),
+        "model": lambda: corpora.run(load(changed), lines, output),
+        "task": lambda: corpora.run(partial(minitrans.TokenVectors.from_pretrained, str(model)), lines, output),
+    }.items():
+        with pytest.raises(ValueError, match="holds another job") as caught:
+            call()
+        assert f"{key!r}" in str(caught.value), caught.value
+    whole(output, vectors)
+    Path(lines).write_text("one\n")
+    with pytest.raises(ValueError, match="'sources'"):
+        corpora.run(load(model), lines, output)
+
+
+def test_a_part_that_is_broken_is_made_again(model: Path, lines: str, vectors: np.ndarray, tmp_path: Path) -> None:
+    """And nothing else is; a file that is being written where nobody lives is removed."""
+    output = tmp_path / "out"
+    corpora.run(load(model), lines, output, rows=20)
+    parts = sorted(output.glob("part-*"))
+    parts[0].write_bytes(parts[0].read_bytes()[:-20])
+    parts[1].unlink()
+    before = parts[2].stat()
+    (output / ".writing-dead").write_text("half")
+    corpora.run(load(model), lines, output, rows=20)
+    whole(output, vectors)
+    assert parts[2].stat() == before
+
+
+def test_two_at_a_time(model: Path, lines: str, tmp_path: Path) -> None:
+    from minitrans.saving import locked
+
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"), pytest.raises(ValueError, match="Another process is at work"):
+        corpora.run(load(model), lines, tmp_path / "out")
+
+
+def test_a_table_that_is_broken_inside(model: Path, lines: str, tmp_path: Path, capsys: Any) -> None:
+    """Costs its own shards, is named, and is tried again."""
+    path, output = tmp_path / "a.parquet", tmp_path / "out"
+    pq.write_table(pa.table({"text": TEXTS * 50}), path, compression="none", use_dictionary=False)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:40] + b"\xff" * 4000 + sound[4040:])
+    stamp = path.stat()
+    assert command("run", model, path, lines, "--output", output) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert any("part-000000.parquet is missing" in line and "a.parquet cannot be read" in line for line in said), said
+    assert read(output)["file"].to_pylist() == [lines] * COUNT
+    path.write_bytes(sound)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert command("run", model, path, lines, "--output", output) == 0
+    assert len(read(output)) == 51 * COUNT
+
+
+def test_a_full_disk(model: Path, lines: str, vectors: np.ndarray, tmp_path: Path) -> None:
+    """Is said in a sentence; what is finished stays, and the next run ends the job."""
+    said, output = tmp_path / "said", tmp_path / "out"
+    words = ["run", model, lines, "--output", output, "--rows", 20]
+    child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # bytes of a file
+            sys.stderr = said.open("w")
+            status = command(*words)
+            sys.stderr.close()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert f"{output}/part-000000.parquet could not be written: File too large" in said.read_text()
+    assert said.read_text().count("\n") == 1
+    assert [path.name for path in output.iterdir()] == ["_job.json"]
+    assert command(*words) == 0
+    whole(output, vectors)
+
+
+# Several workers
+
+
+@pytest.fixture(scope="module")
+def alone(model: Path, tmp_path_factory: Any) -> tuple[str, np.ndarray]:
+    """A file of texts, and their vectors as one process writes them."""
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    corpora.run(load(model), folder / "texts.txt", folder / "out", rows=8)
+    return str(folder / "texts.txt"), matrix(read(folder / "out"))
+
+
+def test_processes(model: Path, alone: Any, tmp_path: Path) -> None:
+    """Two give the bits of one, here from a loaded task; a mistake of all is one sentence."""
+    lines, expected = alone
+    done = corpora.run(minitrans.Embedder.from_pretrained(model), lines, tmp_path / "out", workers=2, rows=8)
+    assert (done.rows, done.failed, done.missing) == (COUNT, 0, {})
+    whole(tmp_path / "out", expected)
+    assert np.array_equal(matrix(read(tmp_path / "out")), expected)
+    with pytest.raises(ValueError, match="device is 'moon'"):
+        corpora.run(partial(load(model), device="moon"), lines, tmp_path / "moon", workers=2, rows=8)
+
+
+DEADLY = """
+import os, signal, minitrans
+class Deadly(minitrans.Embedder):
+    def parts(self, text):
+        return os.kill(os.getpid(), signal.SIGKILL) if "number 30," in text else super().parts(text)
+"""
+
+
+def test_a_shard_that_kills_its_workers(model: Path, alone: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Is given up and named; all others are done."""
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    task = partial(importlib.import_module("deadly").Deadly.from_pretrained, str(model))
+    lines, expected = alone
+    done = corpora.run(task, lines, tmp_path / "out", workers=2, rows=8)
+    assert list(done.missing) == ["part-000003.parquet"]
+    assert "3 workers ended with signal 9" in done.missing["part-000003.parquet"]
+    table = read(tmp_path / "out")
+    left = [number for number in range(COUNT) if number not in range(24, 32)]
+    assert table["row"].to_pylist() == left
+    assert np.array_equal(matrix(table), expected[left])
+
+
+@pytest.mark.ray
+def test_ray(cluster: None, model: Path, alone: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """Two actors end what one process began, with its bits; the bar moves, and a bad row is survived."""
+    lines, expected = alone
+    output, bad = tmp_path / "out", tmp_path / "bad.txt"
+    bad.write_bytes(b"one\ncaf\xe9\n")
+    monkeypatch.chdir(model.parent)  # not where the cluster is, to which relative names mean nothing
+    job = partial(corpora.run, load(Path(model.name)), [lines, str(bad)], output, rows=8)
+    job()
+    for path in sorted(output.glob("part-*"))[1::2]:
+        path.unlink()
+    done = job(ray=True, workers=2, show_progress=True)
+    assert (done.rows, done.failed, done.missing) == (COUNT + 2, 1, {})
+    assert f"{COUNT + 2}/{COUNT + 2}" in capsys.readouterr().err
+    table = read(output)
+    assert sorted(table["row"].to_pylist()) == sorted([0, 1, *range(COUNT)])
+    texts = table.filter(pa.compute.equal(table["file"], lines))
+    assert np.array_equal(matrix(texts), expected)
+
+
+# Ahead of the model
+
+
+def test_prefetched() -> None:
+    """The same items in the same order; errors travel; the thread ends with its reader."""
+    made = []
+
+    def items(error: Exception | None = None) -> Iterator[int]:
+        for number in range(50):
+            made.append(number)
+            yield number
+        if error:
+            raise error
+
+    assert list(prefetched(items(), 2)) == list(prefetched(items(), 0)) == list(range(50))
+    found = []
+    with pytest.raises(KeyError, match="here"):
+        found += prefetched(items(KeyError("here")), 3)
+    reader = prefetched(items(KeyError("here")), 3)
+    made.clear()
+    assert [next(reader) for _ in range(4)] == [0, 1, 2, 3]
+    time.sleep(0.05)
+    assert len(made) <= 8
+    reader.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_answers_are_the_same_ahead(model: Path, vectors: np.ndarray, count: int) -> None:
+    task = minitrans.Embedder.from_pretrained(model)
+    task.prefetch, task.read_ahead = count, 7
+    plain = minitrans.Embedder.from_pretrained(model)
+    plain.read_ahead = 7
+    assert np.array_equal(np.stack(task(TEXTS)), np.stack(plain(TEXTS)))
+    answers = [answer for _, answer in task.stream([*TEXTS[:20], 5, *TEXTS[20:]], on_error="skip")]
+    assert answers.pop(20) is None
+    assert np.abs(np.stack(answers) - vectors).max() <= 1e-5
+    with pytest.raises(TypeError, match="takes a text"):
+        list(task.stream([*TEXTS, 5]))
+
+
+# For engines with a map of their own
+
+BATCH = {"text": [*TEXTS[:3], None], "id": [1, 2, 3, 4]}
+
+
+def test_mapper(model: Path, vectors: np.ndarray) -> None:
+    embed = corpora.Mapper(load(model))
+    columns = embed({"text": np.array(BATCH["text"], object), "id": np.arange(4)})
+    assert np.abs(columns["vector"][:3] - vectors[:3]).max() <= 1e-5
+    assert np.isnan(columns["vector"][3]).all()
+    assert columns["error"][:3] == [""] * 3
+    assert "takes a text" in columns["error"][3]
+    found = datasets.Dataset.from_dict(BATCH).map(embed, batched=True, batch_size=2)
+    assert np.abs(np.array(found["vector"])[:3] - vectors[:3]).max() <= 1e-5
+    assert found["id"][:] == BATCH["id"]
+    frames = list(embed(iter([pandas.DataFrame(BATCH), pandas.DataFrame(BATCH).iloc[:0]])))  # Spark's mapInPandas
+    assert [len(frame) for frame in frames] == [4, 0]
+    assert np.abs(np.stack(frames[0]["vector"][:3]) - vectors[:3]).max() <= 1e-5
+    assert frames[0]["vector"][3] is None
+    with pytest.raises(TypeError, match="task is 'a name'"):
+        corpora.Mapper("a name")
+
+
+# The page about it
+
+
+def snippets() -> list[str]:
+    """The Python of docs/corpora.md."""
+    page = Path(__file__).parent.parent / "docs" / "corpora.md"
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run_snippet(index: int, minilm: Path, folder: Path, monkeypatch: Any) -> dict[str, Any]:
+    """What a snippet defines, behind the first, in a folder with the table that they read."""
+    monkeypatch.chdir(folder)
+    pq.write_table(pa.table({"text": TEXTS[:5]}), "texts.parquet")
+    places = {"sentence-transformers/all-MiniLM-L6-v2": minilm}
+    places |= {name: folder / name for name in ("texts.parquet", "vectors-by-ray")}  # a cluster lives elsewhere
+    names: dict[str, Any] = {}
+    for snippet in [snippets()[0], *[snippets()[index]] * bool(index)]:
+        for name, place in places.items():
+            snippet = snippet.replace(f'"{name}"', f'"{place}"')
+        exec(snippet, names)
+    return names
+
+
+def test_snippets(minilm: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    names = run_snippet(1, minilm, tmp_path, monkeypatch)
+    assert capsys.readouterr().out == "5 0 {}\n"
+    assert np.abs(matrix(read(tmp_path / "vectors")) - np.array(names["texts"]["vector"])).max() <= 1e-5
+
+
+@pytest.mark.ray
+def test_snippet_of_ray(cluster: None, minilm: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    run_snippet(2, minilm, tmp_path, monkeypatch)
+    table = pq.read_table(tmp_path / "vectors-by-ray")
+    assert sorted(table["text"].to_pylist()) == sorted(TEXTS[:5])
+    assert matrix(table).shape == (5, 384)
