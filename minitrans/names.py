@@ -388,8 +388,8 @@ def unlike(source: Any, name: str, stored: torch.dtype | str, wanted: torch.dtyp
     """The sentence for a tensor of another kind than the model's."""
     has, is_stored = (str(kind).removeprefix("torch.") for kind in (wanted, stored))
     return (
-        f"{source} holds {name} as {is_stored}, and the model has {has} there: the checkpoint is quantised, sparse, or "
-        "of something else; load the one that it was made from, or save it with its weights as dense floats."
+        f"{source} holds {name} as {is_stored}, and the model has {has} there: the checkpoint is quantised, sparse, "
+        "or of something else; load the one that it was made from, or save it with its weights as dense floats."
     )
 
 

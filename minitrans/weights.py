@@ -509,8 +509,8 @@ def check_savable(model: Published, state: Mapping[str, Any]) -> None:
         stored = stored_as(tensor)
         if stored not in (FLOATS if name in floats else DTYPES.values()):
             raise ValueError(
-                f"{name} is {str(stored).removeprefix('torch.')}, and a checkpoint holds dense tensors of floats: save "
-                "the model as it was before it was quantised or sharded, or give its dense tensors as state_dict=."
+                f"{name} is {str(stored).removeprefix('torch.')}, and a checkpoint holds dense tensors of floats: "
+                "save the model as it was before it was quantised or sharded, or give dense tensors as state_dict=."
             )
 
 
