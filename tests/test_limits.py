@@ -107,7 +107,8 @@ LIMITS = {
         ValueError, "not of a mixture"),
     "a configuration of the class": (
         lambda: minitrans.BertModel(minitrans.BertConfig(**TEXT)),
-        lambda: minitrans.BertModel(minitrans.SwinConfig(**SWIN)), TypeError, "BertModel takes a BertConfig, not SwinC"),
+        lambda: minitrans.BertModel(minitrans.SwinConfig(**SWIN)),
+        TypeError, "BertModel takes a BertConfig, not SwinConfig"),
     "a field of a configuration": (
         lambda: minitrans.BertConfig(surprise=1).surprise, lambda: minitrans.BertConfig().surprise,
         AttributeError, "BertConfig has no field 'surprise'"),
@@ -185,7 +186,7 @@ def test_one_input_is_not_several_and_a_table_none(minilm):
     task = minitrans.Embedder.from_pretrained(minilm)
     assert len(task.encode(["a", "b"])) == 2
     for wrong in ("a text", 3, np.array(3)):
-        with pytest.raises(TypeError, match="goes over several inputs here.*is not several"):
+        with pytest.raises(TypeError, match=r"goes over several inputs here.*is not several"):
             list(task.stream(wrong))
     table = types.SimpleNamespace(columns=["title", "body"], shape=(1, 2))
     for call in (task, task.stream):
@@ -193,5 +194,5 @@ def test_one_input_is_not_several_and_a_table_none(minilm):
             TypeError, match=r"is a table; Embedder takes one of its columns, such as table\['title'\]"
         ):
             call(table)
-    with pytest.raises(TypeError, match="encode takes .* or several"):
+    with pytest.raises(TypeError, match=r"encode takes .* or several"):
         task.encode(None)
