@@ -568,7 +568,9 @@ def test_resizing_in_other_dtypes(name, dtype, tmp_path):
     assert {x.dtype for x in ours.parameters()} == {dtype}
     assert torch.equal(table.weight[:3000], old)
     mean = old.double().mean(0)
-    assert ((table.weight[3000:].double() - mean).abs() <= torch.finfo(dtype).eps * mean.abs() + 1e-5).all()
+    assert (
+        (table.weight[3000:].double() - mean).abs() <= torch.finfo(dtype).eps * mean.abs() + 5e-5
+    ).all()  # noise: 6e-6
     assert torch.equal(ours.get_output_embeddings().bias[:3000], old_bias)
     assert not ours.get_output_embeddings().bias[3000:].any()
     assert ours(torch.tensor([[3, 3099]])).logits.dtype == dtype
