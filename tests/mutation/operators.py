@@ -35,8 +35,8 @@ SWAPPED_FUNCTIONS = {
     "minimum": "maximum",
     "maximum": "minimum",
 }
-# What changes no answer: sizes of caches, depths of warnings, white space, who waits, a check that lengths are equal.
-IDLE_KEYWORDS = {"maxsize", "stacklevel", "indent", "non_blocking", "daemon", "strict"}
+# What changes no answer: sizes of caches, depths of warnings, how JSON looks, who waits, a check of equal lengths.
+IDLE_KEYWORDS = {"maxsize", "stacklevel", "indent", "sort_keys", "non_blocking", "daemon", "strict"}
 
 
 @dataclass(frozen=True)
