@@ -34,6 +34,10 @@ RENAMES = (
 DERIVED = re.compile(r"(^|\.)(embeddings\.position_ids|relative_position_index)$")
 
 
+# What weights are stored in. Smaller floats and integers are quantised: they mean nothing without the scales beside.
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
 class Names:
     """The two spellings of paths within one kind of model; `others` are further published spellings of our paths."""
 
@@ -320,7 +324,10 @@ class Published(Module):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch's, for published names and ours; RuntimeError, with the published names, where `strict` fails."""
+        """As torch's, for published names and ours; RuntimeError, with the published names, where `strict` fails.
+
+        ValueError, with nothing loaded, for a quantised, sparse, nested or meta tensor where the model has floats.
+        """
         found = super().load_state_dict(state_dict, strict=False, assign=assign)
         found.missing_keys[:] = map(self.translation("outside"), found.missing_keys)
         kinds = {"lacks": found.missing_keys, "has besides": found.unexpected_keys}
@@ -331,8 +338,13 @@ class Published(Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         names = [key[len(prefix) :] for key in state_dict if key.startswith(prefix)]
-        tensors = dict.fromkeys(path for path, _ in raw_tensors(self))
-        matched = self.match(tensors, names)
+        own = dict(raw_tensors(self))
+        matched = self.match(own, names)
+        for path, name in matched.items():
+            stored = stored_as(state_dict[f"{prefix}{name}"])
+            wanted = own[path].dtype if isinstance(stored, torch.dtype) else stored_as(own[path])
+            if not are_numbers_of(stored, wanted):
+                raise ValueError(unlike("The state dict", name, stored, wanted))
         found = {f"{prefix}{path}": state_dict.pop(f"{prefix}{name}") for path, name in matched.items()}
         for name in filter(DERIVED.search, names):
             state_dict.pop(f"{prefix}{name}", None)
@@ -353,6 +365,32 @@ def canonical(name: str) -> str:
     for old, new in RENAMES:
         name = old.sub(new, name)
     return name
+
+
+def stored_as(tensor: Any) -> torch.dtype | str:
+    """The dtype of a tensor that is its numbers, each in its place; of anything else what it is, such as "DTensor"."""
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return type(tensor).__name__
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    return "meta" if tensor.is_meta else tensor.dtype
+
+
+def are_numbers_of(stored: torch.dtype | str, wanted: torch.dtype | str) -> bool:
+    """Whether what is `stored_as` the one can fill what is stored as the other."""
+    if stored == wanted or (stored in FLOATS and wanted in FLOATS):
+        return True
+    whole = [kind for kind in (stored, wanted) if isinstance(kind, torch.dtype) and not kind.is_floating_point]
+    return len(whole) == 2 and torch.promote_types(*whole) == wanted
+
+
+def unlike(source: Any, name: str, stored: torch.dtype | str, wanted: torch.dtype | str) -> str:
+    """The sentence for a tensor of another kind than the model's."""
+    has, is_stored = (str(kind).removeprefix("torch.") for kind in (wanted, stored))
+    return (
+        f"{source} holds {name} as {is_stored}, and the model has {has} there: the checkpoint is quantised, sparse, "
+        "or of something else; load the one that it was made from, or save it with its weights as dense floats."
+    )
 
 
 def raw_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

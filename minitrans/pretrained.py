@@ -319,10 +319,11 @@ class PreTrainedModel(Published):
             raise TypeError(f"save_pretrained has no option {min(push.keys() - _NEEDLESS_WHEN_SAVING)!r}.")
         if not is_main_process:
             return
+        given = self.published_state_dict() if state_dict is None else state_dict
+        weights.check_savable(self, given)
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         seconds = {self.outside(path) for path in self.tied()}
-        given = self.published_state_dict() if state_dict is None else state_dict
         state = {name: tensor.detach().contiguous() for name, tensor in given.items() if name not in seconds}
         with hub.atomic_folder(save_directory, partial(weights.is_weights, variant=variant)) as files:
             self.config.to_json_file(files / "config.json", use_diff=False)

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from minitrans.hub import Repository
-from minitrans.names import DERIVED, Published, raw_tensors
+from minitrans.names import DERIVED, FLOATS, Published, are_numbers_of, raw_tensors, stored_as, unlike
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,8 +44,6 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-# What weights are stored in. Smaller floats and integers are quantised: they mean nothing without the scales beside.
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # What `write` notes in safetensors' metadata: the configuration's fields that belong to the tensors, and which save a
 # shard is of. transformers and the safetensors library read past both.
 CONFIG, SAVE = "minitrans_config", "minitrans_save"
@@ -86,7 +84,7 @@ class Checkpoint:
     def __init__(self, files: list[Path], index: Mapping[str, Path] | None = None) -> None:
         self.files, self.index = files, index
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: dict[str, torch.dtype | str] = {}  # the file's own word for a type that is none of torch's
+        self.dtypes: dict[str, torch.dtype | str] = {}  # a word for what is none of torch's, or no dense tensor
         self.misplaced: list[str] = []
         self.config: dict[str, Any] = {}  # the fields that the tensors were saved with
         self._sums: dict[str, Tensor] = {}
@@ -115,6 +113,11 @@ class Checkpoint:
                 file.check(file.path)
             self._hold_against_index(found)
             self._closing = stack.pop_all()
+
+    def _describe(self, tensors: Mapping[str, Tensor]) -> None:
+        self.dtypes = {name: stored_as(tensor) for name, tensor in tensors.items()}
+        is_dense = {name: isinstance(dtype, torch.dtype) for name, dtype in self.dtypes.items()}
+        self.shapes = {name: tuple(tensor.shape) if is_dense[name] else () for name, tensor in tensors.items()}
 
     def _counts(self, name: str, path: Path) -> bool:
         """Whether it is this file that a tensor is read from."""
@@ -156,18 +159,9 @@ class Checkpoint:
 
     def check(self, name: str, dtype: torch.dtype) -> None:
         """ValueError where the tensor's numbers are not those of a tensor of that dtype."""
-        stored = self.dtypes[name]
-        if stored == dtype or (stored in FLOATS and dtype in FLOATS):
-            return
-        whole = isinstance(stored, torch.dtype) and not (stored.is_floating_point or dtype.is_floating_point)
-        if whole and torch.promote_types(stored, dtype) == dtype:  # type: ignore[arg-type]
-            return
-        file = self.files[0] if self.index is None else self.index[name]
-        raise ValueError(
-            f"{file} holds {name} as {str(stored).removeprefix('torch.')}, and the model has "
-            f"{str(dtype).removeprefix('torch.')} there: the checkpoint is quantised, or of something else; load the "
-            "one that it was made from, or save it with its weights as floats."
-        )
+        if not are_numbers_of(self.dtypes[name], dtype):
+            file = self.files[0] if self.index is None else self.index[name]
+            raise ValueError(unlike(file, name, self.dtypes[name], dtype))
 
     def not_finite(self, names: Iterable[str]) -> list[str]:
         """Which of the tensors that were read hold NaN or infinite numbers, as far as their sums may tell."""
@@ -254,8 +248,7 @@ class PickleCheckpoint(Checkpoint):
         super().__init__(files, index)
         self._tensors: dict[str, Tensor] = {}
         self._open(self._read_pickle)
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
-        self.dtypes = {name: tensor.dtype for name, tensor in self._tensors.items()}
+        self._describe(self._tensors)
 
     def _read_pickle(self, file: OpenFile) -> Iterable[str]:
         path = file.path
@@ -281,8 +274,7 @@ class StateDict(Checkpoint):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__([Path("state_dict")])
         self._tensors = dict(tensors)
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        self._describe(self._tensors)
 
     def _fill(self, name: str, destination: Tensor) -> None:
         destination.copy_(self._tensors[name])
@@ -500,9 +492,26 @@ def _load_tied(model: Published, checkpoint: Checkpoint, report: LoadReport) -> 
 
 @torch.no_grad()
 def published_state(model: Published) -> dict[str, Tensor]:
-    """The model's tensors under their published names, each once: what a checkpoint holds."""
+    """The model's tensors under their published names, each once: what a checkpoint holds.
+
+    And what a module put into it keeps as state in a form of its own, such as torch's quantised ones.
+    """
     outside = model.translation("outside")
-    return {outside(path): tensor.detach() for path, tensor in tensors_of(model).items()}
+    known = {outside(path) for path, _ in raw_tensors(model)}
+    own = {name: value for name, value in model.state_dict(keep_vars=True).items() if name not in known}
+    return {outside(path): tensor.detach() for path, tensor in tensors_of(model).items()} | own
+
+
+def check_savable(model: Published, state: Mapping[str, Any]) -> None:
+    """ValueError for a tensor that a checkpoint cannot hold, as it would read back as nothing or as other numbers."""
+    floats = {model.outside(path) for path, tensor in raw_tensors(model) if isinstance(tensor, nn.Parameter)}
+    for name, tensor in state.items():
+        stored = stored_as(tensor)
+        if stored not in (FLOATS if name in floats else DTYPES.values()):
+            raise ValueError(
+                f"{name} is {str(stored).removeprefix('torch.')}, and a checkpoint holds dense tensors of floats: "
+                "save the model as it was before it was quantised or sharded, or give dense tensors as state_dict=."
+            )
 
 
 def is_weights(filename: str, variant: str | None = None) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import PUBLISHED, family_of, inputs_of, make
+from families import PUBLISHED, family_of, flat, inputs_of, make, captured
 from torch.testing import assert_close
 
 import minitrans
@@ -16,14 +16,14 @@ SHAPES = {"Swin": [(1, 1), (4, 1)], "Wav2Vec2": [(1, 1500), (4, 1500), (4, 3000)
 
 def frozen(model, name):
     shapes = SHAPES.get(family_of(name), [(1, 7), (4, 7), (4, 20)])
-    return FrozenModel(model, shapes, lambda compute: compute)
+    return FrozenModel(model, shapes, captured)
 
 
 def used(subject):
     """The shapes of the buckets that answer from here on."""
     found = []
     for bucket in subject.buckets:
-        bucket.run = lambda bucket=bucket: found.append(bucket.shape) or bucket.compute()
+        bucket.run = lambda shape=bucket.shape, run=bucket.run: found.append(shape) or run()
     return found
 
 
@@ -31,6 +31,14 @@ def shorter(name, inputs, batch):
     """One, two or three of what a class takes, of another length each."""
     cut = {"Swin": slice(None)}.get(family_of(name), slice(-1))
     return {key: torch.cat([x] * 2)[:batch, ..., cut] for key, x in inputs.items()}
+
+
+def kept(subject, inputs):
+    """An answer, and a copy of what it was before others were asked for."""
+    answer = subject(**inputs)
+    was = flat(answer).clone()
+    subject(**{key: x.flip(0) for key, x in inputs.items()})
+    return answer, was
 
 
 REFUSED = {"BertForMultipleChoice", "DistilBertForMultipleChoice", "Wav2Vec2ForPreTraining"}
@@ -52,6 +60,17 @@ def test_every_class_gives_from_its_buckets_what_it_gives_itself(name):
         for key, tensor in expected.items():
             assert_close(answer[key], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_an_answer_is_the_callers_and_no_later_call_changes_it(name):
+    """Every output of every class, also where it fills its bucket, so that nothing is cut off it."""
+    model, given = make(minitrans, name), inputs_of(name)
+    shape = {"Swin": (2, 1)}.get(family_of(name), tuple(given[model.main_input_name].shape))
+    answer, was = kept(FrozenModel(model, [shape], captured), given)
+    assert torch.equal(flat(answer), was)
+    answer, was = kept(frozen(model, name), given)
+    assert torch.equal(flat(answer), was)
 
 
 @pytest.mark.parametrize(("name", "words"), [(name, "choices|whole batch") for name in sorted(REFUSED)])

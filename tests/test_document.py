@@ -377,3 +377,13 @@ def test_bad_calls_of_the_processor_get_a_sentence(folder, monkeypatch):
 def test_a_language_that_is_not_installed_gets_a_sentence(folder):
     with pytest.raises(RuntimeError, match=r"ocr_lang='xyz'.*xyz"):
         LayoutLMv2ImageProcessor.from_pretrained(folder)(drawn_page(), ocr_lang="xyz")
+
+
+def test_channels_stand_in_the_order_of_detectron_wherever_they_stand(folder):
+    """Blue, green, red, first or last in an image that is not square."""
+    page = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    options = {"apply_ocr": False, "do_resize": False}
+    first = LayoutLMv2ImageProcessor.from_pretrained(folder, **options)(page)["pixel_values"][0]
+    last = LayoutLMv2ImageProcessor.from_pretrained(folder, **options, data_format="channels_last")(page)
+    np.testing.assert_array_equal(first, page[..., ::-1].transpose(2, 0, 1))
+    np.testing.assert_array_equal(last["pixel_values"][0], page[..., ::-1])

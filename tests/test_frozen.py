@@ -1,8 +1,8 @@
 """`freeze()`: prepacked weights on a CPU; of CUDA graphs everything but the capture itself.
 
 That is buckets, filling, the static forward pass, what comes out. In place of `cuda_graph` stands one that runs
-the same computation; the forward pass is shown to be free of anything that depends on data by running it where data
-cannot be read.
+the same computation, into the same memory each time, as a graph's replay does; the forward pass is shown to be free of
+anything that depends on data by running it where data cannot be read.
 """
 
 import copy
@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from checkpoints import CLASSES, batch, pair, relative
-from families import PUBLISHED, flat, inputs_of, make
+from families import PUBLISHED, flat, inputs_of, make, captured
 from sentence_transformers import SentenceTransformer
 from torch.testing import assert_close
 
@@ -101,22 +101,22 @@ def test_a_prepacked_model_is_a_copy_that_any_caller_can_use(tmp_path):
 
 
 def frozen(model, shapes=SHAPES):
-    return FrozenModel(model, shapes, lambda compute: compute)
+    return FrozenModel(model, shapes, captured)
 
 
 def buckets_used(subject):
     """The shapes of the buckets that answer from here on."""
     used = []
 
-    def watched(bucket):
-        def run():
-            used.append(bucket.shape)
-            return bucket.compute()
+    def watched(shape, run):
+        def again():
+            used.append(shape)
+            return run()
 
-        return run
+        return again
 
     for bucket in subject.buckets:
-        bucket.run = watched(bucket)
+        bucket.run = watched(bucket.shape, bucket.run)
     return used
 
 

@@ -462,3 +462,28 @@ def test_torch_is_imported_only_for_tensors():
         "P()(np.zeros((9, 9, 3), np.uint8), return_tensors='pt'); assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_transparency_in_floats_is_that_in_bytes():
+    """Both ends of the range, and just beyond them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 4), dtype=np.uint8)
+    pixels[0, 0], pixels[0, 1] = 0, 255
+    processor = ViTImageProcessor(do_resize=False, do_rescale=False, do_normalize=False, do_convert_rgb=True)
+    exact = pixels.astype(np.float64) / 255
+    whole, real = (processor(x, return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
+                   for x in (pixels, exact))  # fmt: skip
+    np.testing.assert_allclose(real * 255, whole.astype(np.float64), atol=0.51)
+    for wrong in (1.001, -0.001):
+        exact[3, 4, 1] = wrong
+        with pytest.raises(ValueError, match="pixels outside 0 to 1, so that its fourth channel is no transparency"):
+            processor(exact, input_data_format="channels_last")
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
+def test_one_pixel_that_is_no_number_is_refused(spoilt):
+    pixels = np.random.default_rng(0).random((9, 11, 3))
+    processor = ViTImageProcessor(do_resize=False)
+    processor(pixels)
+    pixels[3, 4, 1] = spoilt
+    with pytest.raises(ValueError, match="holds NaN or infinite pixels"):
+        processor(pixels)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import families
 import huggingface_hub
 import pytest
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 import minitrans
 import minitrans.auto
-from minitrans import cpu
+from minitrans import cpu, weights
 
 MODEL = "model.safetensors"
 
@@ -799,7 +800,6 @@ def test_fewer_layers_than_the_file_has_are_said(folder, caplog):
 
 
 def test_a_file_that_changes_while_it_is_read(folder, monkeypatch):
-    from minitrans import weights
 
     opened = weights.open_checkpoint
 
@@ -823,7 +823,6 @@ def overwrite(other: Path, path: Path) -> None:
 @pytest.mark.parametrize("kind", ["safetensors", "shards", "zip", "legacy"])
 def test_a_file_that_is_replaced_or_overwritten_while_it_is_read(kind, when, change, folder, monkeypatch):
     """The old tensors or an error, never some of each."""
-    from minitrans import weights
 
     theirs, model = reference("BertForMaskedLM"), minitrans.BertForMaskedLM
     if kind == "shards":
@@ -866,7 +865,6 @@ def test_a_file_that_is_replaced_or_overwritten_while_it_is_read(kind, when, cha
 
 def test_a_change_within_one_tick_of_the_clock_is_seen(folder):
     """The second writing of a file may have the time of the first; opening waits that out."""
-    from minitrans import weights
 
     content = (folder / MODEL).read_bytes()
     for _ in range(20):
@@ -880,7 +878,6 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(folder):
 
 
 def test_shards_that_are_replaced_while_they_are_opened(tmp_path, monkeypatch):
-    from minitrans import weights
 
     for value in (1, 2):
         reference("BertModel", seed=value).save_pretrained(tmp_path / str(value), max_shard_size="20KB")
@@ -1202,3 +1199,25 @@ def test_models_of_the_users_own(tmp_path, monkeypatch):
         minitrans.AutoModel.register(MineConfig, minitrans.BertModel)
     with pytest.raises(ValueError, match="exist_ok=True"):
         minitrans.AutoModel.register(minitrans.BertConfig, minitrans.BertModel)
+
+
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "DistilBertForMaskedLM", "SwinModel", "Wav2Vec2ForCTC"])
+def test_each_file_is_opened_and_each_tensor_read_once(name, tmp_path, monkeypatch):
+    families.make(minitrans, name).save_pretrained(tmp_path, max_shard_size="40KB")
+    opened, read = [], []
+    start, fill = weights.OpenFile.__init__, weights.SafetensorsCheckpoint._fill
+
+    def opening(file: Any, path: Path) -> None:
+        opened.append(path.name)
+        start(file, path)
+
+    def filling(checkpoint: Any, tensor: str, destination: Tensor) -> None:
+        read.append(tensor)
+        fill(checkpoint, tensor, destination)
+
+    monkeypatch.setattr(weights.OpenFile, "__init__", opening)
+    monkeypatch.setattr(weights.SafetensorsCheckpoint, "_fill", filling)
+    model = getattr(minitrans, name).from_pretrained(tmp_path)
+    assert sorted(opened) == sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert len(opened) > 1
+    assert sorted(read) == sorted(model.published_state_dict())

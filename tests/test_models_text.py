@@ -556,6 +556,26 @@ def test_new_rows_are_drawn_around_the_mean_as_in_transformers(name, tmp_path):
         assert relative(ours, theirs) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "DistilBertForMaskedLM"])
+def test_resizing_in_other_dtypes(name, dtype, tmp_path):
+    """The mean is taken in float32 and only then rounded: new rows are within a rounding of it."""
+    _, ours = pair(name, tmp_path, vocab_size=3000)
+    ours.to(dtype)
+    old = ours.get_input_embeddings().weight.detach().clone()
+    old_bias = ours.get_output_embeddings().bias.detach().clone()
+    table = ours.resize_token_embeddings(3100)
+    assert {x.dtype for x in ours.parameters()} == {dtype}
+    assert torch.equal(table.weight[:3000], old)
+    mean = old.double().mean(0)
+    assert (
+        (table.weight[3000:].double() - mean).abs() <= torch.finfo(dtype).eps * mean.abs() + 5e-5
+    ).all()  # noise: 6e-6
+    assert torch.equal(ours.get_output_embeddings().bias[:3000], old_bias)
+    assert not ours.get_output_embeddings().bias[3000:].any()
+    assert ours(torch.tensor([[3, 3099]])).logits.dtype == dtype
+
+
 def test_resizing_keeps_frozen_tables_frozen_and_refuses_none(tmp_path):
     _, ours = pair("BertForMaskedLM", tmp_path)
     with pytest.raises(ValueError, match="0 tokens"):

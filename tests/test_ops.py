@@ -328,3 +328,10 @@ def test_what_the_backward_pass_recomputes_runs_on_the_engine_of_the_forward_pas
     with minitrans.engine("triton"):
         loss.backward()
     assert all(x.grad is not None for path, x in model.named_parameters() if not path.startswith(("pooler", "masked")))
+
+
+def test_a_prepacked_weight_has_no_history():
+    weight = torch.nn.Parameter(torch.randn(8, 16))
+    packed = ops.prepacked(weight)
+    assert not packed.requires_grad
+    assert torch.equal(packed.to_dense(), weight)

@@ -89,3 +89,12 @@ def test_a_function_that_returns_one_can_be_compiled_and_mapped():
     assert torch.equal(torch.compile(double, backend="eager", fullgraph=True)(x).logits, x * 2)
     mapped = torch.func.vmap(double)(torch.randn(4, 3))
     assert mapped.logits.shape == (4, 3)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_an_output_equals_a_dict_of_its_fields_and_shows_those_that_it_has(kind):
+    first, second = [field.name for field in fields(kind)][:2]
+    assert kind(1) == {first: 1}
+    assert kind(1) != kind(2)
+    assert kind(1, 2) == {first: 1, second: 2}
+    assert repr(kind(1)) == f"{kind.__name__}({first}=1)"

@@ -97,6 +97,80 @@ def same(one: Any, other: Any) -> None:
         assert one == other
 
 
+def three_of(task: str) -> list[Any]:
+    """Three of what a task takes, of several lengths."""
+    generator = np.random.default_rng(0)
+    if task in SOUND_TASKS:
+        return [(generator.normal(size=size).astype(np.float32), RATE) for size in (9000, 16000, 12000)]
+    if task in IMAGE_TASKS:
+        shape = 40, 52, 3
+        return [Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)) for _ in range(3)]
+    return {
+        "MaskFiller": ["He paid the [MASK].", "[MASK] boots.", "In a hole in the [MASK] there lived a hobbit."],
+        "QuestionAnswerer": [{"question": "Who lived there?", "context": text} for text in TEXTS[:3]],
+        "ChoiceTask": [(text, ["It is so.", "It is not so at all."]) for text in TEXTS[:3]],
+        "NextSentenceClassifier": [(text, "And so it was.") for text in TEXTS[:3]],
+    }.get(task, TEXTS[:3])
+
+
+def numbers(answer: Any) -> list[float]:
+    """Every number of an answer."""
+    if isinstance(answer, dict):
+        return [x for key in sorted(answer) for x in numbers(answer[key])]
+    if isinstance(answer, (list, tuple)):
+        return [x for part in answer for x in numbers(part)]
+    if hasattr(answer, "__dataclass_fields__"):
+        return numbers(vars(answer))
+    if isinstance(answer, (np.ndarray, torch.Tensor)):
+        return np.asarray(answer, np.float64).ravel().tolist()
+    return [float(answer)] if isinstance(answer, (float, np.floating)) else []
+
+
+@pytest.mark.parametrize("task", HEADS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_every_task_in_other_dtypes(folders: dict[str, Path], task: str, dtype: torch.dtype) -> None:
+    """What comes out is of the same form and types, and its numbers are near those in float32."""
+    kind = getattr(minitrans, task)
+    exact = kind.from_pretrained(folders[HEADS[task]])
+    rough = kind.from_pretrained(folders[HEADS[task]], dtype=dtype)
+    assert rough.model.dtype == dtype
+    options = {"EntityRecognizer": {"ignore_labels": []}, "QuestionAnswerer": {"top_k": 5}}.get(task, {})
+    answers, expected = rough(three_of(task), **options), exact(three_of(task), **options)
+    assert len(answers) == len(expected) == 3
+    for found, wanted in zip(answers, expected, strict=True):
+        assert type(found) is type(wanted)
+        found, wanted = np.array(numbers(found)), np.array(numbers(wanted))
+        assert np.isfinite(found).all()
+        if found.shape == wanted.shape:
+            assert np.abs(np.sort(found) - np.sort(wanted)).max(initial=0) <= 0.1 * np.abs(wanted).max(initial=1)
+    if task not in ("TokenVectors", "SpeakerEncoder", "Transcriber", "ImageVectors"):  # which give what they get
+        every = torch.tensor(numbers(answers), dtype=torch.float64)
+        assert dtype == torch.float64 or (every.to(dtype).double() != every).any()
+
+
+# What each pass through a backbone calls once.
+FIRST = {task: "layers.0" if task in SOUND_TASKS else "embeddings.norm" for task in HEADS}
+
+
+@pytest.mark.parametrize("task", HEADS)
+@pytest.mark.parametrize(("budget", "batches"), [(1, 3), (10**9, 1)])
+def test_the_model_is_asked_once_a_batch_and_an_input_read_once(
+    folders: dict[str, Path], task: str, budget: int, batches: int
+) -> None:
+    job, asked, read = loaded(folders, task), [], []
+    job.model.base_model.get_submodule(FIRST[task]).register_forward_hook(lambda *_: asked.append(1))
+
+    def once() -> Iterator[Any]:
+        for number, example in enumerate(three_of(task)):
+            read.append(number)
+            yield example
+
+    assert len(list(job.stream(once(), budget=budget))) == 3
+    assert read == [0, 1, 2]
+    choices = 2 if task == "ChoiceTask" and batches > 1 else 1  # each is a piece of its own
+    assert len(asked) == batches * choices
+
+
 class TestRandomHeads:
     """A task whose answers would rest on what is in no file refuses, with the names."""
 

@@ -653,3 +653,16 @@ def test_lengths_that_are_no_limit(limit):
 def test_lengths_that_cannot_be(limit):
     with pytest.raises(TypeError, match=r"^model_max_length of the BertTokenizer is .*; it must be a whole"):
         BertTokenizer({token: place for place, token in enumerate(SPECIAL)}, model_max_length=limit)
+
+
+def test_values_are_of_the_types_of_transformers(minilm):
+    """Whole numbers, not True and False; arrays of int64, also of no token."""
+    tokenizer = BertTokenizer.from_pretrained(minilm)
+    reference = transformers.AutoTokenizer.from_pretrained(minilm)
+    ids = tokenizer("A text.")["input_ids"]
+    found, expected = (x.get_special_tokens_mask(ids, already_has_special_tokens=True) for x in (tokenizer, reference))
+    assert found == expected
+    assert list(map(type, found)) == list(map(type, expected)) == [int] * len(ids)
+    for text in ("A text.", ""):
+        encoding = tokenizer(text, add_special_tokens=False, return_tensors="np")
+        assert {array.dtype for array in encoding.values()} == {np.dtype(np.int64)}

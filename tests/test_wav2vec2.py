@@ -543,22 +543,11 @@ def test_languages_are_loaded_from_their_adapter_files(suffix: str, tmp_path: Pa
         ours.load_adapter("bad")
 
 
-def test_random_starts_are_as_in_transformers() -> None:
-    """The spread of every new tensor, next to that of transformers' own."""
-    values = {**TINY, "hidden_size": 64, "conv_dim": (64, 64, 64), "conv_bias": True, "add_adapter": True,
-              "codevector_dim": 64, "num_conv_pos_embeddings": 64}  # fmt: skip
-    torch.manual_seed(0)
-    for name in ("ForPreTraining", "ForXVector"):
-        ours = getattr(minitrans, f"Wav2Vec2{name}")(minitrans.Wav2Vec2Config(**values))
-        theirs = getattr(transformers, f"Wav2Vec2{name}")(transformers.Wav2Vec2Config(**values)).state_dict()
-        for key, tensor in ours.published_state_dict().items():
-            # Statistics of few numbers say little; transformers' start of the weight norm does not reach its parts.
-            if tensor.numel() >= 60 and ".parametrizations." not in key:
-                expected = theirs[key]
-                assert abs(float(tensor.mean() - expected.mean())) < 0.5 * float(expected.std()) + 1e-6, key
-                assert float(tensor.std()) == pytest.approx(float(expected.std()), rel=0.5, abs=1e-6), key
-        direction = ours.wav2vec2.positions.weight.original1.norm(dim=(0, 1), keepdim=True)
-        assert torch.allclose(ours.wav2vec2.positions.weight.original0, direction)
+def test_the_weight_norm_starts_as_the_norm_of_its_direction() -> None:
+    """transformers' start of the convolution does not reach the parts of its weight norm."""
+    ours = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY))
+    direction = ours.positions.weight.original1.norm(dim=(0, 1), keepdim=True)
+    assert torch.allclose(ours.positions.weight.original0, direction)
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,14 @@ def test_each_clip_may_have_filters_of_its_own(check):
     check(convolution(rows, weight, bias, 5, 1, "gelu"), alone(torch.float32), alone(torch.float64))
     assert "3 filters for 2 clips" in why_not(rows[:2], weight, bias, 5, 1, "gelu")
     assert "bias is (70,), not (3, 70)" in why_not(rows, weight, bias[0], 5, 1, "gelu")
+
+
+def test_inputs_in_any_layout():
+    """Samples that are a column, filters that are every second one, a bias that is a column."""
+    rows, weight = torch.randn(400, 2)[:, 1:], torch.randn(16, 10, 2)[::2, :, :1]
+    bias = torch.randn(8, 3)[:, 1]
+    kept = rows.contiguous(), weight.contiguous(), bias.contiguous()
+    assert why_not(rows, weight, bias, 5, 1, "gelu") is None
+    expected = torch_convolution(*kept, 5, "gelu")
+    for given in ((rows, *kept[1:]), (kept[0], weight, kept[2]), (*kept[:2], bias), (rows, weight, bias)):
+        torch.testing.assert_close(convolution(*given, 5, 1, "gelu"), expected)

@@ -60,6 +60,16 @@ def test_rows_in_any_layout():
     weight, bias = torch.randn(2, 16)
     torch.testing.assert_close(layer_norm.layer_norm(x, weight, bias, 1e-5), F.layer_norm(x, (16,), weight, bias))
     torch.testing.assert_close(gelu.bias_gelu(x, bias), F.gelu(x + bias))
+    residual = torch.randn(6, 16, 4).mT
+    expected = F.layer_norm(x + residual[:, :4], (16,), weight, bias)
+    torch.testing.assert_close(layer_norm.add_layer_norm(x, residual[:, :4], weight, bias, 1e-5), expected)
+    grid = torch.randn(4, 5, 2, 3).permute(2, 0, 1, 3)
+    merged = merge_layer_norm.merge_layer_norm(grid, *torch.ones(2, 12), 1e-5)
+    kept = merge_layer_norm.merge_layer_norm(grid.contiguous(), *torch.ones(2, 12), 1e-5)
+    torch.testing.assert_close(merged, kept, rtol=0, atol=0)
+    tables, indices = torch.randn(3, 9, 16).unbind(), torch.randint(9, (7, 3)).unbind(1)
+    expected = F.layer_norm(sum(table[ids] for table, ids in zip(tables, indices, strict=True)), (16,), weight, bias)
+    torch.testing.assert_close(embedding.embedding_layer_norm(*indices, *tables, weight, bias, 1e-5), expected)
 
 
 def test_weights_that_are_columns_of_something():

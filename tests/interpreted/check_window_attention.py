@@ -154,3 +154,12 @@ def test_why_not(qkv, reason):
 def test_short_tables_are_not_read_past_their_end(table, padding, reason):
     padding = None if padding is None else torch.zeros(padding)
     assert reason in why_not(torch.zeros(1, 7, 7, 3, 1, 16), torch.zeros(table), 7, 0, padding)
+
+
+@pytest.mark.parametrize("window", [4, 8])
+def test_a_table_and_a_padding_in_any_layout(window):
+    qkv, table, padding = case(1, 10, 9, 2, 16, window)
+    expected = window_attention(qkv, table, window, 1, padding)
+    for given in ((table.T.contiguous().T, padding), (table, padding.permute(2, 1, 0).contiguous().permute(2, 1, 0))):
+        assert why_not(qkv, given[0], window, 1, given[1]) is None
+        torch.testing.assert_close(window_attention(qkv, given[0], window, 1, given[1]), expected, rtol=0, atol=0)

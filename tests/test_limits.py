@@ -1,0 +1,198 @@
+"""Both sides of a limit: what is just allowed goes through, and what is just beyond gets its sentence."""
+
+import json
+import types
+
+import families
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import minitrans
+from minitrans import outputs
+from minitrans.models.wav2vec2 import _compute_mask_indices
+from minitrans.processing import beam
+from minitrans.processing.encoding import BatchEncoding
+from minitrans.tasks.image import save_maps
+
+TEXT, SWIN, SOUND = families.TEXT, families.SIZES["Swin"], families.SIZES["Wav2Vec2"]
+
+
+def model(name, **values):
+    return families.make(minitrans, name, **values)
+
+
+def labelled(name, labels):
+    return lambda: model(name)(**families.inputs_of(name), labels=torch.tensor(labels))
+
+
+def words(ids, **values):
+    return lambda: model("BertModel", max_position_embeddings=6, **values)(torch.tensor(ids))
+
+
+def image(height, width, patch):
+    return lambda: model("SwinModel", patch_size=patch)(torch.randn(1, 3, height, width))
+
+
+def clip(samples):
+    return lambda: model("Wav2Vec2Model")(torch.randn(1, samples))
+
+
+def lists(**values):
+    return lambda: minitrans.Wav2Vec2Config(**{**SOUND, **values})
+
+
+def masked(length):
+    return lambda: _compute_mask_indices((1, 6), 0.5, length)
+
+
+def aligned(frames, tokens):
+    logp = np.log(np.full((frames, 4), 0.25, np.float32))
+    return lambda: beam.aligned(logp, tokens, 0)
+
+
+def moved(dtype):
+    return lambda: minitrans.BertModel.from_config(minitrans.BertConfig(**TEXT), dtype=dtype)
+
+
+# name -> what is just allowed, what is just refused, the error and its words
+LIMITS = {
+    "the highest class": (
+        labelled("BertForSequenceClassification", [0, 1]), labelled("BertForSequenceClassification", [0, 2]),
+        ValueError, r"A label is 2; there are 2 classes, 0 to 1\."),
+    "the lowest class": (
+        labelled("BertForSequenceClassification", [0, -100]), labelled("BertForSequenceClassification", [-1, 0]),
+        ValueError, r"A label is -1; there are 2 classes"),
+    "a class that is no number": (
+        labelled("SwinForImageClassification", [1, 0]), labelled("SwinForImageClassification", [7, 0]),
+        ValueError, "A label is 7"),
+    "speakers": (
+        labelled("Wav2Vec2ForXVector", [0, 1]), labelled("Wav2Vec2ForXVector", [0, 1, 1]),
+        ValueError, "labels"),
+    "the last speaker": (
+        labelled("Wav2Vec2ForXVector", [0, 1]), labelled("Wav2Vec2ForXVector", [0, 2]),
+        ValueError, r"labels holds 2, outside the list of speakers of 2 rows \(0 to 1\)"),
+    "the last word": (words([[0, 59]]), words([[0, 60]]), ValueError, r"input_ids holds 60.*60 rows \(0 to 59\)"),
+    "the first word": (words([[0, 59]]), words([[0, -1]]), ValueError, "input_ids holds -1"),
+    "the length of a text": (words([[1] * 6]), words([[1] * 7]), ValueError, "7.*6"),
+    "the height of an image": (image(4, 9, 4), image(3, 9, 4), ValueError, "3 × 9 pixels, less than a patch of 4 × 4"),
+    "the width of an image": (image(9, 4, 4), image(9, 3, 4), ValueError, "9 × 3 pixels, less than a patch of 4 × 4"),
+    "the length of a clip": (clip(40), clip(39), ValueError, "39"),
+    "lists of layers": (
+        lists(tdnn_dim=(8, 8), tdnn_kernel=(3, 3), tdnn_dilation=(1, 1)),
+        lists(tdnn_dim=(8, 8), tdnn_kernel=(3, 3), tdnn_dilation=(1, 1, 1)),
+        ValueError, r"one number in each of tdnn_dim \[8, 8\].*make them equally long"),
+    "a list of no layer": (
+        lists(conv_dim=(8,), conv_stride=(5,), conv_kernel=(10,)), lists(conv_dim=(), conv_stride=(), conv_kernel=()),
+        ValueError, "one number in each of conv_dim"),
+    "the longest mask": (masked(6), masked(7), ValueError, "mask_length is 7; it must be from 1 to the 6 frames"),
+    "the shortest mask": (masked(1), masked(0), ValueError, "mask_length is 0"),
+    "frames for tokens": (aligned(2, [1, 2]), aligned(1, [1, 2]), ValueError, "1 frames are too few for 2 tokens"),
+    "frames for a repeated token": (
+        aligned(3, [1, 1]), aligned(2, [1, 1]), ValueError, "2 frames are too few for 2 tokens"),
+    "a dtype of weights": (moved("bfloat16"), moved("float8_e4m3fn"), ValueError, "dtype is 'float8_e4m3fn'"),
+    "a dtype to freeze in": (
+        lambda: model("BertModel").freeze("float32"), lambda: model("BertModel").freeze("int8"),
+        ValueError, "dtype is 'int8'"),
+    "fields of an output": (
+        lambda: outputs.BaseModelOutput(torch.ones(1), None), lambda: outputs.BaseModelOutput(*[torch.ones(1)] * 9),
+        TypeError, "BaseModelOutput has the fields last_hidden_state.*and no others"),
+    "named fields of an output": (
+        lambda: outputs.BaseModelOutput(hidden_states=None), lambda: outputs.BaseModelOutput(surprise=None),
+        TypeError, "and no others"),
+    "pairs for an output": (
+        lambda: outputs.BaseModelOutput([("last_hidden_state", 1)]),
+        lambda: outputs.BaseModelOutput([("last_hidden_state", 1), 3]),
+        ValueError, "not of a mixture"),
+    "a configuration of the class": (
+        lambda: minitrans.BertModel(minitrans.BertConfig(**TEXT)),
+        lambda: minitrans.BertModel(minitrans.SwinConfig(**SWIN)),
+        TypeError, "BertModel takes a BertConfig, not SwinConfig"),
+    "a field of a configuration": (
+        lambda: minitrans.BertConfig(surprise=1).surprise, lambda: minitrans.BertConfig().surprise,
+        AttributeError, "BertConfig has no field 'surprise'"),
+    "a class for a configuration": (
+        lambda: minitrans.AutoModelForCTC.from_config(minitrans.Wav2Vec2Config(**SOUND)),
+        lambda: minitrans.AutoModelForCTC.from_config(minitrans.BertConfig(**TEXT)),
+        ValueError, "Bert has no class for AutoModelForCTC; it has .*BertForMaskedLM"),
+    "a class of one's own": (
+        lambda: minitrans.AutoModel.register(OwnConfig, Own, exist_ok=True),
+        lambda: minitrans.AutoModel.register(minitrans.SwinConfig, minitrans.BertModel),
+        ValueError, "BertModel has the config_class BertConfig, not SwinConfig"),
+    "rows of an encoding": (
+        lambda: BatchEncoding({"input_ids": [[1]]})["input_ids"], lambda: BatchEncoding({"input_ids": [[1]]})[0],
+        KeyError, "this encoding has the keys input_ids and no rows to count"),
+}  # fmt: skip
+
+
+class OwnConfig(minitrans.BertConfig):
+    """A configuration of a user's own."""
+
+    model_type = "own"
+
+
+class Own(minitrans.BertModel):
+    """A model of a user's own."""
+
+    config_class = OwnConfig
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_what_is_just_allowed_and_what_is_just_not(name):
+    allowed, refused, error, sentence = LIMITS[name]
+    allowed()
+    with pytest.raises(error, match=sentence) as caught:
+        refused()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("index", [0, 99, 30521, -1, -100])
+def test_ids_below_0_are_no_tokens(minilm, index):
+    tokenizer = minitrans.AutoTokenizer.from_pretrained(minilm)
+    reference = transformers.AutoTokenizer.from_pretrained(minilm)
+    if index >= 0:
+        assert tokenizer.decode([index]) == reference.decode([index])
+    else:
+        with pytest.raises(ValueError, match=f"no token with the id {index}; put the padding token where labels are"):
+            tokenizer.decode([5, index])
+
+
+def test_what_are_no_ids_of_one_sequence(tmp_path):
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    ctc = minitrans.Wav2Vec2CTCTokenizer(tmp_path / "vocab.json")
+    assert ctc.decode([5, 5, 0, 5]) == "AA"
+    for wrong in ([5.0], [[5], [5]], ["A"], np.ones((2, 3)), torch.ones(2)):
+        with pytest.raises(TypeError, match=r"These are no ids: .*batch_decode those of several"):
+            ctc.decode(wrong)
+
+
+def test_maps_that_cannot_be_written_leave_nothing(tmp_path):
+    """A folder that is gone, a file that is there, and a name that a map cannot have twice."""
+    maps = [("a.png", {"stage1": np.ones((2, 3), np.float32)}), ("b.png", None)]
+    assert save_maps(maps, tmp_path / "maps.safetensors") == [("a.png/stage1", (2, 3))]
+    with pytest.raises(FileExistsError, match="is there already"):
+        save_maps(maps, tmp_path / "maps.safetensors")
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        save_maps(maps, tmp_path / "none" / "maps.safetensors")
+    odd = [("a.png", {"stage1": np.array(["text"])})]
+    with pytest.raises(OSError, match=r"odd\.safetensors could not be written"):
+        save_maps(odd, tmp_path / "odd.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["maps.safetensors"]
+
+
+def test_one_input_is_not_several_and_a_table_none(minilm):
+    task = minitrans.Embedder.from_pretrained(minilm)
+    assert len(task.encode(["a", "b"])) == 2
+    for wrong in ("a text", 3, np.array(3)):
+        with pytest.raises(TypeError, match=r"goes over several inputs here.*is not several"):
+            list(task.stream(wrong))
+    table = types.SimpleNamespace(columns=["title", "body"], shape=(1, 2))
+    for call in (task, task.stream):
+        with pytest.raises(
+            TypeError, match=r"is a table; Embedder takes one of its columns, such as table\['title'\]"
+        ):
+            call(table)
+    with pytest.raises(TypeError, match=r"encode takes .* or several"):
+        task.encode(None)

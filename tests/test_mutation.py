@@ -1,0 +1,112 @@
+"""The program that mutates the code: each operator changes what it says, and what a test can see is killed."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "tests" / "mutation"
+sys.path.insert(0, str(FOLDER))
+
+from operators import is_another_program, mutants  # noqa: E402
+
+CHANGES = {
+    "a < b": {"a <= b", "a >= b"},
+    "a is not None": {"a is None"},
+    "a  not  in b": {"a  in b"},
+    "a == b != c": {"a != b != c", "a == b == c"},
+    "a + b * c": {"a - b * c", "a + b / c"},
+    "a // b ** c": {"a * b ** c", "a // b * c"},
+    "a and b or c": {"a or b or c", "a and b and c"},
+    "not a": {"(a)"},
+    "x = -a": {"x = (a)"},
+    "x = 3": {"x = 4", "x = 2"},
+    "x = 0.5": {"x = 1.5"},
+    "x = True": {"x = False"},
+    "x.float()": {"pass", "x"},
+    "y = (a or b).to(c)": {"y = (a or b)", "y = (a and b).to(c)"},
+    "y = x.clone()": {"y = x"},
+    "y = min(a, b)": {"y = max(a, b)"},
+    "y = int(a)": {"y = (a)"},
+    "y = a if b else c": {"y = (c) if b else (a)"},
+    "if f(a):\n    y = a": {"if not (f(a)):\n    y = a"},
+    "if a:\n    raise ValueError(f'{a} is 1')": {
+        "if not (a):\n    raise ValueError(f'{a} is 1')", "if a:\n    pass",
+    },
+    "def f():\n    if a < 1:\n        return b\n    return c": {
+        "def f():\n    if a <= 1:\n        return b\n    return c",
+        "def f():\n    if a >= 1:\n        return b\n    return c",
+        "def f():\n    if a < 2:\n        return b\n    return c",
+        "def f():\n    if a < 0:\n        return b\n    return c",
+        "def f():\n    if a < 1:\n        pass\n    return c",
+    },
+    "x.y = a": {"pass"},
+    "x += a": {"pass", "x -= a"},
+    "é = a < b": {"é = a <= b", "é = a >= b"},
+    "(a <  # < or >\n b)": {"(a <=  # < or >\n b)", "(a >=  # < or >\n b)"},
+}  # fmt: skip
+NEVER = [
+    '"""A docstring of 3 lines, not 4."""',
+    "def f(x: tuple[int, 3]) -> Literal[1]: ...",
+    "x: Literal[3] | None",
+    "if TYPE_CHECKING:\n    x = 3",
+    "x = f'{y:.3f} {y + 1}'",
+    "x = 'a' + y",
+    "@lru_cache(maxsize=64)\ndef f(): ...",
+    "y = zip(a, b, strict=True)",
+    "logger.debug('%d', 3)",
+    "assert x is not None",
+]
+
+
+@pytest.mark.parametrize("text", CHANGES)
+def test_each_operator_changes_one_place(text):
+    source = text.encode()
+    assert {mutant.applied(source).decode() for mutant in mutants("file.py", source)} == CHANGES[text]
+
+
+@pytest.mark.parametrize("text", NEVER)
+def test_what_no_test_need_notice_is_no_mutant(text):
+    assert mutants("file.py", text.encode()) == []
+
+
+def test_mutants_of_the_code_are_other_programs():
+    files = [*ROOT.glob("minitrans/**/*.py"), *ROOT.glob("kernels/src/*.py")]
+    sources = {str(path.relative_to(ROOT)): path.read_bytes() for path in files}
+    every = [mutant for file, source in sources.items() for mutant in mutants(file, source)]
+    for mutant in random.Random(0).sample(every, 25):
+        source = sources[mutant.file]
+        assert is_another_program(mutant, source), mutant
+        assert source[mutant.start : mutant.end].decode() == mutant.old
+        assert mutant.first <= mutant.line <= mutant.last, mutant
+
+
+def test_a_mutant_is_killed_where_a_test_sees_it_survives_where_none_does_and_is_ended_where_it_hangs(tmp_path):
+    source = b"def count(items):\n    n = 0\n    while n < len(items):\n        n += 1\n    return n\n"
+    test = "import counting\n\n\ndef test_count():\n    assert counting.count([{}]) == {}\n"
+    (tmp_path / "test_counting.py").write_text(test.format("1, 2, 3", 3))
+    (tmp_path / "test_nothing.py").write_text(test.format("", 0))
+    changed = {(mutant.old, mutant.new): mutant.applied(source) for mutant in mutants("counting.py", source)}
+    cases = [
+        (source, "test_counting.py", "passed"),
+        (changed["<", "<="], "test_counting.py", "failed"),
+        (changed["1", "2"], "test_nothing.py", "passed"),
+        (changed["n += 1", "pass"], "test_counting.py", "timed out"),
+    ]
+    server = subprocess.Popen(
+        [sys.executable, FOLDER / "server.py"], cwd=tmp_path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    print("[]", file=server.stdin, flush=True)
+    for text, file, end in cases:
+        (tmp_path / "counting.py").write_bytes(text)
+        seconds = 3 if end == "timed out" else 60
+        print(json.dumps({"stages": [[file, None]], "seconds": seconds}), file=server.stdin, flush=True)
+        answer = json.loads(server.stdout.readline())
+        assert answer["end"] == end, answer
+        assert answer.get("test") == (f"{file}::test_count" if end == "failed" else None)
+    server.stdin.close()
+    assert server.wait() == 0
