@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import PUBLISHED, family_of, flat, inputs_of, make, captured
+from families import PUBLISHED, captured, family_of, flat, inputs_of, make
 from torch.testing import assert_close
 
 import minitrans

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from checkpoints import CLASSES, batch, pair, relative
-from families import PUBLISHED, flat, inputs_of, make, captured
+from families import PUBLISHED, captured, flat, inputs_of, make
 from sentence_transformers import SentenceTransformer
 from torch.testing import assert_close
 
