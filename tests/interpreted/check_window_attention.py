@@ -154,3 +154,11 @@ def test_why_not(qkv, reason):
 def test_short_tables_are_not_read_past_their_end(table, padding, reason):
     padding = None if padding is None else torch.zeros(padding)
     assert reason in why_not(torch.zeros(1, 7, 7, 3, 1, 16), torch.zeros(table), 7, 0, padding)
+
+
+@pytest.mark.parametrize("window", [4, 10])
+def test_more_windows_than_a_dimension_of_a_grid(window, monkeypatch):
+    qkv, table, padding = case(2, 23, 30, 2, 16, window)
+    expected = window_attention(qkv, table, window, 2, padding)
+    monkeypatch.setattr(module, "MOST_GROUPS", 4)
+    torch.testing.assert_close(window_attention(qkv, table, window, 2, padding), expected, rtol=0, atol=0)
