@@ -22,7 +22,7 @@ from minitrans.kernels.attention import SHORT_ROWS, attention
 from minitrans.kernels.bias_gelu import bias_gelu
 from minitrans.kernels.convolution import convolution
 from minitrans.kernels.embedding_layer_norm import embedding_layer_norm
-from minitrans.kernels.launch import exact_on_tensor_cores
+from minitrans.kernels.launch import exact_on_tensor_cores, tf32_products
 from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, residual_layer_norm
 from minitrans.kernels.merge_layer_norm import merge_layer_norm
 from minitrans.kernels.report import Launch, compiling_only, registers_and_spills
@@ -50,9 +50,16 @@ class Target:
 
 TARGETS = {
     "sm_80": Target(GPUTarget("cuda", 80, 32), 163 << 10, ("mma.sync",)),
+    "sm_86": Target(GPUTarget("cuda", 86, 32), 99 << 10, ("mma.sync",)),
+    "sm_89": Target(GPUTarget("cuda", 89, 32), 99 << 10, ("mma.sync",)),
     "sm_90": Target(GPUTarget("cuda", 90, 32), 227 << 10, ("wgmma", "mma.sync")),
     "sm_100": Target(GPUTarget("cuda", 100, 32), 227 << 10, ("tcgen05.mma", "mma.sync")),
+    "sm_120": Target(GPUTarget("cuda", 120, 32), 99 << 10, ("mma.sync",)),
+    "gfx90a": Target(GPUTarget("hip", "gfx90a", 64), 64 << 10, ("v_mfma",)),
     "gfx942": Target(GPUTarget("hip", "gfx942", 64), 64 << 10, ("v_mfma",)),
+    "gfx950": Target(GPUTarget("hip", "gfx950", 64), 160 << 10, ("v_mfma",)),
+    "gfx1100": Target(GPUTarget("hip", "gfx1100", 32), 64 << 10, ("v_wmma",)),
+    "gfx1201": Target(GPUTarget("hip", "gfx1201", 32), 64 << 10, ("v_wmma",)),
 }
 WARPGROUP_ROWS = 64
 """From this many rows on, a tile on sm_90 is to use the warpgroup's instruction."""
@@ -95,12 +102,13 @@ class Cost:
     products: bool
 
 
-def cases(exact: bool) -> Iterator[Case]:
-    """Every row of the tables, plainest and fullest; float32 attention where `exact` products are fast."""
+def cases() -> Iterator[Case]:
+    """Every row of the tables, plainest and fullest; float32 attention where exact products are fast."""
+    exact = exact_on_tensor_cores()
     for dtype, tf32, head_dims in (
         (torch.bfloat16, False, (16, 32, 64, 128)),
         (torch.float32, False, (16, 32, 64)),
-        (torch.float32, True, (64,)),
+        (torch.float32, True, (64,) if tf32_products() else ()),
     ):
         name = "tf32" if tf32 else str(dtype).removeprefix("torch.")
         products = tf32 or dtype is not torch.float32
@@ -167,7 +175,7 @@ def compile_for(name: str) -> list[Cost]:
     costs: list[Cost] = []
     target = TARGETS[name]
     with compiling_only(target.gpu) as launches:
-        for case in cases(exact_on_tensor_cores()):
+        for case in cases():
             case.call()
             costs += (read_cost(case, target, launch) for launch in launches)
             launches.clear()

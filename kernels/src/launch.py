@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from typing import NamedTuple, TypeVar, cast
 
 import torch
@@ -26,6 +27,15 @@ class Tiles(NamedTuple):
     num_stages: int
 
 
+_forget: list[Callable[[], None]] = []
+
+
+def forget_target() -> None:
+    """Ask all questions about the machine again: what is compiled from here on is for another one."""
+    for forget in _forget:
+        forget()
+
+
 def asked_once(question: Asked) -> Asked:
     """A question about the machine: answered once, and for torch.compile a constant."""
     cached = functools.cache(question)
@@ -34,7 +44,7 @@ def asked_once(question: Asked) -> Asked:
     def ask(*arguments: object) -> object:
         return cached(*arguments)
 
-    ask.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
+    _forget.append(cached.cache_clear)
     return cast(Asked, torch.compiler.assume_constant_result(ask))
 
 
@@ -50,13 +60,31 @@ def exact_on_tensor_cores() -> bool:
     return target.backend == "cuda" and target.arch // 10 == 9
 
 
+@asked_once
+def tf32_products() -> bool:
+    """Whether a product may be asked for in TF32, which AMD's compiler refuses for all targets but one."""
+    return INTERPRETED or triton.runtime.driver.active.get_current_target().backend == "cuda"
+
+
 def dot_precision(dtype: torch.dtype) -> str | None:
     """`tl.dot`'s precision: float32 stays exact unless torch's own matrix products may use TF32."""
     if dtype is not torch.float32:
         return None
-    if torch.backends.cuda.matmul.fp32_precision == "tf32" and torch.version.hip is None:
+    if torch.backends.cuda.matmul.fp32_precision == "tf32" and tf32_products():
         return "tf32"
     return "tf32x3" if exact_on_tensor_cores() else "ieee"
+
+
+def why_no_interpreter() -> str | None:
+    """The reason why Triton's interpreter fails with the installed packages, or None."""
+    numpy = version("numpy")
+    number, other = (tuple(map(int, each.split(".")[:2])) for each in (triton.__version__, numpy))
+    if number < (3, 7) and other >= (2, 4):
+        return (
+            f"the interpreter of Triton {triton.__version__} fails with numpy {numpy} (triton#9171); "
+            "it needs numpy<2.4, or triton>=3.7"
+        )
+    return None
 
 
 @asked_once
@@ -64,6 +92,8 @@ def _objection(device: torch.device, dtype: torch.dtype) -> str | None:
     """The reason against tensors of this kind; asked once, as the hardware is slow to tell its age."""
     if device.type == "cpu" and not INTERPRETED:
         return "the tensors are on the CPU; Triton kernels need a GPU, or TRITON_INTERPRET=1 from the start"
+    if INTERPRETED and (reason := why_no_interpreter()):
+        return reason
     if device.type not in ("cpu", "cuda"):
         return f"the tensors are on {device.type!r}; Triton kernels run on NVIDIA and AMD GPUs"
     if dtype not in DTYPES:

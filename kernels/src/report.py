@@ -42,7 +42,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from . import attention, bias_gelu, convolution, embedding_layer_norm, layer_norm, merge_layer_norm, window_attention
-from .launch import INTERPRETED, exact_on_tensor_cores
+from .launch import INTERPRETED, forget_target
 
 UNITS = ("tensor core", "FMA", "MUFU", "ALU", "load/store", "uniform", "control")
 
@@ -261,7 +261,6 @@ def compiling_only(target: GPUTarget) -> Iterator[list[Launch]]:
     """Launchers called in here compile for a target and run nothing: what they would have launched is in the list."""
     launches: list[Launch] = []
     run, driver = JITFunction.run, triton.runtime.driver._active
-    forget = exact_on_tensor_cores.cache_clear  # type: ignore[attr-defined]
 
     def compile_only(self: JITFunction, *args: object, grid: tuple[int, ...], warmup: bool, **options: Any) -> None:
         compiled = run(self, *args, grid=grid, warmup=True, **options)
@@ -269,13 +268,13 @@ def compiling_only(target: GPUTarget) -> Iterator[list[Launch]]:
 
     triton.runtime.driver.set_active(_Driver(target))
     JITFunction.run = compile_only
-    forget()
+    forget_target()
     try:
         yield launches
     finally:
         JITFunction.run = run
         triton.runtime.driver._active = driver
-        forget()
+        forget_target()
 
 
 def _inspect(tool: str, cubin: bytes, *options: str) -> str:

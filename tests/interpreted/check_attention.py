@@ -212,3 +212,29 @@ def test_why_not(change, reason):
     }
     assert why_not(**arguments, longest=3) is None
     assert reason in why_not(**(arguments | {"longest": 3} | change))
+
+
+@pytest.mark.parametrize("width", [0, 70])
+def test_more_tiles_or_sequences_than_a_dimension_of_a_grid(width, monkeypatch):
+    """A grid's second and third dimension end early; whoever has more tiles takes both, without a sequence each."""
+    lengths = torch.tensor([70, 3, 64, 65, 1, 0, 17])
+    starts = torch.arange(7) * 70
+    q, k, v = projection(7 * 70, 2, 32)
+    inputs = [tensor.clone().requires_grad_() for tensor in (q, k, v)]
+    expected = attention(*inputs, starts, lengths, 70, width=width)
+    gradients = torch.autograd.grad(expected.square().sum(), inputs)
+    monkeypatch.setattr(module, "MOST", tl.constexpr(4))
+    out = attention(*inputs, starts, lengths, 70, width=width)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(out.square().sum(), inputs), gradients, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("length", [64, 65])
+def test_rows_behind_the_end_are_zeros_whatever_the_values_are(length):
+    """Of a tile of 128 rows, by whole blocks of keys and by others; 0 · ∞ must not come out where nobody asks."""
+    q, k, v = projection(256, 1, 64)
+    v[0] = math.inf
+    starts, lengths = torch.tensor([0, 128]), torch.tensor([length, 128])
+    out = attention(q, k, v, starts, lengths, 128, width=128)
+    assert (out[length:128] == 0).all()
+    assert out[128:].isfinite().all()

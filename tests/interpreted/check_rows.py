@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from minitrans.kernels import bias_gelu as gelu
 from minitrans.kernels import embedding_layer_norm as embedding
-from minitrans.kernels import layer_norm, merge_layer_norm
+from minitrans.kernels import launch, layer_norm, merge_layer_norm
 from minitrans.kernels.launch import why_not_here
 from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings
@@ -212,3 +212,17 @@ def test_why_not(reason, found):
 def test_a_short_bias_is_not_read_past_its_end():
     with pytest.raises(ValueError, match=r"a bias of 8, not \(4,\)"):
         gelu.bias_gelu(torch.zeros(1, 8), torch.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("triton", "numpy", "fails"),
+    [("3.6.0", "2.4.6", True), ("3.6.0", "2.3.5", False), ("3.7.0", "2.4.0", False), ("3.10.0", "2.10.1", False)],
+)
+def test_an_interpreter_that_is_older_than_numpy_is_named_before_it_fails(triton, numpy, fails, monkeypatch):
+    monkeypatch.setattr(launch, "triton", SimpleNamespace(__version__=triton))
+    monkeypatch.setattr(launch, "version", lambda _: numpy)
+    launch.forget_target()
+    reason = why_not_here([torch.zeros(1)])
+    launch.forget_target()
+    assert (reason is not None) == fails
+    assert not fails or "it needs numpy<2.4, or triton>=3.7" in reason

@@ -163,3 +163,11 @@ def test_a_table_and_a_padding_in_any_layout(window):
     for given in ((table.T.contiguous().T, padding), (table, padding.permute(2, 1, 0).contiguous().permute(2, 1, 0))):
         assert why_not(qkv, given[0], window, 1, given[1]) is None
         torch.testing.assert_close(window_attention(qkv, given[0], window, 1, given[1]), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("window", [4, 10])
+def test_more_windows_than_a_dimension_of_a_grid(window, monkeypatch):
+    qkv, table, padding = case(2, 23, 30, 2, 16, window)
+    expected = window_attention(qkv, table, window, 2, padding)
+    monkeypatch.setattr(module, "MOST_GROUPS", 4)
+    torch.testing.assert_close(window_attention(qkv, table, window, 2, padding), expected, rtol=0, atol=0)
