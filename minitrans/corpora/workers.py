@@ -266,8 +266,8 @@ def by_ray(
     ray.data.DataContext.get_current().enable_progress_bars = False
     is_ours = not ray.is_initialized()
     if is_ours:
-        local = {"include_dashboard": False} if address == "local" else {}
-        ray.init(address, logging_level="ERROR", log_to_driver=False, **local)
+        local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **local)
     try:
         on_gpu = str(job.device).startswith("cuda")
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
