@@ -11,7 +11,6 @@ import argparse
 import importlib.util
 import json
 import random
-import re
 import resource
 import statistics
 import subprocess
@@ -24,8 +23,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.paired import THREADS
-from benchmarks.report import MARKS, name_of
+from benchmarks import measure as machines
+from benchmarks.tables import write
 
 PAGE = Path(__file__).parent.parent / "docs" / "corpora.md"
 WORDS = (
@@ -33,6 +32,7 @@ WORDS = (
     "ground", "seven", "ten", "of", "the", "and",
 )  # fmt: skip
 IMAGES = 96
+THREADS = 2
 # What is timed -> the settings of the job; None is `encode` in memory.
 FORMS: dict[str, dict[str, Any] | None] = {
     "encode": None,
@@ -127,8 +127,8 @@ def tables(figures: dict[str, Any]) -> list[str]:
     largest = max(count for form, count in by if form == "two processes")
     rate = largest / by["two processes", largest]["seconds"]
     core = rate / THREADS
-    cpu, cores = figures["machine_info"]["brand_raw"], (THREADS, 64, 1280)
-    lines += ["", f"On {THREADS} cores of {cpu}, torch {figures['machine_info']['torch']}: {core:,.0f} texts a second "
+    cpu, cores = figures["measured_on"]["brand"], (THREADS, 64, 1280)
+    lines += ["", f"On {THREADS} cores of {cpu}, torch {figures['measured_on']['versions']['torch']}: {core:,.0f} texts a second "
               "and core. So in all, and with the bytes that are written:", ""]  # fmt: skip
     lines += [f"| rows | core hours | {' | '.join(f'{n} cores' for n in cores)} | float32 | float16 |",
               "|---:|" + "---:|" * (len(cores) + 3)]  # fmt: skip
@@ -149,14 +149,6 @@ def duration(seconds: float) -> str:
 
 def size(count: float) -> str:
     return f"{count / 1e12:,.1f} TB" if count >= 1e12 else f"{count / 1e9:,.1f} GB"
-
-
-def machine() -> dict[str, Any]:
-    import cpuinfo  # pytest-benchmark's, by which the other results are named
-
-    about = cpuinfo.get_cpu_info()
-    found = {key: about.get(key) for key in ("brand_raw", "vendor_id_raw", "family", "model", "count", "arch")}
-    return {**found, "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
 
 
 def main() -> None:
@@ -181,16 +173,13 @@ def main() -> None:
                 medians = {key: statistics.median(run[form][key] for run in runs) for key in ("seconds", "peak")}
                 found.append({"form": form, "count": count, "rounds": rounds, **medians})
                 print(found[-1], flush=True)
-    figures = {"machine_info": machine(), "measurements": found}
+    figures = {"measured_on": machines.machine(THREADS), "measurements": found}
     lines = "\n".join(tables(figures))
     print(lines)
     if arguments.write:
-        file = Path(__file__).parent / "results" / f"corpora-{name_of(figures['machine_info'])}.json"
+        file = Path(__file__).parent / "results" / f"corpora-{machines.name_of(figures['measured_on'])}.json"
         file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        start, end = map(re.escape, MARKS)
-        page = PAGE.read_text(encoding="utf-8")
-        replaced = re.sub(f"{start}.*{end}", lambda _: f"{MARKS[0]}\n{lines}\n{MARKS[1]}", page, flags=re.DOTALL)
-        PAGE.write_text(replaced, encoding="utf-8")
+        write(PAGE, lines)
 
 
 if __name__ == "__main__":
