@@ -85,7 +85,7 @@ def size_of(row: Row) -> dict[str, int]:
     """FLOPs of a row's members, each alone and without padding, and bytes of its float32 weights.
 
     Counted by torch in transformers' model on the meta device, which computes nothing. A table of which rows are
-    looked up is no weight that must be read.
+    looked up is not a weight that must be read.
     """
     tables = {id(module.weight) for module in _on_meta(row.checkpoint).modules() if isinstance(module, nn.Embedding)}
     weights = [weight for weight in _on_meta(row.checkpoint).parameters() if id(weight) not in tables]

@@ -143,7 +143,7 @@ THEIRS = {"transformers eager": "eager", "transformers sdpa": "sdpa"}
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Inside the block torch computes in so many threads; ValueError for less than one."""
+    """Inside the block torch computes in the given number of threads; ValueError for less than one."""
     if count < 1:
         raise ValueError(f"threads is {count}; it must be 1 or more.")
     before = torch.get_num_threads()

@@ -518,7 +518,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         help="answer whole corpora into this folder, going on where a run was ended: INPUT are Parquet, JSON Lines, "
         "CSV, TSV or lines of text, images or sounds, and folders and patterns of these",
     )
-    run.add_argument("--workers", type=int, metavar="N", help="by so many processes; with --ray, by so many actors")
+    run.add_argument("--workers", type=int, metavar="N", help="the number of processes; with --ray, of actors")
     run.add_argument("--ray", nargs="?", const=True, metavar="ADDRESS", help="by a Ray cluster, this or a new one")
     run.add_argument("--format", choices=["parquet", "jsonl", "srt", "vtt"], help="of the answers in --output")
     run.add_argument("--float16", action="store_true", help="write vectors in half the bytes")

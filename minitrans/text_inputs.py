@@ -54,7 +54,7 @@ def pack_text(
     config, device = model.config, model.device
     name, tokens = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
-        raise ValueError("Give either input_ids (B, N) or inputs_embeds (B, N, C), exactly one of them.")
+        raise ValueError("Give either input_ids (B, N) or inputs_embeds (B, N, C): one of them, not both.")
     check_tensor(name, tokens, device, whole=inputs_embeds is None)
     if tokens.dim() != (2 if inputs_embeds is None else 3) or tokens.numel() == 0:
         wanted = "(B, N)" if inputs_embeds is None else "(B, N, C)"

@@ -158,7 +158,7 @@ def test_an_adapter_of_another_model_changes_nothing(start, tmp_path):
     theirs.save_pretrained(tmp_path)
     ours = minitrans.DistilBertForSequenceClassification.from_pretrained(start(DISTILBERT))
     before = {path: tensor.clone() for path, tensor in ours.state_dict().items()}
-    with pytest.raises(ValueError, match=r"no tensor of this DistilBertForSequenceClassification"):
+    with pytest.raises(ValueError, match=r"not a tensor of this DistilBertForSequenceClassification"):
         ours.load_adapter(tmp_path)
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_model.safetensors").unlink()

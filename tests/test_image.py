@@ -475,7 +475,7 @@ def test_transparency_in_floats_is_that_in_bytes():
     np.testing.assert_allclose(real * 255, whole.astype(np.float64), atol=0.51)
     for wrong in (1.001, -0.001):
         exact[3, 4, 1] = wrong
-        with pytest.raises(ValueError, match="pixels outside 0 to 1, so that its fourth channel is no transparency"):
+        with pytest.raises(ValueError, match="pixels outside 0 to 1, so that its fourth channel is not transparency"):
             processor(exact, input_data_format="channels_last")
 
 

@@ -31,7 +31,7 @@ def test_labels_stand_where_they_do_in_transformers(name, tmp_path):
     if "loss" in there:
         assert relative(here.loss, there.loss) <= 1e-3
     by_name = ours(**given)
-    assert relative(next(iter(by_name.values())), next(iter(here.values()))) <= 1e-6
+    assert relative(next(iter(by_name.values())), next(iter(here.values()))) <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["BertModel", "BertForMaskedLM", "DistilBertForSequenceClassification"])

@@ -196,7 +196,7 @@ def found(sources: Sequence[str], output: str, kind: type[Task]) -> dict[str, st
 
 
 def _plan(job: Job, files: Mapping[str, str], rows: int | None) -> list[Shard]:
-    """The shards of the files; those that are no tables are inputs themselves and come last."""
+    """The shards of the files; those that are not tables are inputs themselves and come last."""
     _check_columns(job, files)
     shards: list[Shard] = []
     for path in files:

@@ -56,11 +56,11 @@ class Lines:
         return {"text": "string"}
 
     def kept(self, names: Sequence[str]) -> dict[str, Any]:
-        """The types in Parquet of columns that are kept: what is no text becomes its JSON."""
+        """The types in Parquet of columns that are kept: what is not text becomes its JSON."""
         return dict.fromkeys(names, pyarrow().string())
 
     def cut(self, rows: int) -> Iterator[tuple[int, int, int]]:
-        """Where each shard of so many rows begins: the number of its first row, how many it has, and the byte."""
+        """Where each shard of a given number of rows begins: the number of its first row, how many it has, and the byte."""
         starts, count, place, last = [0], 0, 0, b"\n"
         with open(self.path, "rb") as stream:
             while chunk := stream.read(2**20):
@@ -118,7 +118,7 @@ class JsonLines(Lines):
         if isinstance(row, str) and len(names) == 1:
             return [row]
         if not isinstance(row, dict):
-            raise ValueError(f"{shown(row)} is no JSON object.")
+            raise ValueError(f"{shown(row)} is not a JSON object.")
         if missing := [name for name in names if name not in row]:
             raise ValueError(f"there is no column {missing[0]!r} among {', '.join(map(repr, row)) or 'none'}.")
         return [row[name] for name in names]
