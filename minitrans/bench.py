@@ -72,7 +72,7 @@ def in_turns(
     for name in names:
         arms[name]()
     cost = clock() - start
-    rounds = min(most, max(least, int(seconds / cost) if cost > 0 else most))
+    rounds = int(min(most, max(least, seconds / cost if cost > 0 else most)))
     times: Times = {name: [] for name in names}
     for number in range(rounds):
         for name in names if number % 2 else reversed(names):
@@ -197,7 +197,7 @@ def _models(name: str) -> tuple[dict[str, Any], dict[str, str]]:
                 folder, attn_implementation=attention, dtype=torch.float32, local_files_only=True
             ).eval()
         except Exception as error:  # whatever another library raises is a reason, and no end
-            absent[who] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            absent[who] = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
     return models, absent
 
 

@@ -291,6 +291,7 @@ JOBS: dict[str, Job] = {
 }  # fmt: skip
 MAPS = Job("minitrans.tasks.image:FeatureMaps", _files, {})
 FLAGS = sorted({flag for job in JOBS.values() for flag in job.options})
+CORPUS = ["workers", "ray", "format", "float16", "column", "keep", "rows"]
 UNEXPECTED = (
     "This should not have happened ({kind}: {error}). Please report it in the issue tracker of minitrans, with the "
     "command and what it prints with --debug."
@@ -314,6 +315,12 @@ def _task(arguments: argparse.Namespace) -> str:
     return chosen.get(name, name)
 
 
+def _given(arguments: argparse.Namespace, flags: Iterable[str]) -> dict[str, Any]:
+    """Those of the flags that were given, and their values."""
+    values = {flag: getattr(arguments, flag) for flag in flags}
+    return {flag: value for flag, value in values.items() if value is not None and value is not False}
+
+
 def _run(arguments: argparse.Namespace) -> int:
     arguments.failed = False
     if arguments.features:
@@ -321,22 +328,23 @@ def _run(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 "--features and --output belong together: which stages' maps to write, and to which file."
             )
+        if needless := _given(arguments, FLAGS + CORPUS):
+            raise ValueError(f"--{min(needless).replace('_', '-')} means nothing to --features.")
         _write_maps(arguments)
         return int(arguments.failed)
     name = _task(arguments)
     job = JOBS[name]
     if arguments.form not in {"json", *job.lines}:
         raise ValueError(f"--{arguments.form} is for checkpoints that turn speech into text.")
-    values = {flag: getattr(arguments, flag) for flag in FLAGS}
-    given = {flag: value for flag, value in values.items() if value is not None and value is not False}
+    given = _given(arguments, FLAGS)
     if unknown := given.keys() - job.options.keys():
         flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in job.options) or "none"
         raise ValueError(f"--{min(unknown).replace('_', '-')} means nothing to {name}; its own options are {flags}.")
     options = {**job.settings, **{job.options[flag]: value for flag, value in given.items() if job.options[flag]}}
     if arguments.output:
         return _run_corpus(arguments, job, options)
-    if alone := [flag for flag in CORPUS if getattr(arguments, flag)]:
-        raise ValueError(f"--{alone[0]} is for whole corpora: name a folder for the answers, --output DIR.")
+    if alone := _given(arguments, CORPUS):
+        raise ValueError(f"--{min(alone)} is for whole corpora: name a folder for the answers, --output DIR.")
     if arguments.form in ("srt", "vtt"):
         options["characters"] = True
         if len(arguments.input) > 1:
@@ -362,9 +370,6 @@ def _run(arguments: argparse.Namespace) -> int:
     return int(arguments.failed)
 
 
-CORPUS = ("workers", "ray", "format", "float16", "column", "keep", "rows")
-
-
 def _run_corpus(arguments: argparse.Namespace, job: Job, options: dict[str, Any]) -> int:
     from minitrans import corpora
 
@@ -373,7 +378,10 @@ def _run_corpus(arguments: argparse.Namespace, job: Job, options: dict[str, Any]
     named = {"text": None, "json": "jsonl"}.get(arguments.form, arguments.form)
     if named and arguments.format and named != arguments.format:
         raise ValueError(f"--{arguments.form} and --format {arguments.format} contradict each other; choose one.")
-    shape = SHAPES[job.read](arguments) if job.read in SHAPES and len(arguments.column or ()) < 2 else None
+    is_whole = len(arguments.column or ()) > 1  # an input is made of several columns, and of nothing besides
+    if is_whole and (besides := _given(arguments, ("query", "question"))):
+        raise ValueError(f"--{min(besides)} and several of --column contradict each other; choose one.")
+    shape = SHAPES[job.read](arguments) if job.read in SHAPES and not is_whole else None
     done = corpora.run(
         job.loader(arguments),
         arguments.input,

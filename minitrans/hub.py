@@ -136,9 +136,13 @@ class Repository:
         return saving.unchanged(self._folder)
 
     def identity(self) -> str:
-        """Return what tells the checkpoint from any other: a digest of its files, and of those one folder below."""
+        """Return what tells the checkpoint from any other: a digest of its files, and of those of its parts.
+
+        A part is a folder below with a config.json of its own; others may hold what was made with the checkpoint.
+        """
         digest = hashlib.sha256()
-        for path in sorted((*self._folder.glob("*.*"), *self._folder.glob("*/*.*"))):
+        folders = {self._folder, *(path.parent for path in self._folder.glob("*/config.json"))}
+        for path in sorted(path for folder in folders for path in folder.glob("*.*")):
             if path.suffix in (".json", ".txt", ".safetensors", ".bin") and path.is_file():
                 digest.update(f"{path.relative_to(self._folder).as_posix()} {path.stat().st_size}\n".encode())
                 with path.open("rb") as stream:

@@ -42,9 +42,7 @@ def atomic_folder(
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give the folder to save into.")
     with ExitStack() as stack:
-        if not folder.exists():
-            stack.callback(_remove_if_empty, folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(made(folder))
         with locked(folder):
             _settle(folder)
             _sweep(folder)
@@ -60,6 +58,19 @@ def atomic_folder(
         with locked(folder):
             _settle(folder)
             _commit(folder, writing, is_replaced)
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder where there is none, which goes at the end of the block if nothing is in it then."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 class OutputError(OSError):
@@ -247,8 +258,3 @@ def flush(*paths: Path) -> None:
                 raise
         finally:
             os.close(descriptor)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()

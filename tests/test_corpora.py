@@ -18,6 +18,7 @@ import datasets
 import numpy as np
 import pandas
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -300,6 +301,37 @@ def test_bad_rows(model: Path, vectors: np.ndarray, tmp_path: Path, monkeypatch:
     assert corpora.run(load(model), tmp_path / "a.jsonl", tmp_path / "out", rows=4, keep=["id"]).failed == len(bad)
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_numbers_that_are_none_in_kept_columns(model: Path, form: str, ending: str, tmp_path: Path) -> None:
+    path, output = tmp_path / f"a.{ending}", tmp_path / "out"
+    rows = [{"text": "one", "n": float("nan"), "m": [1.0, float("inf")]}, {"text": "two", "n": 0.5, "m": [2.0]}]
+    if ending == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    keep = ("--keep", "n", "--keep", "m")
+    assert command("run", model, path, "--output", output, *keep, "--format", form) == 0
+    if form == "jsonl":
+        assert [(row["n"], row["m"]) for row in objects(output)] == [(None, [1.0, None]), (0.5, [2.0])]
+    elif ending == "jsonl":
+        assert read(output).select(["n", "m"]).to_pylist() == [
+            {"n": None, "m": "[1.0, null]"},
+            {"n": "0.5", "m": "[2.0]"},
+        ]
+    else:
+        assert pc.is_nan(read(output)["n"]).to_pylist() == [True, False]
+        assert read(output)["m"].to_pylist() == [row["m"] for row in rows]
+
+
+def test_answers_in_the_folder_of_the_model(model: Path, lines: str, vectors: np.ndarray, tmp_path: Path) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(model, copied)
+    for _ in range(2):
+        assert command("run", copied, lines, "--output", copied / "vectors") == 0
+        whole(copied / "vectors", vectors)
+
+
 def test_bad_texts_in_other_tables(model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"one\ncaf\xe9\nthree")
     (tmp_path / "b.csv").write_bytes(b'text,id\none,1\ncaf\xe9,2\n\nthree,3,4\n"four\nlines",5\n')
@@ -328,6 +360,7 @@ def mistakes(model: Path, here: Path) -> dict[str, list[Any]]:
     (here / "cut.parquet").write_bytes((here / "a.parquet").read_bytes()[:-9])
     (here / "open.csv").write_text('text\n"one\ntwo\nthree\n')
     (here / "texts.txt").write_text("one\ntwo\n")
+    (here / "nothing").mkdir()
     (here / "full").mkdir()
     (here / "full" / "part-000000.parquet").touch()
     (here / "spoilt").mkdir()
@@ -355,6 +388,21 @@ def mistakes(model: Path, here: Path) -> dict[str, list[Any]]:
         "contradict each other": [text, "--json", "--format", "parquet", *out],
         "has a column 'error' of its own": [here / "a.parquet", "--keep", "error", *out],
         "--workers is for whole corpora": [text, "--workers", "2"],
+        "--rows is for whole corpora": [text, "--rows", "0"],
+        "--workers means nothing to --features": [text, "--features", "stage1", "--workers", "2", *out],
+        "--question and several of --column contradict each other": [
+            text,
+            "--task",
+            "question-answering",
+            "--question",
+            "Who?",
+            "--column",
+            "a",
+            "--column",
+            "b",
+            *out,
+        ],
+        "There is no file for Embedder in": [here / "nothing", *out],
     }
 
 
@@ -366,8 +414,7 @@ def test_mistakes_get_one_sentence(model: Path, tmp_path: Path, capsys: Any) -> 
         assert said.err.startswith("minitrans: ")
         assert "should not have happened" not in said.err
         assert (said.err.count("\n"), said.out) == (1, "")
-        assert not list(tmp_path.glob("out/part-*"))
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        assert not (tmp_path / "out").exists()
 
 
 def test_another_job(model: Path, minilm: Path, lines: str, tmp_path: Path, vectors: np.ndarray) -> None:
@@ -453,7 +500,7 @@ def test_a_full_disk(model: Path, lines: str, vectors: np.ndarray, tmp_path: Pat
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert f"{output}/part-000000.parquet could not be written: File too large" in said.read_text()
     assert said.read_text().count("\n") == 1
-    assert [path.name for path in output.iterdir()] == ["_job.json"]
+    assert not output.exists()
     assert command(*words) == 0
     whole(output, vectors)
 

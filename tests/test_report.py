@@ -84,7 +84,7 @@ class TestTurns:
         assert bench.in_turns(arms, 0, least=3, clock=clock) == {"a": [1, 2, 3], "b": [4, 5, 6]}
         assert "".join(order) == "ab" + "ba" + "ab" + "ba"
 
-    @pytest.mark.parametrize(("seconds", "rounds"), [(0, 3), (8, 4), (1000, 31)])
+    @pytest.mark.parametrize(("seconds", "rounds"), [(0, 3), (8, 4), (1000, 31), (float("inf"), 31)])
     def test_the_first_round_says_how_many_fit(self, seconds: float, rounds: int) -> None:
         clock = Clock()
         arms = {name: clock.program(iter([1.0] * 50)) for name in "ab"}
@@ -368,6 +368,15 @@ class TestBench:
         ]  # fmt: skip
         assert [cells[0].strip() for cells in rows] == [line["work"] for line in result["rows"]]
         assert all(cell.strip(" –") for cells in rows for cell in cells)
+
+    def test_an_error_of_transformers_without_words(self, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails(*arguments: Any, **options: Any) -> None:
+            raise NotImplementedError
+
+        monkeypatch.setattr(transformers.BertModel, "from_pretrained", fails)
+        monkeypatch.setattr(bench, "WORK", {"input_ids": lambda config: iter([])})
+        absent = bench.checkpoint(str(minilm), 1, 0.01)["absent"]
+        assert {absent[who] for who in bench.THEIRS} == {"NotImplementedError: no reason given"}
 
     def test_without_transformers(self, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find = importlib.util.find_spec

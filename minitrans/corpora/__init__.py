@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from minitrans.corpora.jobs import COLUMNS, SUBTITLES, Job, as_input_of, begun, found, pinned
+from minitrans.corpora.jobs import COLUMNS, JOB, SUBTITLES, Job, as_input_of, begun, found, pinned
 from minitrans.corpora.parts import OWN, column_of
 from minitrans.corpora.tables import Shard, listed
 from minitrans.corpora.workers import by_processes, by_ray, here, outcomes
 from minitrans.processing.kinds import shown
-from minitrans.saving import locked, sweep
+from minitrans.saving import locked, made, sweep
 from minitrans.tasks.base import Task, check_count, progress
 
 
@@ -105,14 +105,18 @@ def run(
     if job.folder.exists() and not job.folder.is_dir():
         raise NotADirectoryError(f"{output} is a file; name a folder for the answers.")
     files = found([os.fspath(item) for item in sources], os.fspath(job.folder), kind)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with locked(job.folder, waits=False) as is_ours:
+    with made(job.folder), locked(job.folder, waits=False) as is_ours:
         if is_ours is False:
             raise ValueError(f"Another process is at work in {output}; wait for it, or choose another folder.")
         sweep(job.folder)
         shards = begun(job, model, files, rows)
         try:
             return _run(job, shards, workers, ray, show_progress)
+        except Exception:
+            sweep(job.folder)
+            if os.listdir(job.folder) == [JOB]:  # nothing is done, and the next try may be another job
+                (job.folder / JOB).unlink()
+            raise
         finally:
             sweep(job.folder)
 

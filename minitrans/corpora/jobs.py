@@ -192,6 +192,9 @@ def found(sources: Sequence[str], output: str, kind: type[Task]) -> dict[str, st
                 raise FileNotFoundError(f"There is no file or folder {source}, and nothing that it is a pattern of.")
             for path in matches:
                 add(path, os.path.basename(path))
+    if not files:
+        where, endings = ", ".join(sources) or "no source", ", ".join(ENDINGS[kind.unit])
+        raise FileNotFoundError(f"There is no file for {kind.__name__} in {where}; of folders it takes {endings}.")
     return files
 
 

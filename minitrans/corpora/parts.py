@@ -93,7 +93,8 @@ class ParquetPart:
     def _kept(self, values: Column, kind: Any) -> Any:
         if hasattr(values, "to_pylist"):
             return values.cast(kind)
-        return self.pa.array([x if x is None or isinstance(x, str) else _json(x) for x in values], kind)
+        known = map(_finite, values)
+        return self.pa.array([x if x is None or isinstance(x, str) else _json(x) for x in known], kind)
 
     def close(self) -> None:
         """Write the end of the file."""
@@ -111,7 +112,7 @@ class JsonPart:
         kept = {name: listed(values) for name, values in batch.kept.items()}
         for number, answer in enumerate(answers):
             row = {"file": batch.files[number], **({} if batch.first is None else {"row": batch.first + number})}
-            row |= {name: values[number] for name, values in kept.items()}
+            row |= {name: _finite(values[number]) for name, values in kept.items()}
             if errors[number] is None:
                 try:
                     line = _json({**row, self.name: answer.tolist() if hasattr(answer, "tolist") else answer})
@@ -123,6 +124,11 @@ class JsonPart:
 
     def close(self) -> None:
         """Nothing more to write."""
+
+
+def _finite(value: Any) -> Any:
+    """A value as JSON has it, with None for NaN and infinite numbers, in which tables write what is missing."""
+    return json.loads(json.dumps(value, default=str), parse_constant=lambda name: None)
 
 
 def _json(value: Any) -> str:
