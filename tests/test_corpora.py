@@ -283,7 +283,7 @@ def test_bad_rows(model: Path, vectors: np.ndarray, tmp_path: Path, monkeypatch:
         b'{"text": "caf\xe9", "id": 7}': "not UTF-8",
         b'{"text": "\\ud800", "id": 7}': "not UTF-8",
         b'{"text": "' + b"long " * 999 + b'", "id": 7}': "longer than 2000 bytes",
-        b"[1, 2]": "no JSON object",
+        b"[1, 2]": "not a JSON object",
         b"": "Expecting value",
         b"[" * 1500: "recursion",
     }
