@@ -127,8 +127,8 @@ def tables(figures: dict[str, Any]) -> list[str]:
     largest = max(count for form, count in by if form == "two processes")
     rate = largest / by["two processes", largest]["seconds"]
     core = rate / THREADS
-    cpu, cores = figures["measured_on"]["brand"], (THREADS, 64, 1280)
-    lines += ["", f"On {THREADS} cores of {cpu}, torch {figures['measured_on']['versions']['torch']}: {core:,.0f} texts a second "
+    about, cores = figures["measured_on"], (THREADS, 64, 1280)
+    lines += ["", f"On {THREADS} cores of {about['brand']}, torch {about['versions']['torch']}: {core:,.0f} texts a second "
               "and core. So in all, and with the bytes that are written:", ""]  # fmt: skip
     lines += [f"| rows | core hours | {' | '.join(f'{n} cores' for n in cores)} | float32 | float16 |",
               "|---:|" + "---:|" * (len(cores) + 3)]  # fmt: skip

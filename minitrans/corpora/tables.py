@@ -60,7 +60,7 @@ class Lines:
         return dict.fromkeys(names, pyarrow().string())
 
     def cut(self, rows: int) -> Iterator[tuple[int, int, int]]:
-        """Where each shard of a given number of rows begins: the number of its first row, how many it has, and the byte."""
+        """Where each shard of `rows` rows begins: the number of its first row, how many it has, and the byte."""
         starts, count, place, last = [0], 0, 0, b"\n"
         with open(self.path, "rb") as stream:
             while chunk := stream.read(2**20):
