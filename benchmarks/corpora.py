@@ -128,8 +128,9 @@ def tables(figures: dict[str, Any]) -> list[str]:
     rate = largest / by["two processes", largest]["seconds"]
     core = rate / THREADS
     about, cores = figures["measured_on"], (THREADS, 64, 1280)
-    lines += ["", f"On {THREADS} cores of {about['brand']}, torch {about['versions']['torch']}: {core:,.0f} texts a second "
-              "and core. So in all, and with the bytes that are written:", ""]  # fmt: skip
+    machine = f"On {THREADS} cores of {about['brand']}, torch {about['versions']['torch']}"
+    speed = f"{core:,.0f} texts a second and core. So in all, and with the bytes that are written:"
+    lines += ["", f"{machine}: {speed}", ""]
     lines += [f"| rows | core hours | {' | '.join(f'{n} cores' for n in cores)} | float32 | float16 |",
               "|---:|" + "---:|" * (len(cores) + 3)]  # fmt: skip
     for rows in (10**6, 10**8, 10**10):
