@@ -114,6 +114,11 @@ def test_the_command_line_prints_what_a_reader_asks(monkeypatch, capsys):
         ("attention --shape 64,512,12,wide", "a shape is whole numbers with commas between them, not 64,512,12,wide"),
         ("attention --shape 64,512,12,64 --target sm_70", "the target is sm_70; reports are made for sm_80"),
         ("bias_gelu --shape 64,512 --dtype int8", "the dtype is int8; the kernels compute in float16"),
+        ("attention --shape 1,10,3,512", "heads have up to 128 channels"),
+        ("window_attention --shape 1,56,56,3,32,0,0", "the shape of window_attention is batch"),
+        ("window_attention --shape 1,56,56,3,32,7,7", "the shift is less than the window"),
+        ("convolution --shape 1,5,512,10,5", "no more than a clip has samples"),
+        ("merge_layer_norm --shape 1,2,2,9000", "rows have 36000 channels"),
     ],
 )
 def test_what_cannot_be_counted_is_said(arguments, words, monkeypatch, capsys):
@@ -121,3 +126,9 @@ def test_what_cannot_be_counted_is_said(arguments, words, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert words in capsys.readouterr().err.lower()
+
+
+def test_a_loop_that_the_code_leaves_by_a_call_is_followed():
+    (attention,) = report("attention", (2, 512, 3, 64), target="sm_80")
+    assert attention.loop.turns == 512 // 64
+    assert attention.units["tensor core"] == 4 * 64 * 512 * 64 / (2 * 16 * 8 * 16) / 4  # m16n8k16, four warps

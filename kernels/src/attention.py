@@ -426,7 +426,7 @@ def _launch(
 ) -> None:
     """Run one of the three kernels, which share all arguments but the pointers behind q, k and v."""
     rows, heads, head_dim = qkv[0].shape
-    if width and len(starts) <= MOST.value:
+    if width and max(len(starts), -(-width // tiles.rows)) <= MOST.value:
         grid = heads, -(-width // tiles.rows), len(starts)
     else:
         width = 0

@@ -42,7 +42,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from . import attention, bias_gelu, convolution, embedding_layer_norm, layer_norm, merge_layer_norm, window_attention
-from .launch import INTERPRETED, forget_target
+from .launch import INTERPRETED, forget_target, too_wide
 
 UNITS = ("tensor core", "FMA", "MUFU", "ALU", "load/store", "uniform", "control")
 
@@ -321,7 +321,8 @@ def _blocks(assembly: str) -> list[_Block]:
     for index, (predicate, text) in enumerate(lines):
         opcode = text.split()[0].split(".")[0]
         target = re.search(r"`\(([^)]+)\)", text)
-        if opcode == "BRA" and target:
+        # A call under a predicate is how sm_80 leaves a loop, and never comes back; a function is called without.
+        if target and (opcode == "BRA" or (opcode == "CALL" and predicate)):
             # A predicate may stand among the operands as well.
             may_pass = predicate or re.search(r"\bU?P\d", text)
             leads[index] = [places[target[1]], *([index + 1] if may_pass else [])]
@@ -647,16 +648,20 @@ def report(kernel: str, shape: Sequence[int], dtype: str = "bfloat16", target: s
     The floor of the call stands in each of them. Sequences and windows are full, and attention is told so.
 
     Raises:
-        ValueError: for an unknown kernel, dtype or target, or a shape with other numbers than the kernel's.
+        ValueError: for an unknown kernel, dtype or target, a shape with other numbers than the kernel's, or one that
+            its launcher does not take.
     """
     _known(target)
     if kernel not in KERNELS:
         raise ValueError(f"There is no kernel {kernel!r}; there are {', '.join(KERNELS)}.")
     names, make = KERNELS[kernel]
-    if len(shape) != names.count(",") + 1 or min(shape) < 0 or min(shape[:4]) < 1:
+    each = dict(zip(names.split(","), shape, strict=False))
+    if len(shape) != len(names.split(",")) or any(size < (name != "shift") for name, size in each.items()):
         raise ValueError(f"The shape of {kernel} is {names}, not {','.join(map(str, shape))}.")
     if dtype not in ("float16", "bfloat16", "float32"):
         raise ValueError(f"The dtype is {dtype}; the kernels compute in float16, bfloat16 and float32.")
+    if reason := _why_not(kernel, each, dtype):
+        raise ValueError(f"{kernel} takes no {','.join(map(str, shape))} in {dtype}: {reason}.")
     if INTERPRETED:
         return _elsewhere("report", kernel, shape, dtype, target)
     call = make(getattr(torch, dtype), *shape)
@@ -666,6 +671,20 @@ def report(kernel: str, shape: Sequence[int], dtype: str = "bfloat16", target: s
         read(each.compiled, each.kernel, each.programs, call.turns(each), target, call.moved, call.flops)
         for each in launches
     )
+
+
+def _why_not(kernel: str, shape: Mapping[str, int], dtype: str) -> str | None:
+    """The reason why no launcher takes this shape, or None: what `why_not` would say of tensors on a GPU."""
+    largest = 64 if dtype == "float32" else 128
+    if shape.get("head_dim", 0) > largest:
+        return f"heads have up to {largest} channels"
+    if shape.get("shift", 0) >= shape.get("window", 1):
+        return "the shift is less than the window"
+    if shape.get("taps", 0) > min(shape.get("samples", 0), convolution.TAPS):
+        return f"the filter has up to {convolution.TAPS} taps, and no more than a clip has samples"
+    if "norm" not in kernel:
+        return None
+    return too_wide(4 * shape["channels"] if kernel == "merge_layer_norm" else shape["width"])
 
 
 def _known(target: str) -> None:

@@ -285,4 +285,6 @@ def why_not(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: T
         return "qkv is not contiguous"
     if qkv.shape[1:].numel() > FURTHEST:
         return f"an image's q, k and v are more than {FURTHEST} elements; offsets in it have 32 bits"
+    if heads * (window**2 + 64) ** 2 > FURTHEST:  # with a tile's rows and columns behind the window's end
+        return f"windows of {window} have more than {FURTHEST} biases; offsets in them have 32 bits"
     return None
