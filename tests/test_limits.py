@@ -122,7 +122,7 @@ LIMITS = {
         ValueError, "BertModel has the config_class BertConfig, not SwinConfig"),
     "rows of an encoding": (
         lambda: BatchEncoding({"input_ids": [[1]]})["input_ids"], lambda: BatchEncoding({"input_ids": [[1]]})[0],
-        KeyError, "this encoding has the keys input_ids and no rows to count"),
+        KeyError, "this encoding has the keys input_ids and no sequences to count"),
 }  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def test_what_are_no_ids_of_one_sequence(tmp_path):
     ctc = minitrans.Wav2Vec2CTCTokenizer(tmp_path / "vocab.json")
     assert ctc.decode([5, 5, 0, 5]) == "AA"
     for wrong in ([5.0], [[5], [5]], ["A"], np.ones((2, 3)), torch.ones(2)):
-        with pytest.raises(TypeError, match=r"These are no ids: .*batch_decode those of several"):
+        with pytest.raises(TypeError, match=r"These are not ids: .*batch_decode those of several"):
             ctc.decode(wrong)
 
 
