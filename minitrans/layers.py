@@ -235,14 +235,17 @@ class QueryKeyValue(Module):
         """The weights (3C, C) and biases (3C,) as one matrix each, None where they do not lie so any more."""
         return None if self._joined is None or self._addresses() != self._places else self._joined
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., 3C): queries, keys, values."""
-        joined = self.prepacked
-        if joined is None and not (is_tracing() or (torch.is_grad_enabled() and self._is_trained(x))):
-            joined = self.joined()
-        if joined is not None:
-            return ops.linear(x, *joined)
-        return torch.cat([layer(x) for layer in self.layers()], -1)
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(..., C) -> queries, keys and values, (..., C) each."""
+        matrix = self.as_one(x)
+        return ops.linear(x, *matrix).chunk(3, -1) if matrix else tuple(layer(x) for layer in self.layers())
+
+    def as_one(self, x: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """The weights and biases to multiply x by in one product, None where each map is called by itself."""
+        if self.prepacked is not None:
+            return self.prepacked
+        apart = is_tracing() or (torch.is_grad_enabled() and self._is_trained(x))
+        return None if apart else self.joined()
 
     def _is_trained(self, x: Tensor) -> bool:
         tensors = [tensor for layer in self.layers() for tensor in layer._parameters.values() if tensor is not None]
@@ -295,11 +298,11 @@ def check_heads(hidden_size: int, num_heads: int) -> None:
         raise ValueError(f"The hidden size {hidden_size} is not a multiple of the {num_heads} attention heads.")
 
 
-def attend(qkv: Tensor, num_heads: int, sequences: Sequences, kept: Intermediates, dropout: float) -> Tensor:
-    """Queries, keys and values of rows (T, 3C), or of a grid (B, N, 3C), -> what they attend to, of C channels."""
-    size = qkv.shape[-1] // 3
-    q, k, v = qkv.view(-1, 3, num_heads, size // num_heads).unbind(1)
-    return kept.attend(q, k, v, sequences, dropout).reshape(*qkv.shape[:-1], size)
+def attend(qkv: Sequence[Tensor], num_heads: int, sequences: Sequences, kept: Intermediates, dropout: float) -> Tensor:
+    """Queries, keys and values of rows, (T, C) each, or of a grid, (B, N, C), -> what they attend to, so shaped."""
+    shape = qkv[0].shape
+    q, k, v = (x.view(-1, num_heads, shape[-1] // num_heads) for x in qkv)
+    return kept.attend(q, k, v, sequences, dropout).reshape(shape)
 
 
 class SelfAttention(Module):

@@ -117,7 +117,7 @@ def convolution(
 ) -> Tensor:
     if is_tracing():  # whether unfolding is a view depends on the length, and a trace is to hold for all of them
         return ACTIVATIONS[activation](F.conv1d(rows.mT, weight.mT, bias, stride, dilation=dilation).mT)
-    if rows.is_cuda and weight.shape[-1] > 1:
+    if (rows.is_cuda or _trains_in_bfloat16(rows, weight, bias)) and weight.shape[-1] > 1:
         return ACTIVATIONS[activation](_channels_last_convolution(rows, weight, bias, stride, dilation))
     span = (weight.shape[-2] - 1) * dilation + 1
     unfolded = rows.unfold(-2, span, stride)[..., ::dilation].mT.flatten(-2)  # a view; undilated, so is its flattening
@@ -127,10 +127,16 @@ def convolution(
     return linear(unfolded, weight.flatten(1), bias, activation)
 
 
+def _trains_in_bfloat16(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether autograd follows an operation in bfloat16: the gradient of unfolded rows takes long there."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return dtype == torch.bfloat16 and needs_grad(x, *others)
+
+
 def _channels_last_convolution(
     rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int
 ) -> Tensor:
-    """By cuDNN, whose channels-last layout of images one pixel high is that of rows; it makes no unfolded copy."""
+    """By cuDNN or oneDNN, whose channels-last layout of images one pixel high is that of rows: no unfolded copy."""
     images, filters = (x[:, None].permute(0, 3, 1, 2) for x in (rows.reshape(-1, *rows.shape[-2:]), weight))
     out = F.conv2d(images, filters, bias, (1, stride), dilation=(1, dilation)).permute(0, 2, 3, 1)
     return out.reshape(*rows.shape[:-2], *out.shape[2:])

@@ -197,6 +197,11 @@ class WindowProjections(QueryKeyValue):
         super().__init__(size, bias)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
 
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """(..., C) -> (..., 3C): queries, keys, values."""
+        matrix = self.as_one(x)
+        return ops.linear(x, *matrix) if matrix else torch.cat(super().forward(x), -1)
+
     def of_zeros(self, like: Tensor) -> Tensor:
         """What the projections make of zeros, (3C,): their biases, and more where a layer is more than its weights."""
         return self(like.new_zeros(like.shape[-1]))
