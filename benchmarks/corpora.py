@@ -160,8 +160,10 @@ def main() -> None:
         folder, found = Path(name), []
         prepare(folder, arguments.counts)
         for count in [*arguments.counts, IMAGES]:
+            largest = count == max(arguments.counts)
             forms = [form for form in FORMS if form.startswith("images") == (count == IMAGES)]
-            rounds = 1 if count == max(arguments.counts) else arguments.rounds
+            forms = [form for form in forms if not (largest and form.endswith("nothing ahead"))]
+            rounds = 1 if largest else arguments.rounds
             runs = [{form: measured(form, count, folder) for form in forms} for _ in range(rounds)]
             for form in forms:
                 medians = {key: statistics.median(run[form][key] for run in runs) for key in ("seconds", "peak")}

@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from minitrans import ops
 from minitrans.config import PreTrainedConfig, pair
-from minitrans.layers import LayerNorm, Linear, channels_first, check_tensor, is_plain
+from minitrans.layers import Activation, LayerNorm, Linear, channels_first, check_tensor, is_plain
 from minitrans.names import Module
 from minitrans.outputs import (
     Encoded,
@@ -358,8 +357,8 @@ class Predictions(Module):
 
     def __init__(self, hidden_size: int, vocab_size: int, activation: str, eps: float) -> None:
         super().__init__()
-        self.activation = ops.ACTIVATIONS[activation]
         self.dense = Linear(hidden_size, hidden_size)
+        self.activation = Activation(activation)
         self.norm = LayerNorm(hidden_size, eps=eps)
         self.decoder = Linear(hidden_size, vocab_size)
 

@@ -51,6 +51,18 @@ class LayerNorm(nn.LayerNorm):
         return ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
+class Activation(nn.Module):
+    """An activation function by its name in configurations, for hooks to see and programs to replace."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, kept."""
+        return ops.ACTIVATIONS[self.name](x)
+
+
 def add_norm(norm: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
     """`norm(x + residual)`, both (..., C): one operation where `norm` is only its weights."""
     if is_plain(norm, LayerNorm):
@@ -313,13 +325,14 @@ class SelfAttention(Module):
     ) -> None:
         super().__init__()
         check_heads(hidden_size, num_heads)
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads = num_heads
         self.qkv = QueryKeyValue(hidden_size, order=order)
         self.out = Linear(hidden_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.dropout.p if self.training else 0.0
         return self.out(attend(self.qkv(rows), self.num_heads, sequences, kept, dropout))
 
 
@@ -328,16 +341,16 @@ class FeedForward(Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int, activation: str) -> None:
         super().__init__()
-        self.activation = activation
         self.up = Linear(hidden_size, intermediate_size)
+        self.activation = Activation(activation)
         self.down = Linear(intermediate_size, hidden_size)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        up, down = self.up, self.down
-        if is_plain(up, Linear) and is_plain(down, Linear):
-            return ops.feed_forward(rows, up.weight, up.bias, down.weight, down.bias, self.activation)
-        return down(ops.ACTIVATIONS[self.activation](up(rows)))
+        up, activation, down = self.up, self.activation, self.down
+        if is_plain(up, Linear) and is_plain(activation, Activation) and is_plain(down, Linear):
+            return ops.feed_forward(rows, up.weight, up.bias, down.weight, down.bias, activation.name)
+        return down(activation(up(rows)))
 
 
 def recompute(module: Callable[..., Tensor], *inputs: object) -> Tensor:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 Table = Mapping[str, str]
 
@@ -44,11 +45,16 @@ class Names:
     def __init__(self, table: Table, others: Table) -> None:
         self._outside = {**_containers(table), **table}
         inside = {published: ours for ours, published in self._outside.items()}
-        self._inside = {**{published: ours for ours, published in others.items()}, **inside}
+        self._further = {**_containers(others), **others}
+        self._inside = {**{published: ours for ours, published in self._further.items()}, **inside}
 
     def outside(self, path: str) -> str:
         """The published path of one of ours, such as "layers.3.norm.weight"."""
         return _translated(path, self._outside)
+
+    def spellings(self, path: str) -> tuple[str, str]:
+        """The published path of one of ours, and the further one."""
+        return self.outside(path), _translated(path, self._further)
 
     def inside(self, path: str) -> str:
         """Our path of a published one; one that is ours already, or nobody's, stays as it is."""
@@ -148,11 +154,27 @@ class Module(nn.Module):
         return {key: value for key, value in self.__dict__.items() if key != "_owner"}
 
 
+# The groups of which one module's output is their own, by the last part of their path -> that module.
+RESULTS = {"intermediate": "intermediate_act_fn", "output": "LayerNorm", "transform": "LayerNorm"}
+
+
+class Handles(RemovableHandle):
+    """Removes several hooks, as torch's handle of one does."""
+
+    def __init__(self, *handles: RemovableHandle) -> None:
+        self.handles, self.id = handles, handles[-1].id
+
+    def remove(self) -> None:
+        """Remove the hooks; again is the same as once."""
+        for handle in self.handles:
+            handle.remove()
+
+
 class Group(nn.Module):
     """Modules that stand together in the published structure and not in ours; made on demand, part of no model.
 
-    Its modules are the model's own: their parameters, hooks and replacements count. It cannot be called or hooked
-    itself, as nothing calls it.
+    Its modules are the model's own: their parameters, hooks and replacements count. Nothing calls the group itself: a
+    hook on it goes to the first of its modules and to that of `RESULTS`, and without such a one it is refused.
     """
 
     def __init__(self, owner: nn.Module, path: str, modules: Mapping[str, nn.Module]) -> None:
@@ -167,6 +189,33 @@ class Group(nn.Module):
         else:
             super().__setattr__(name, value)
 
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """A hook on what the group is given, without a residual that it adds."""
+        self._result()
+        first: Any = next(iter(self._modules.values()))
+        return first.register_forward_pre_hook(
+            lambda _, *given: hook(self, *given), prepend=prepend, with_kwargs=with_kwargs
+        )
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
+    ) -> RemovableHandle:
+        """A hook on what the group gives, which is also told what it was given, without a residual that it adds."""
+        given: list[tuple] = []
+        named: tuple[dict, ...] = ({},) if with_kwargs else ()
+        first = self.register_forward_pre_hook(lambda _, inputs: given.append(inputs))
+        last = self._result().register_forward_hook(
+            lambda _, __, output: hook(self, given.pop(), *named, output), prepend=prepend, always_call=always_call
+        )
+        return Handles(first, last)
+
+    def _result(self) -> nn.Module:
+        """The module whose output is the group's."""
+        name = RESULTS.get(self.__dict__["_place"][1].rpartition(".")[2], "")
+        return self._modules.get(name) or self._refuse()
+
     def _refuse(self, *values: Any, **options: Any) -> Any:
         owner, path = self.__dict__["_place"]
         raise RuntimeError(
@@ -174,7 +223,7 @@ class Group(nn.Module):
             "a published model also calls. Call or hook one of these."
         )
 
-    forward = register_forward_hook = register_forward_pre_hook = _refuse
+    forward = _refuse
     register_full_backward_hook = register_full_backward_pre_hook = _refuse
 
 
@@ -427,10 +476,10 @@ def _find(owner: Published, module: nn.Module, name: str) -> nn.Module | None:
     ours = next((path for path, part in _parts(owner) if part is module), None)
     if ours is None:
         return None
-    path = f"{owner.names.outside(ours)}.{name}".lstrip(".")
-    exact = owner.names.exactly(path)
-    found = None if exact is None else _at(owner, exact.split("."))
-    return found if found is not None else _group(owner, path)
+    paths = [f"{path}.{name}".lstrip(".") for path in owner.names.spellings(ours)]
+    places = [place for place in map(owner.names.exactly, paths) if place is not None]
+    found = [part for part in (_at(owner, place.split(".")) for place in places) if part is not None]
+    return found[0] if found else _group(owner, paths[0])
 
 
 def _at(module: nn.Module | None, path: Iterable[str]) -> nn.Module | None:

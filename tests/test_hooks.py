@@ -234,3 +234,79 @@ def test_asking_for_states_changes_no_gradient(name):
         flat(model(**double(x), **asked)).clamp(min=-1e9).square().sum().backward()
         found.append([tensor.grad for tensor in model.parameters() if tensor.grad is not None])
     assert len(found[0]) == len(found[1]) > 10
+
+
+def is_computed(path: str, module: nn.Module) -> bool:
+    """Whether a module of transformers' is an activation, or a group of modules that ends in one or in a norm."""
+    last = path.rpartition(".")[2]
+    return "Activation" in type(module).__name__ or (
+        last in ("intermediate", "output", "transform") and type(module).__module__.endswith("modeling_bert")
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in PUBLISHED if name not in ("SwinBackbone", "Wav2Vec2ForXVector", "Wav2Vec2ForPreTraining")],
+)
+def test_activations_and_groups_of_modules_are_hooked_as_in_transformers(name, tmp_path):
+    """What hooks see and what they make of it: neurons after an activation, blocks before the next one."""
+    models, x = [model.double().eval() for model in published_pair(name, tmp_path)], double(inputs_of(name))
+    x.pop("attention_mask", None)
+    paths = [path for path, module in models[0].named_modules() if is_computed(path, module) and "conv" not in path]
+    assert len(paths) >= 2
+    for path in paths:
+        seen: list[list[torch.Tensor]] = []
+        for model in models:
+            module = model.get_submodule(path)
+            noted: list[torch.Tensor] = []
+            before = module.register_forward_pre_hook(lambda _, inputs, to=noted: to.append(inputs[0].flatten()))
+            after = module.register_forward_hook(lambda _, inputs, output, to=noted: to.append(output.flatten()))
+            told = module.register_forward_hook(
+                lambda _, inputs, named, output, to=noted: to.append(inputs[0].flatten()), with_kwargs=True
+            )
+            expected = flat(model(**x))
+            for handle in (before, after, told):
+                handle.remove()
+            with module.register_forward_hook(lambda _, inputs, output: output * 0.5):
+                noted.append(flat(model(**x)))
+            with module.register_forward_pre_hook(lambda _, inputs: (inputs[0] * 0.5, *inputs[1:])):
+                noted.append(flat(model(**x)))
+            assert relative(flat(model(**x)).detach(), expected.detach()) <= 1e-9  # the hooks are gone
+            seen.append(noted)
+        assert len(seen[0]) == 5, path
+        for a, b in zip(*seen, strict=True):
+            assert relative(a.detach(), b.detach()) <= 1e-6, path
+
+
+@pytest.mark.parametrize(
+    "name", ["BertForMaskedLM", "DistilBertModel", "SwinForImageClassification", "Wav2Vec2ForCTC"]
+)
+def test_an_activation_is_replaced_by_its_path(name, tmp_path):
+    models, x = [model.double().eval() for model in published_pair(name, tmp_path)], double(inputs_of(name))
+    x.pop("attention_mask", None)
+    paths = [path for path, module in models[0].named_modules() if "Activation" in type(module).__name__]
+    paths = [path for path in paths if "conv" not in path]
+    assert len(paths) >= 2
+    for model in models:
+        for path in paths:
+            owner, _, leaf = path.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, nn.ReLU())
+    a, b = (flat(model(**x)) for model in models)
+    assert relative(b.detach(), a.detach()) <= 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "Wav2Vec2ForPreTraining"])
+def test_without_the_dropout_modules_training_is_evaluation(name):
+    """A program that sets every `nn.Dropout.p` to 0 drops nothing, in attention and feed-forward blocks either."""
+    model, x = make(minitrans, name), inputs_of(name)
+    for key in ("layerdrop", "mask_time_prob", "drop_path_rate"):
+        if hasattr(model.config, key):
+            setattr(model.config, key, 0.0)
+    expected = flat(model.eval()(**x))
+    for module in model.train().modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for key in ("layerdrop", "drop_path_rate"):
+            if key in module.__dict__:
+                module.__dict__[key] = 0.0
+    assert relative(flat(model(**x)).detach(), expected.detach()) <= 1e-5

@@ -256,12 +256,33 @@ def test_layers_are_dropped_and_replaced_by_published_paths(tmp_path):
     assert torch.equal(again(**x).last_hidden_state, ours(**x).last_hidden_state)
 
 
-def test_a_group_of_modules_is_neither_called_nor_hooked():
-    model = make(minitrans, "BertModel")
-    layer = model.encoder.layer[0]
-    for attempt in (lambda: layer.output(torch.ones(1)), lambda: layer.output.register_forward_hook(print)):
-        with pytest.raises(RuntimeError, match=r"'encoder\.layer\.0\.output': it groups dense, LayerNorm"):
-            attempt()
+@pytest.mark.parametrize(
+    ("name", "attempt", "sentence"),
+    [
+        ("BertModel", lambda model: model.encoder.layer[0].output(torch.ones(1)), "output': it groups dense, Layer"),
+        ("BertModel", lambda model: model.encoder.register_forward_hook(print), "'encoder': it groups layer"),
+        ("BertModel", lambda model: model.encoder.register_forward_pre_hook(print), "'encoder': it groups layer"),
+        ("Wav2Vec2Model", lambda model: model.feature_projection.register_forward_hook(print), "groups layer_norm"),
+        (
+            "BertModel",
+            lambda model: model.encoder.layer[1].intermediate.register_full_backward_hook(print),
+            r"'encoder\.layer\.1\.intermediate': it groups dense",
+        ),
+    ],
+)  # fmt: skip
+def test_a_group_of_modules_is_not_called_and_only_hooked_where_one_gives_its_output(name, attempt, sentence):
+    with pytest.raises(RuntimeError, match=sentence):
+        attempt(make(minitrans, name))
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "SwinBackbone"])  # it is its own `swin` here
+def test_paths_in_the_memory_of_transformers_lead_to_the_same_parameters(name, tmp_path):
+    theirs, ours = published_pair(name, tmp_path)
+    for path, module in theirs.named_modules():
+        if [*module.children()] or "parametrizations" in path:
+            continue
+        for key, tensor in module.named_parameters(recurse=False):
+            assert torch.equal(getattr(ours.get_submodule(path), key), tensor), f"{path}.{key}"
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

@@ -95,11 +95,12 @@ class BertSelfAttention(QueryKeyValue):
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config.hidden_size)
         check_heads(config.hidden_size, config.num_attention_heads)
-        self.num_heads, self.dropout = config.num_attention_heads, config.attention_probs_dropout_prob
+        self.num_heads = config.num_attention_heads
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:  # type: ignore[override]
         """Rows (T, C) -> (T, C)."""
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.dropout.p if self.training else 0.0
         return attend(super().forward(rows), self.num_heads, sequences, kept, dropout)
 
 
@@ -167,12 +168,16 @@ class BertModel(BertPreTrainedModel):
         "layers.{}.attention.heads.value": "encoder.layer.{}.attention.self.value",
         "layers.{}.attention.out": "encoder.layer.{}.attention.output.dense",
         "layers.{}.attention.norm": "encoder.layer.{}.attention.output.LayerNorm",
+        "layers.{}.attention.dropout": "encoder.layer.{}.attention.output.dropout",
         "layers.{}.feed_forward.up": "encoder.layer.{}.intermediate.dense",
+        "layers.{}.feed_forward.activation": "encoder.layer.{}.intermediate.intermediate_act_fn",
         "layers.{}.feed_forward.down": "encoder.layer.{}.output.dense",
         "layers.{}.norm": "encoder.layer.{}.output.LayerNorm",
+        "layers.{}.dropout": "encoder.layer.{}.output.dropout",
     }
     head_weights: ClassVar[dict[str, str]] = {
         "predictions.dense": "cls.predictions.transform.dense",
+        "predictions.activation": "cls.predictions.transform.transform_act_fn",
         "predictions.norm": "cls.predictions.transform.LayerNorm",
         "predictions.decoder": "cls.predictions.decoder",
         "seq_relationship": "cls.seq_relationship",

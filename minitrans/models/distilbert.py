@@ -143,6 +143,7 @@ class DistilBertModel(DistilBertPreTrainedModel):
     }
     head_weights: ClassVar[dict[str, str]] = {
         "predictions.dense": "vocab_transform",
+        "predictions.activation": "activation",
         "predictions.norm": "vocab_layer_norm",
         "predictions.decoder": "vocab_projector",
     }

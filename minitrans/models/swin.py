@@ -311,6 +311,7 @@ class SwinEncoder(SwinPreTrainedModel):
         "stages.{}.layers.{}.attention.out": "encoder.layers.{}.blocks.{}.attention.output.dense",
         "stages.{}.layers.{}.norm": "encoder.layers.{}.blocks.{}.layernorm_after",
         "stages.{}.layers.{}.feed_forward.up": "encoder.layers.{}.blocks.{}.intermediate.dense",
+        "stages.{}.layers.{}.feed_forward.activation": "encoder.layers.{}.blocks.{}.intermediate.intermediate_act_fn",
         "stages.{}.layers.{}.feed_forward.down": "encoder.layers.{}.blocks.{}.output.dense",
         "mergings.{}.norm": "encoder.layers.{}.downsample.norm",
         "mergings.{}.reduction": "encoder.layers.{}.downsample.reduction",
@@ -325,6 +326,7 @@ class SwinEncoder(SwinPreTrainedModel):
         "stages.{}.layers.{}.attention.qkv.value": "encoder.layers.{}.blocks.{}.attention.v_proj",
         "stages.{}.layers.{}.attention.out": "encoder.layers.{}.blocks.{}.attention.o_proj",
         "stages.{}.layers.{}.feed_forward.up": "encoder.layers.{}.blocks.{}.mlp.fc1",
+        "stages.{}.layers.{}.feed_forward.activation": "encoder.layers.{}.blocks.{}.mlp.activation_fn",
         "stages.{}.layers.{}.feed_forward.down": "encoder.layers.{}.blocks.{}.mlp.fc2",
     }
 

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -129,13 +128,13 @@ class DroppedFeedForward(FeedForward):
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config.hidden_size, config.intermediate_size, config.hidden_act)
-        self.rate = config.activation_dropout
+        self.dropout = nn.Dropout(config.activation_dropout)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        if not (self.training and self.rate):
+        if not (self.dropout.training and self.dropout.p):
             return super().forward(rows)
-        return self.down(F.dropout(ops.ACTIVATIONS[self.activation](self.up(rows)), self.rate))
+        return self.down(self.dropout(self.activation(self.up(rows))))
 
 
 class EncoderLayer(Module):
@@ -241,6 +240,8 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         "layers.{}.attention.out": "encoder.layers.{}.attention.out_proj",
         "layers.{}.attention_norm": "encoder.layers.{}.layer_norm",
         "layers.{}.feed_forward.up": "encoder.layers.{}.feed_forward.intermediate_dense",
+        "layers.{}.feed_forward.activation": "encoder.layers.{}.feed_forward.intermediate_act_fn",
+        "layers.{}.feed_forward.dropout": "encoder.layers.{}.feed_forward.intermediate_dropout",
         "layers.{}.feed_forward.down": "encoder.layers.{}.feed_forward.output_dense",
         "layers.{}.norm": "encoder.layers.{}.final_layer_norm",
         "layers.{}.adapter.norm": "encoder.layers.{}.adapter_layer.norm",
