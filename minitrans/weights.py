@@ -322,10 +322,10 @@ _LOADING_INFO = {
 
 
 @dataclass
-class LoadReport:
+class LoadReport(Mapping[str, Any]):
     """What loading did, by published names; `sources` are the names in the file that were read, by our paths.
 
-    It answers to transformers' keys as well: `report["missing_keys"]`.
+    It is a mapping of transformers' keys as well: `report["missing_keys"]`.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -350,9 +350,11 @@ class LoadReport:
         except KeyError:
             raise KeyError(f"A load report has no {key!r}; it has {', '.join(_LOADING_INFO)}.") from None
 
-    def keys(self) -> list[str]:
-        """transformers' names of what it says."""
-        return [*_LOADING_INFO]
+    def __iter__(self) -> Iterator[str]:
+        return iter(_LOADING_INFO)
+
+    def __len__(self) -> int:
+        return len(_LOADING_INFO)
 
     @property
     def errors(self) -> list[str]:

@@ -91,6 +91,9 @@ def test_load_and_save_keep_every_bit(name, options, tmp_path):
     _, ours = pair(name, tmp_path / "theirs", **options)
     report = ours.load_report
     assert not report.needs_attention
+    _, info = getattr(transformers, name).from_pretrained(tmp_path / "theirs", output_loading_info=True)
+    assert {key: [*value] for key, value in report.items()} == {key: [*value] for key, value in info.items()}
+    assert "no_such_key" not in report
     assert report.files == [tmp_path / "theirs" / MODEL]
     assert not report.renamed
     assert not report.cast
