@@ -285,6 +285,14 @@ def test_paths_in_the_memory_of_transformers_lead_to_the_same_parameters(name, t
             assert torch.equal(getattr(ours.get_submodule(path), key), tensor), f"{path}.{key}"
 
 
+def test_parts_that_take_what_they_take_in_transformers(tmp_path):
+    theirs, ours = published_pair("BertForPreTraining", tmp_path)
+    states = torch.randn(2, 5, ours.config.hidden_size)
+    for path in ("bert.pooler", "cls.predictions", "cls.seq_relationship", "bert.embeddings.LayerNorm"):
+        found, expected = (model.get_submodule(path)(states) for model in (ours, theirs))
+        assert relative(found.detach(), expected.detach()) <= 1e-5, path
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_answer_for_themselves(copied):
     model = make(minitrans, "BertForMaskedLM")

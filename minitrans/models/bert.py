@@ -142,9 +142,9 @@ class BertPooler(Module):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, first: Tensor) -> Tensor:
-        """(B, C) -> (B, C)."""
-        return torch.tanh(self.dense(first))
+    def forward(self, states: Tensor) -> Tensor:
+        """States (B, N, C), or those of the first tokens alone, (B, C) -> (B, C)."""
+        return torch.tanh(self.dense(states[:, 0] if states.dim() == 3 else states))
 
 
 class BertPreTrainedModel(PreTrainedModel):
