@@ -69,13 +69,15 @@ SPILL_ALLOWED = 32
 """Bytes a thread: some registers that are put aside once, outside the loop."""
 
 ATTENTION_FORMS = (
-    ("", 512, False, False),
-    (", short", SHORT_ROWS, False, False),
-    (", causal, bias", 512, True, False),
-    ("", 512, False, True),
-    (", causal, bias", 512, True, True),
+    ("", 512, False, False, 0.0),
+    (", short", SHORT_ROWS, False, False, 0.0),
+    (", causal, bias", 512, True, False, 0.0),
+    (", dropout", 512, False, False, 0.1),
+    ("", 512, False, True, 0.0),
+    (", causal, bias", 512, True, True, 0.0),
+    (", dropout", 512, False, True, 0.1),
 )
-"""Label, longest sequence, whether causal and biased, whether backward."""
+"""Label, longest sequence, whether causal and biased, whether backward, and dropout."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,10 @@ def cases() -> Iterator[Case]:
         name = "tf32" if tf32 else str(dtype).removeprefix("torch.")
         products = tf32 or dtype is not torch.float32
         for head_dim in head_dims:
-            for label, longest, full, backward in ATTENTION_FORMS if exact or dtype is not torch.float32 else ():
-                call = partial(call_attention, dtype, tf32, head_dim, longest, full, backward)
+            for label, *form, dropout in ATTENTION_FORMS if exact or dtype is not torch.float32 else ():
+                if dropout and head_dim < 64:  # which leaves it more registers in the same tiles
+                    continue
+                call = partial(call_attention, dtype, tf32, head_dim, *form, dropout)
                 yield Case(f"{name}, D {head_dim}{label}", products, call)
             for window in (4, 7, 12):
                 call = partial(call_window_attention, dtype, tf32, head_dim, window)
@@ -131,15 +135,17 @@ def exact_products(exact: bool) -> None:
     torch.backends.cuda.matmul.fp32_precision = "ieee" if exact else "tf32"
 
 
-def call_attention(dtype: torch.dtype, tf32: bool, head_dim: int, longest: int, full: bool, backward: bool) -> object:
+def call_attention(
+    dtype: torch.dtype, tf32: bool, head_dim: int, longest: int, full: bool, backward: bool, dropout: float
+) -> object:
     exact_products(not tf32)
     q, k, v = torch.zeros(2 * longest, 3, 12, head_dim, dtype=dtype).unbind(1)
     starts, lengths = torch.tensor([0, longest]), torch.tensor([longest, longest])
     bias = torch.zeros(12, longest, longest, dtype=dtype) if full else None
     if not backward:
-        return attention(q, k, v, starts, lengths, longest, causal=full, bias=bias)
-    lse, scale = torch.zeros(2 * longest, 12), head_dim**-0.5
-    arguments = (q, q, k, v, q, lse, starts, lengths, longest, 0, scale, full, bias)
+        return attention(q, k, v, starts, lengths, longest, causal=full, bias=bias, dropout=dropout)
+    lse, scale, seed = torch.zeros(2 * longest, 12), head_dim**-0.5, torch.zeros(1).long() if dropout else None
+    arguments = (q, q, k, v, q, lse, starts, lengths, longest, 0, scale, full, bias, dropout, seed)
     return torch.ops.minitrans.attention_backward(*arguments)
 
 

@@ -26,6 +26,8 @@ SHIPPED = (
     ("attention", (32, 128, 12, 64), "bfloat16", 3.5),
     ("attention", (64, 512, 12, 64), "float32", 320.0),
     ("attention_backward", (64, 512, 12, 64), "bfloat16", None),
+    ("attention_dropout", (64, 512, 12, 64), "bfloat16", None),
+    ("attention_backward_dropout", (64, 512, 12, 64), "bfloat16", None),
     ("window_attention", (64, 56, 56, 3, 32, 7, 3), "bfloat16", 46.0),
     ("window_attention", (64, 28, 28, 6, 32, 7, 3), "bfloat16", 23.0),
     ("window_attention", (64, 14, 14, 12, 32, 7, 3), "bfloat16", 12.0),
@@ -54,6 +56,8 @@ def table() -> str:
         reports = report(kernel, shape, dtype, TARGET)
         for each in reports:
             name = kernel if len(reports) == 1 else each.kernel.removesuffix("_forward")
+            if kernel.endswith("_dropout"):
+                name = name.removesuffix("_dropout") + ", dropout"
             size = " × ".join(map(str, shape))
             tightest = f"{each.tightest} {each.unit_us[each.tightest]:.1f}"
             lines.append(

@@ -305,10 +305,10 @@ def attention(
             f"{tuple(k.shape)} {k.dtype}, {tuple(v.shape)} {v.dtype}."
         )
     rows = (q, k, v, sequences.starts, sequences.lengths, sequences.longest)
-    objection = _DROPOUT if dropout else _GRID if sequences.is_grid else None
-    kernel = _kernel("attention", *rows, bias=bias, objection=objection)
+    objection = _GRID if sequences.is_grid else None
+    kernel = _kernel("attention", *rows, bias=bias, dropout=dropout, objection=objection)
     if kernel is not None:
-        return kernel.attention(*rows, width=sequences.width, bias=bias)
+        return kernel.attention(*rows, width=sequences.width, bias=bias, dropout=dropout)
     return plain.attention(q, k, v, sequences, bias, dropout)
 
 

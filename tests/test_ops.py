@@ -277,7 +277,7 @@ def test_every_kernel_refuses_the_cpu_with_its_reason():
     with minitrans.engine("triton"), pytest.raises(RuntimeError, match="layer_norm"):
         ops.add_layer_norm(x, x, one, zero, 1e-5)
     with minitrans.engine("triton"), pytest.raises(RuntimeError, match="dropout"):
-        ops.attention(heads, heads, heads, Sequences.full(1, 2, CPU), dropout=0.1)
+        ops.window_attention(torch.ones(1, 2, 2, 3, 1, 4), torch.ones(9, 1), 2, 0, None, dropout=0.1)
 
 
 def test_an_exported_program_has_no_kernels(monkeypatch):

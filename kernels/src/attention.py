@@ -14,6 +14,10 @@ is saved:
 
     dV = Pᵀ dO,   dS = P ∘ (dO Vᵀ − δ) with δ = rowsum(dO ∘ O),   dQ = scale · dS K,   dK = scale · dSᵀ Q
 
+Dropout multiplies P by a mask M of 0 and 1 / (1 − p): O = (M ∘ P) V, dV = (M ∘ P)ᵀ dO, dS = P ∘ (M ∘ dO Vᵀ − δ). M is
+never stored: a counter-based generator (Philox, Salmon et al. 2011) makes it of a call's seed and of a weight's
+sequence, head, query and key, so that all three kernels draw the same, whatever their tiles.
+
 Work split. The grid is a list of tiles over real tokens, not sequences × longest: program t finds its sequence and
 block by a prefix sum over the sequences' tile counts, inside the kernel. No host synchronisation, no second launch,
 and at most one partial tile a sequence; what the grid's upper bound has too many leaves at once.
@@ -49,6 +53,9 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 CHUNK = tl.constexpr(128)
 """How many sequences `_find_tile` looks at in one step."""
+
+ONE = tl.constexpr(65536)
+"""Dropout's probability is a whole number of parts, of which one has so many."""
 
 MOST = tl.constexpr(65535)
 """Programs along the second and third dimension of a grid."""
@@ -146,13 +153,37 @@ def _scores(
 
 
 @triton.jit
+def _kept(seed, sequence, head, queries, keys, DROPPED: tl.constexpr):
+    """Which weights of a tile dropout keeps; `queries` and `keys` are numbers within the sequence, along its axes.
+
+    Philox makes 128 random bits of a counter, here of 2 × 4 weights, 16 bits for each. They lie 8 queries apart, and 8
+    and 16 keys: where matrix instructions leave their results, one thread has all of them, or in a transposed tile
+    half, and as the compiler computes equal counters once, nothing has to move between threads. Seven rounds are the
+    fewest that pass BigCrush; the first two work on rows and columns, not yet on tiles.
+    """
+    a, b, c, d = tl.philox(seed, keys & ~24, queries & ~8, head, sequence, 7)
+    word = tl.where((queries & 8) == 0, tl.where((keys & 8) == 0, a, b), tl.where((keys & 8) == 0, c, d))
+    return ((word >> (keys & 16).to(tl.uint32)) & 0xFFFF) >= DROPPED
+
+
+@triton.jit
+def _scaled_up(x, DROPPED: tl.constexpr):
+    """x / (1 − p); where p is 1 nothing was summed, and x may stay what it is."""
+    if DROPPED < ONE:
+        x *= ONE / (ONE - DROPPED)
+    return x
+
+
+@triton.jit
 def _attend(
-    acc, m, z, q, k, v, k_row, v_row, bias, bias_row, scale, queries, first, last, length,
+    acc, m, z, q, k, v, k_row, v_row, bias, bias_row, scale, seed, sequence, head, queries, first, last, length,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
-    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     """Add the keys [first, last) to the running sums; only MASKED looks at the length and the causal edge."""
     channels = tl.arange(0, BLOCK_D)
+    if seed is not None:
+        seed = tl.load(seed)
     for n in range(first, last, BLOCK_N):
         keys = n + tl.arange(0, BLOCK_N)
         inside = (channels < HEAD_DIM)[None, :]
@@ -167,6 +198,8 @@ def _attend(
         p = tl.exp2(s * scale - base[:, None])
         shrink = tl.exp2(m - base)
         z = z * shrink + tl.sum(p, 1)
+        if seed is not None:
+            p = tl.where(_kept(seed, sequence, head, queries[:, None], keys[None, :], DROPPED), p, 0.0)
         value = tl.load(v + keys[:, None] * v_row + channels[None, :], mask=inside, other=0.0)
         acc = tl.dot(p.to(value.dtype), value, acc * shrink[:, None], input_precision=PRECISION)
         m = highest
@@ -175,11 +208,11 @@ def _attend(
 
 @triton.jit(do_not_specialize=["sequences", "rows", "tiles_each"])
 def _attention_forward(
-    q, k, v, out, lse, starts, lengths, bias, sequences, rows, tiles_each, scale,
+    q, k, v, out, lse, starts, lengths, bias, seed, sequences, rows, tiles_each, scale,
     q_head, k_head, v_head, bias_sequence, bias_head, bias_row,
     heads: tl.constexpr, q_row: tl.constexpr, k_row: tl.constexpr, v_row: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+    CAUSAL: tl.constexpr, PRECISION: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     # Heads vary fastest: neighbours in time read neighbouring columns of the same rows.
     head = tl.program_id(0)
@@ -212,19 +245,22 @@ def _attention_forward(
             unmasked = tl.minimum(unmasked, block * BLOCK_M + 1)
         unmasked = unmasked // BLOCK_N * BLOCK_N
         acc, m, z = _attend(
-            acc, m, z, query, k, v, k_row, v_row, bias, bias_row, scale, queries, 0, unmasked, length,
-            HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION,
+            acc, m, z, query, k, v, k_row, v_row, bias, bias_row, scale, seed, sequence, head, queries, 0, unmasked,
+            length, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION, DROPPED,
         )  # fmt: skip
         if unmasked < last:  # else not even the loop's first loads are needed
             acc, m, z = _attend(
-                acc, m, z, query, k, v, k_row, v_row, bias, bias_row, scale, queries, unmasked, last, length,
-                HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
+                acc, m, z, query, k, v, k_row, v_row, bias, bias_row, scale, seed, sequence, head, queries, unmasked,
+                last, length, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION, DROPPED,
             )  # fmt: skip
             acc = tl.where((queries < length)[:, None], acc, 0.0)
     # No key at all (a padding row, or a bias that hides them all): zeros, and L = ∞ so that backward has P = 0.
     empty = z == 0.0
     z = tl.where(empty, 1.0, z)
-    acc *= (1.0 / z)[:, None]
+    share = 1.0 / z
+    if seed is not None:
+        share = _scaled_up(share, DROPPED)
+    acc *= share[:, None]
     out += (first * heads + head) * HEAD_DIM
     written = (queries < owned)[:, None] & (channels < HEAD_DIM)[None, :]
     tl.store(out + within[:, None] * (heads * HEAD_DIM) + channels[None, :], acc, mask=written)
@@ -235,12 +271,14 @@ def _attention_forward(
 
 @triton.jit
 def _query_gradient(
-    acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, queries, first, last, length,
-    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
-    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, seed, sequence, head, queries, first,
+    last, length, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     """Add what the keys [first, last) say about dQ; only MASKED looks at the length and the causal edge."""
     channels = tl.arange(0, BLOCK_D)
+    if seed is not None:
+        seed = tl.load(seed)
     for n in range(first, last, BLOCK_N):
         keys = n + tl.arange(0, BLOCK_N)
         inside = (channels < HEAD_DIM)[None, :]
@@ -253,22 +291,28 @@ def _query_gradient(
         )
         p = tl.exp2(s * scale - level[:, None])
         dp = tl.dot(upstream, tl.trans(value), input_precision=PRECISION)
-        ds = p * (dp - d[:, None])
+        if seed is None:
+            ds = p * (dp - d[:, None])
+        else:  # with fewer registers than p * (M * dp - d), where M has to wait for dp
+            weights = tl.where(_kept(seed, sequence, head, queries[:, None], keys[None, :], DROPPED), p, 0.0)
+            ds = weights * dp - p * d[:, None]
         acc = tl.dot(ds.to(key.dtype), key, acc, input_precision=PRECISION)
     return acc
 
 
 @triton.jit
 def _key_gradients(
-    dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, keys, first, last, length, heads,
-    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
-    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, seed, sequence, head, keys, first,
+    last, length, heads, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     """Add what the queries [first, last) say about dK and dV; only MASKED looks at the length.
 
     Keys after the end need no mask: they have rows of their own, which nobody writes.
     """
     channels = tl.arange(0, BLOCK_D)
+    if seed is not None:
+        seed = tl.load(seed)
     for n in range(first, last, BLOCK_N):
         queries = n + tl.arange(0, BLOCK_N)
         real = queries < (
@@ -288,20 +332,26 @@ def _key_gradients(
             key, query, bias, bias_row, scale, queries[None, :], keys[:, None], length, CAUSAL, CAUSAL, PRECISION
         )
         p = tl.exp2(s * scale - level[None, :])
-        dv_sum = tl.dot(p.to(value.dtype), upstream, dv_sum, input_precision=PRECISION)
+        weights = p
+        if seed is not None:
+            weights = tl.where(_kept(seed, sequence, head, queries[None, :], keys[:, None], DROPPED), p, 0.0)
+        dv_sum = tl.dot(weights.to(value.dtype), upstream, dv_sum, input_precision=PRECISION)
         dp = tl.dot(value, tl.trans(upstream), input_precision=PRECISION)
-        ds = p * (dp - d[None, :])
+        if seed is None:
+            ds = p * (dp - d[None, :])
+        else:
+            ds = weights * dp - p * d[None, :]
         dk_sum = tl.dot(ds.to(key.dtype), query, dk_sum, input_precision=PRECISION)
     return dk_sum, dv_sum
 
 
 @triton.jit(do_not_specialize=["sequences", "rows", "tiles_each"])
 def _attention_backward_query(
-    q, k, v, out, grad, dq, delta, lse, starts, lengths, bias, sequences, rows, tiles_each, scale,
+    q, k, v, out, grad, dq, delta, lse, starts, lengths, bias, seed, sequences, rows, tiles_each, scale,
     q_head, k_head, v_head, bias_sequence, bias_head, bias_row,
     heads: tl.constexpr, q_row: tl.constexpr, k_row: tl.constexpr, v_row: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+    CAUSAL: tl.constexpr, PRECISION: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     """dQ of one tile of queries, and δ for `_attention_backward_key`."""
     head = tl.program_id(0)
@@ -324,6 +374,8 @@ def _attention_backward_query(
         upstream = tl.load(grad + base * HEAD_DIM + place, mask=real, other=0.0)
         result = tl.load(out + base * HEAD_DIM + place, mask=real, other=0.0)
         d = tl.sum(upstream.to(tl.float32) * result.to(tl.float32), 1)
+        if seed is not None:  # (1 − p) δ: the products with P are scaled up when they are summed
+            d *= 1 - DROPPED / ONE
         tl.store(delta + base + within * heads, d, mask=queries < length)
         level = tl.load(lse + base + within * heads, mask=queries < length, other=0.0)
         k += start * k_row + head * k_head
@@ -337,26 +389,28 @@ def _attention_backward_query(
             unmasked = tl.minimum(unmasked, block * BLOCK_M + 1)
         unmasked = unmasked // BLOCK_N * BLOCK_N
         acc = _query_gradient(
-            acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, queries, 0, unmasked, length,
-            HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION,
+            acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, seed, sequence, head, queries,
+            0, unmasked, length, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION, DROPPED,
         )  # fmt: skip
         if unmasked < last:
             acc = _query_gradient(
-                acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, queries, unmasked, last,
-                length, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
+                acc, query, upstream, d, level, k, v, k_row, v_row, bias, bias_row, scale, seed, sequence, head,
+                queries, unmasked, last, length, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION, DROPPED,
             )  # fmt: skip
             acc = tl.where((queries < length)[:, None], acc, 0.0)
     written = (queries < owned)[:, None] & (channels < HEAD_DIM)[None, :]
+    if seed is not None:
+        acc = _scaled_up(acc, DROPPED)
     tl.store(dq + base * HEAD_DIM + place, acc * (scale / LOG2E), mask=written)
 
 
 @triton.jit(do_not_specialize=["sequences", "rows", "tiles_each"])
 def _attention_backward_key(
-    q, k, v, grad, dk, dv, delta, lse, starts, lengths, bias, sequences, rows, tiles_each, scale,
+    q, k, v, grad, dk, dv, delta, lse, starts, lengths, bias, seed, sequences, rows, tiles_each, scale,
     q_head, k_head, v_head, bias_sequence, bias_head, bias_row,
     heads: tl.constexpr, q_row: tl.constexpr, k_row: tl.constexpr, v_row: tl.constexpr,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+    CAUSAL: tl.constexpr, PRECISION: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     """dK and dV of one tile of BLOCK_M keys over blocks of BLOCK_N queries; no atomics: the same bits every time."""
     head = tl.program_id(0)
@@ -388,19 +442,23 @@ def _attention_backward_key(
             first = block * BLOCK_M // BLOCK_N * BLOCK_N
         whole = tl.where((block + 1) * BLOCK_M > length, length - 1, length) // BLOCK_N * BLOCK_N
         dk_sum, dv_sum = _key_gradients(
-            dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, keys, first, whole, length,
-            heads, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION,
+            dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, seed, sequence, head, keys,
+            first, whole, length, heads, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION, DROPPED,
         )  # fmt: skip
         if whole < length:
             dk_sum, dv_sum = _key_gradients(
-                dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, keys,
-                tl.maximum(first, whole), length, length, heads, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True, PRECISION,
+                dk_sum, dv_sum, key, value, q, grad, lse, delta, q_row, bias, bias_row, scale, seed, sequence, head,
+                keys, tl.maximum(first, whole), length, length, heads, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, True,
+                PRECISION, DROPPED,
             )  # fmt: skip
             dk_sum = tl.where((keys < length)[:, None], dk_sum, 0.0)
             dv_sum = tl.where((keys < length)[:, None], dv_sum, 0.0)
     base = (tile * heads + head) * HEAD_DIM
     place = within[:, None] * (heads * HEAD_DIM) + channels[None, :]
     written = (keys < owned)[:, None] & (channels < HEAD_DIM)[None, :]
+    if seed is not None:
+        dk_sum = _scaled_up(dk_sum, DROPPED)
+        dv_sum = _scaled_up(dv_sum, DROPPED)
     tl.store(dk + base + place, dk_sum * (scale / LOG2E), mask=written)
     tl.store(dv + base + place, dv_sum, mask=written)
 
@@ -423,6 +481,8 @@ def _launch(
     scale: float,
     causal: bool,
     bias: Tensor | None,
+    dropout: float,
+    seed: Tensor | None,
 ) -> None:
     """Run one of the three kernels, which share all arguments but the pointers behind q, k and v."""
     rows, heads, head_dim = qkv[0].shape
@@ -434,13 +494,13 @@ def _launch(
         most = (rows + len(starts) * (tiles.rows - 1)) // tiles.rows
         grid = heads, min(most, MOST.value), -(-most // MOST.value)
     launch(
-        kernel, grid, *qkv, *pointers, starts.contiguous(), lengths.contiguous(), bias,
+        kernel, grid, *qkv, *pointers, starts.contiguous(), lengths.contiguous(), bias, seed,
         len(starts), rows, -(-width // tiles.rows), scale * LOG2E.value,
         *(tensor.stride(1) for tensor in qkv), *_bias_strides(bias),
         # Constants of a model: rows of a tile are then so many bytes apart as an address can say by itself.
         heads=heads, q_row=qkv[0].stride(0), k_row=qkv[1].stride(0), v_row=qkv[2].stride(0),
         HEAD_DIM=head_dim, BLOCK_D=_block_d(head_dim), BLOCK_M=tiles.rows, BLOCK_N=tiles.columns,
-        CAUSAL=causal, PRECISION=dot_precision(qkv[0].dtype),
+        CAUSAL=causal, PRECISION=dot_precision(qkv[0].dtype), DROPPED=round(dropout * ONE.value),
         num_warps=tiles.num_warps, num_stages=tiles.num_stages,
     )  # fmt: skip
 
@@ -449,9 +509,9 @@ def _block_d(head_dim: int) -> int:
     return max(16, power_of_2(head_dim))
 
 
-def _tiles(table: dict[tuple[int, int], Tiles], q: Tensor, longest: int, bias: Tensor | None) -> Tiles:
+def _tiles(table: dict[tuple[int, int], Tiles], q: Tensor, longest: int, bias: Tensor | None, dropout: float) -> Tiles:
     tiles = table[q.element_size() * 8, _block_d(q.shape[2])]
-    if bias is not None:  # its tile takes registers
+    if bias is not None or (dropout and q.shape[2] > 64):  # a bias takes registers, a mask those that wide heads leave
         warps = max(tiles.num_warps, _block_d(q.shape[2]) // 16)
         tiles = tiles._replace(columns=max(tiles.columns // 2, 16), num_warps=warps)
     if longest <= SHORT_ROWS < tiles.rows:
@@ -470,10 +530,12 @@ def _attention(
     scale: float,
     causal: bool,
     bias: Tensor | None,
+    dropout: float,
+    seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The output, and L = log₂ Σ 2^S of every row and head, which backward needs."""
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
-    return _output(lse, q, k, v, starts, lengths, longest, width, scale, causal, bias), lse
+    return _output(lse, q, k, v, starts, lengths, longest, width, scale, causal, bias, dropout, seed), lse
 
 
 def _output(
@@ -488,11 +550,13 @@ def _output(
     scale: float,
     causal: bool,
     bias: Tensor | None,
+    dropout: float,
+    seed: Tensor | None,
 ) -> Tensor:
     """The output; `lse` is filled where it is given."""
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    tiles = _tiles(FORWARD, q, longest, bias)
-    shared = (starts, lengths, width, tiles, scale, causal, bias)
+    tiles = _tiles(FORWARD, q, longest, bias, dropout)
+    shared = (starts, lengths, width, tiles, scale, causal, bias, dropout, seed)
     _launch(_attention_forward, (q, k, v), (out, lse), *shared)
     return out
 
@@ -519,16 +583,19 @@ def _attention_gradients(
     scale: float,
     causal: bool,
     bias: Tensor | None,
+    dropout: float,
+    seed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad = grad.contiguous()
     dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
     delta = torch.empty_like(lse)
-    rest = scale, causal, bias
+    rest = scale, causal, bias, dropout, seed
     for kernel, table, pointers in (
         (_attention_backward_query, BACKWARD_QUERY, (out, grad, dq, delta, lse)),
         (_attention_backward_key, BACKWARD_KEY, (grad, dk, dv, delta, lse)),
     ):
-        _launch(kernel, (q, k, v), pointers, starts, lengths, width, _tiles(table, q, longest, bias), *rest)
+        tiles = _tiles(table, q, longest, bias, dropout)
+        _launch(kernel, (q, k, v), pointers, starts, lengths, width, tiles, *rest)
     return dq, dk, dv
 
 
@@ -541,13 +608,14 @@ def _(grad: Tensor, q: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _remember(ctx: Any, inputs: tuple, output: tuple) -> None:
-    q, k, v, starts, lengths, ctx.longest, ctx.width, ctx.scale, ctx.causal, bias = inputs
-    ctx.save_for_backward(q, k, v, *output, starts, lengths, bias)
+    q, k, v, starts, lengths, ctx.longest, ctx.width, ctx.scale, ctx.causal, bias, ctx.dropout, seed = inputs
+    ctx.save_for_backward(q, k, v, *output, starts, lengths, bias, seed)
 
 
 def _through(compute: Callable[..., tuple[Tensor, ...]], ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    *saved, bias = ctx.saved_tensors
-    return (*compute(grad, *saved, ctx.longest, ctx.width, ctx.scale, ctx.causal, bias), *[None] * 7)
+    *saved, bias, seed = ctx.saved_tensors
+    rest = ctx.longest, ctx.width, ctx.scale, ctx.causal, bias, ctx.dropout, seed
+    return (*compute(grad, *saved, *rest), *[None] * 9)
 
 
 _node.register_autograd(lambda ctx, grad, _: _through(_gradients, ctx, grad), setup_context=_remember)
@@ -580,16 +648,22 @@ def attention(
     scale: float | None = None,
     causal: bool = False,
     bias: Tensor | None = None,
+    dropout: float = 0,
 ) -> Tensor:
     """softmax(scale · q kᵀ + bias) v within each sequence: (T, heads, D) rows in, contiguous (T, heads, D) rows out.
 
     Sequence b has the rows `starts[b]` to `starts[b] + lengths[b]` (exclusive); `starts` ascends from 0, so that the
     rows up to the next start belong to nobody: they come out as zeros. `longest` bounds the lengths and only chooses
     the tile. `width` is how many rows each sequence owns, where all own as many, else 0. `bias` is additive, (heads,
-    longest, longest) or (B, heads, longest, longest). `scale` is positive and D**-0.5 by default.
+    longest, longest) or (B, heads, longest, longest). `scale` is positive and D**-0.5 by default. `dropout` is the
+    probability, in steps of 1/65536, of dropping a weight; those that are kept are scaled up. The seed comes from
+    torch's generator of the device.
     """
     scale = q.shape[2] ** -0.5 if scale is None else scale
-    arguments = (q, k, v, starts, lengths, longest, width, scale, causal, bias)
+    # Drawn on the device and read by the kernels there, so that the host waits for nothing. The default of dropout is
+    # 0, not 0.0, which a dynamic torch.compile makes a variable, to compile a second time for its value.
+    seed = torch.randint(2**63 - 1, (1,), device=q.device) if dropout else None
+    arguments = (q, k, v, starts, lengths, longest, width, scale, causal, bias, dropout, seed)
     wanted = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if torch.compiler.is_compiling():
         return _node(*arguments)[0]
@@ -608,6 +682,7 @@ def why_not(
     scale: float | None = None,
     causal: bool = False,
     bias: Tensor | None = None,
+    dropout: float = 0,
 ) -> str | None:
     """The reason why `attention` cannot take these arguments, or None."""
     reason = why_not_here((q, k, v), backward=True) or why_not_here((bias,))
@@ -630,6 +705,8 @@ def why_not(
         return "the dtype is float32, in which the kernel beats torch's own attention on compute capability 9 alone"
     if any(tensor.stride(-1) != 1 for tensor in (q, k, v, bias) if tensor is not None):
         return "the last dimension of q, k, v or bias is not contiguous"
+    if not 0 <= dropout <= 1:
+        return f"dropout is {dropout}; a probability is 0 to 1"
     if scale is not None and scale <= 0:
         return f"the scale is {scale}; the kernel takes the maximum before it scales, which needs a positive one"
     heads, head_dim = q.shape[1:]

@@ -532,7 +532,16 @@ def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def _attention(dtype: torch.dtype, batch: int, length: int, heads: int, head_dim: int, backward: bool = False) -> Call:
+def _attention(
+    dtype: torch.dtype,
+    batch: int,
+    length: int,
+    heads: int,
+    head_dim: int,
+    *,
+    backward: bool = False,
+    dropout: float = 0,
+) -> Call:
     rows = batch * length
     q, k, v = _empty(rows, 3, heads, head_dim, dtype=dtype).unbind(1)
     index = _empty(batch, dtype=torch.int64)
@@ -542,7 +551,7 @@ def _attention(dtype: torch.dtype, batch: int, length: int, heads: int, head_dim
         lse = _empty(rows, heads, dtype=torch.float32)
         return attention._attention_gradients(
             _empty(rows, heads, head_dim, dtype=dtype), q, k, v, _empty(rows, heads, head_dim, dtype=dtype), lse,
-            index, index, length, length, scale, False, None,
+            index, index, length, length, scale, False, None, dropout, index[:1] if dropout else None,
         )  # fmt: skip
 
     def turns(launch: Launch) -> Sequence[float]:
@@ -550,7 +559,7 @@ def _attention(dtype: torch.dtype, batch: int, length: int, heads: int, head_dim
         return 0, length // step, length % step > 0  # none to search the tile's sequence; whole blocks; the last
 
     def forward() -> object:
-        return attention.attention(q, k, v, index, index, length, width=length)
+        return attention.attention(q, k, v, index, index, length, width=length, dropout=dropout)
 
     elements, products = 4 * rows * heads * head_dim, 4 * head_dim * heads * batch * length**2
     if backward:  # q, k, v, out and its gradient are read, three gradients written
@@ -629,6 +638,11 @@ KERNELS: dict[str, tuple[str, Callable[..., Call]]] = {
     "attention_backward": (
         "batch,length,heads,head_dim",
         partial(_attention, backward=True),
+    ),
+    "attention_dropout": ("batch,length,heads,head_dim", partial(_attention, dropout=0.1)),
+    "attention_backward_dropout": (
+        "batch,length,heads,head_dim",
+        partial(_attention, backward=True, dropout=0.1),
     ),
     "window_attention": ("batch,height,width,heads,head_dim,window,shift", _window_attention),
     "layer_norm": ("rows,width", lambda *shape: _norm(layer_norm.layer_norm, 2, *shape)),

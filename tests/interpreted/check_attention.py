@@ -6,6 +6,7 @@ import torch._dynamo.testing
 import triton.language as tl
 from minitrans.kernels import attention as module
 from minitrans.kernels.attention import attention, why_not
+from torch.utils.checkpoint import checkpoint
 
 PACKED = [1, 129, 64, 17, 63, 65]
 
@@ -151,17 +152,21 @@ def test_gradients(head_dim, dtype, causal, check):
         check(result, other, truth)
 
 
-def test_compiles_into_one_graph_with_gradients():
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_compiles_into_one_graph_with_gradients(dropout):
     starts, lengths = packed([5, 20])
     q, k, v = (tensor.clone().requires_grad_() for tensor in projection(25, 1, 16))
 
     def loss(q, k, v):
-        return attention(q, k, v, starts, lengths, 20).square().sum()
+        return attention(q, k, v, starts, lengths, 20, dropout=dropout).square().sum()
 
+    def gradients(function):
+        torch.manual_seed(0)
+        return torch.autograd.grad(function(q, k, v), (q, k, v))
+
+    torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    gradients = torch.autograd.grad(compiled(q, k, v), (q, k, v))
-    for gradient, eager in zip(gradients, torch.autograd.grad(loss(q, k, v), (q, k, v)), strict=True):
-        torch.testing.assert_close(gradient, eager)
+    torch.testing.assert_close(gradients(compiled), gradients(loss))
 
 
 def test_other_lengths_do_not_compile_again():
@@ -179,10 +184,12 @@ def test_other_lengths_do_not_compile_again():
     assert compiler.frame_count == 1
 
 
-def test_operator_is_registered_soundly():
+@pytest.mark.parametrize("drop", [(0.0, None), (0.5, torch.tensor([7]))])
+def test_operator_is_registered_soundly(drop):
     starts, lengths = packed([5, 20])
     q, k, v = (tensor.clone().requires_grad_() for tensor in projection(25, 1, 16))
-    torch.library.opcheck(torch.ops.minitrans.attention.default, (q, k, v, starts, lengths, 20, 0, 0.25, False, None))
+    arguments = (q, k, v, starts, lengths, 20, 0, 0.25, False, None, *drop)
+    torch.library.opcheck(torch.ops.minitrans.attention.default, arguments)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +210,8 @@ def test_operator_is_registered_soundly():
         ({"starts": torch.tensor([0], device="meta")}, "indices are on meta"),
         ({"lengths": torch.tensor([3.0])}, "dtype of indices"),
         ({"longest": 2**28}, "32 bits"),
+        ({"dropout": 1.5}, "dropout is 1.5"),
+        ({"dropout": math.nan}, "dropout is nan"),
     ],
 )
 def test_why_not(change, reason):
@@ -238,3 +247,129 @@ def test_rows_behind_the_end_are_zeros_whatever_the_values_are(length):
     out = attention(q, k, v, starts, lengths, 128, width=128)
     assert (out[length:128] == 0).all()
     assert out[128:].isfinite().all()
+
+
+def drawn(starts, lengths, longest, rows, heads, dropout, seed=0, **options):
+    """M (rows, heads, keys), by which a call with this seed multiplies its weights: one-hot values show it."""
+    channels = 64 * -(-longest // 64)
+    q, v = torch.zeros(2, rows, heads, channels)
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        v[start : start + length, :, :length] = length * torch.eye(length)[:, None]  # each weight is 1 / length
+    parts = []
+    for each in v.split(64, 2):
+        torch.manual_seed(seed)
+        same = q[..., :64]
+        parts.append(attention(same, same, each, starts, lengths, longest, dropout=dropout, **options))
+    return torch.cat(parts, 2)
+
+
+def with_mask(mask, q, k, v, starts, lengths, causal=False, bias=None):
+    """(M ∘ P) V of each sequence as it is written, in the dtype of the arguments."""
+    out = torch.zeros_like(q)
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        rows = slice(start, start + length)
+        s = torch.einsum("qhd,khd->hqk", q[rows], k[rows]) * q.shape[2] ** -0.5
+        if bias is not None:
+            s = s + bias[:, :length, :length].to(q.dtype)
+        if causal:
+            s = s.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -math.inf)
+        weights = s.softmax(-1) * mask[rows, :, :length].transpose(0, 1).to(q.dtype)
+        out = out.index_copy(0, torch.arange(start, start + length), torch.einsum("hqk,khd->qhd", weights, v[rows]))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "dtype", "full"),
+    [(24, torch.float32, True), (64, torch.float16, False), (64, torch.float16, True), (80, torch.float16, False)],
+)
+def test_dropout_and_its_gradients(head_dim, dtype, full, check):
+    """All three kernels draw the mask that one-hot values show of another head size, dtype and tile."""
+    starts, lengths = torch.tensor([0, 1, 66, 105]), torch.tensor([1, 65, 32, 17])
+    q, k, v = projection(125, 2, head_dim, dtype)
+    options = {"causal": full, "bias": torch.randn(2, 65, 65).to(dtype) if full else None}
+    upstream = torch.randn(125, 2, head_dim).to(dtype)
+    upstream[98:105] = upstream[122:] = 0  # rows of nobody
+    mask = drawn(starts, lengths, 65, 125, 2, 0.3)
+
+    def results(function, cast):
+        inputs = [tensor.detach().to(cast).clone().requires_grad_() for tensor in (q, k, v)]
+        torch.manual_seed(0)
+        out = function(*inputs, starts, lengths, **options)
+        return (out.detach(), *torch.autograd.grad(out, inputs, upstream.to(cast)))
+
+    found = results(lambda *rows, **named: attention(*rows, 65, dropout=0.3, **named), dtype)
+    plain = results(lambda *rows, **named: with_mask(mask, *rows, **named), dtype)
+    exact = results(lambda *rows, **named: with_mask(mask, *rows, **named), torch.float64)
+    for result, other, truth in zip(found, plain, exact, strict=True):
+        check(result, other, truth)
+
+
+def test_dropout_draws_each_weight_by_itself():
+    """At the rate, and independently of its neighbours, also of those that share a counter; from the seed alone."""
+    starts, lengths = packed([64, 64])
+    rare, often = (drawn(starts, lengths, 64, 128, 2, rate).view(2, 64, 2, 64) for rate in (0.1, 0.5))
+    for mask, rate in ((rare, 0.1), (often, 0.5)):
+        dropped = mask == 0
+        torch.testing.assert_close(mask, (~dropped).float() / (1 - rate), rtol=2e-5, atol=0)
+        assert abs(dropped.float().mean() - rate) < 4 * (rate * (1 - rate) / dropped.numel()) ** 0.5
+    dropped = often == 0
+    for by in ((0, 0, 0, 1), (0, 0, 0, 8), (0, 0, 0, 16), (0, 0, 0, 32), (0, 1, 0, 0), (0, 8, 0, 0), (0, 16, 0, 0),
+               (0, 8, 0, 8), (0, 8, 0, 16), (0, 0, 1, 0), (1, 0, 0, 0)):  # fmt: skip
+        here = dropped[tuple(slice(step, None) for step in by)]
+        there = dropped[tuple(slice(0, size - step) for size, step in zip(dropped.shape, by, strict=True))]
+        assert abs((here == there).float().mean() - 0.5) < 5 * 0.5 / here.numel() ** 0.5, by
+    again, other = (drawn(starts, lengths, 64, 128, 2, 0.5, seed=seed).view_as(often) for seed in (0, 1))
+    assert torch.equal(again, often)
+    assert abs((other == often).float().mean() - 0.5) < 0.05
+
+
+def test_dropout_draws_the_same_in_any_tiles_and_layout(monkeypatch):
+    starts, lengths = torch.tensor([0, 70]), torch.tensor([70, 9])
+    inputs = [tensor.clone().requires_grad_() for tensor in projection(140, 2, 32)]
+
+    def gradients(rows, **options):
+        torch.manual_seed(0)
+        out = attention(*(tensor[:rows] for tensor in inputs), starts, lengths, 70, dropout=0.5, **options)
+        return torch.autograd.grad(out.square().sum(), inputs)
+
+    expected = gradients(79)
+    torch.testing.assert_close(gradients(140, width=70), expected)
+    for name, tiles in (("FORWARD", (16, 64)), ("BACKWARD_QUERY", (32, 16)), ("BACKWARD_KEY", (16, 64))):
+        monkeypatch.setitem(getattr(module, name), (32, 32), module.Tiles(*tiles, 4, 1))
+    torch.testing.assert_close(gradients(79), expected)
+
+
+def test_dropout_of_all_of_none_and_where_keys_are_hidden():
+    starts, lengths = packed([70, 1])
+    inputs = [tensor.clone().requires_grad_() for tensor in projection(71, 1, 32)]
+    bias = torch.zeros(1, 70, 70)
+    bias[:, 5] = -math.inf
+
+    def results(dropout):
+        out = attention(*inputs, starts, lengths, 70, bias=bias, dropout=dropout)
+        return (out, *torch.autograd.grad(out.square().sum(), inputs))
+
+    assert not any(tensor.any() for tensor in results(1.0))
+    for small, none in zip(results(1e-7), results(0.0), strict=True):
+        torch.testing.assert_close(small, none)
+    out, query, *others = results(0.5)
+    assert not out[5].any()
+    assert not query[5].any()
+    assert all(tensor.isfinite().all() for tensor in (out, query, *others))
+
+
+def test_dropout_draws_the_same_where_a_checkpoint_computes_again():
+    starts, lengths = packed([40, 3])
+    inputs = [tensor.clone().requires_grad_() for tensor in projection(43, 2, 16)]
+
+    def layers(*rows):
+        for _ in range(2):
+            rows = (*rows[:2], attention(*rows, starts, lengths, 40, dropout=0.3))
+        return rows[2]
+
+    def gradients(function):
+        torch.manual_seed(0)
+        return torch.autograd.grad(function(*inputs).square().sum(), inputs)
+
+    again = gradients(lambda *rows: checkpoint(layers, *rows, use_reentrant=False))
+    torch.testing.assert_close(again, gradients(layers), rtol=0, atol=0)

@@ -57,6 +57,7 @@ def test_model(name, monkeypatch):
 
 
 def test_fine_tuning_keeps_the_attention_kernel(monkeypatch):
+    """In training, with the dropout that published configurations have, as well."""
     values, inputs = MODELS["bert"]
     model = AutoModel.from_config(AutoConfig.for_model("bert", **values)).eval()
     chosen = set()
@@ -80,3 +81,7 @@ def test_fine_tuning_keeps_the_attention_kernel(monkeypatch):
     assert result.keys() == expected.keys()
     for name, gradient in result.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6)
+    chosen.clear()
+    model.train()
+    assert all(gradient.isfinite().all() for gradient in gradients().values())
+    assert chosen == {"attention"}
