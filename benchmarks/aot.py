@@ -23,7 +23,7 @@ from minitrans.kernels.bias_gelu import bias_gelu
 from minitrans.kernels.convolution import convolution
 from minitrans.kernels.embedding_layer_norm import embedding_layer_norm
 from minitrans.kernels.launch import exact_on_tensor_cores, tf32_products
-from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, residual_layer_norm
+from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_backward, residual_layer_norm
 from minitrans.kernels.merge_layer_norm import merge_layer_norm
 from minitrans.kernels.report import Launch, compiling_only, registers_and_spills
 from minitrans.kernels.window_attention import window_attention
@@ -158,6 +158,9 @@ def row_calls(dtype: torch.dtype, width: int) -> dict[str, Callable[[], object]]
         "": partial(layer_norm, x, *norm),
         ", add": partial(add_layer_norm, x, x, *norm),
         ", add and keep": partial(residual_layer_norm, x, x, *norm),
+        ", all gradients": partial(layer_norm_backward, x, None, x, None, weight, 1e-5, True, True),
+        ", all gradients, add and keep": partial(layer_norm_backward, x, x, x, x, weight, 1e-5, True, True),
+        ", gradient of rows": partial(layer_norm_backward, x, None, x, None, weight, 1e-5, True, False),
         ", gathered": partial(embedding_layer_norm, *tables, *norm),
         ", merged": partial(merge_layer_norm, x.view(2, 16, 2, width), weight.repeat(4), weight.repeat(4), 1e-5),
         ", GELU": partial(bias_gelu, x, weight),

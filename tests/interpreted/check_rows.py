@@ -1,6 +1,7 @@
 """The kernels that hold whole rows: norms, GELU, embeddings, patch merging."""
 
 import math
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,70 @@ def test_norms(rows, width, dtype, check):
     total, normed = layer_norm.residual_layer_norm(x, residual, weight, bias, 1e-5)
     torch.testing.assert_close(total, x + residual, rtol=0, atol=0)
     check(normed, rounded, exact)
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("rows", "width", "strips"), [(1, 768, 1024), (33, 24, 1024), (50, 96, 3), (5, 80, 1), (3, 1024, 1), (2, 1500, 2)]
+)
+def test_gradients_of_norms(rows, width, strips, dtype, check_gradients, monkeypatch):
+    monkeypatch.setattr(layer_norm, "STRIPS", strips)
+    x, residual = torch.randn(2, rows, width).to(dtype)
+    weight, bias = torch.randn(2, width).to(dtype)
+
+    def torch_norm(x, weight, bias):
+        return F.layer_norm(x, (width,), weight, bias, 1e-5)
+
+    def torch_residual_norm(x, residual, weight, bias):
+        return x + residual, torch_norm(x + residual, weight, bias)
+
+    def with_eps(kernel):
+        return lambda *inputs: kernel(*inputs, 1e-5)
+
+    check_gradients(with_eps(layer_norm.layer_norm), torch_norm, x, weight, bias)
+    arguments = x, residual, weight, bias
+    check_gradients(with_eps(layer_norm.add_layer_norm), lambda *inputs: torch_residual_norm(*inputs)[1], *arguments)
+    check_gradients(with_eps(layer_norm.residual_layer_norm), torch_residual_norm, *arguments)
+
+
+def test_gradients_by_differences(in_doubles):
+    x, residual = torch.randn(2, 3, 5).double().requires_grad_()
+    weight, bias = torch.randn(2, 5).double().requires_grad_()
+    assert torch.autograd.gradcheck(layer_norm.layer_norm, (x, weight, bias, 1e-5))
+    assert torch.autograd.gradcheck(layer_norm.residual_layer_norm, (x, residual, weight, bias, 1e-5))
+
+
+@pytest.mark.parametrize("wanted", [*product([False, True], repeat=4)])
+def test_no_gradient_of_a_norm_is_computed_that_nobody_wants(wanted, launches):
+    inputs = [tensor.requires_grad_(each) for tensor, each in zip(torch.randn(4, 6), wanted, strict=True)]
+    x, residual, weight, bias = inputs
+    seen = launches(layer_norm)
+    out = layer_norm.add_layer_norm(x, residual, weight, bias, 1e-5)
+    assert out.requires_grad == any(wanted)
+    if not any(wanted):
+        return
+    out.sum().backward()
+    _, backward = seen
+    assert (backward["dx"] is not None) == any(wanted[:2])
+    assert (backward["sums"] is not None) == any(wanted[2:])
+    assert [tensor.grad is not None for tensor in inputs] == list(wanted)
+
+
+def test_a_second_derivative_is_an_error_even_of_a_first_that_is_constant():
+    x, weight, bias = torch.randn(3, 6).requires_grad_().unbind()
+    (gradient,) = torch.autograd.grad(layer_norm.layer_norm(x, weight, bias, 1e-5).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
+
+
+def test_gradients_of_rows_in_any_layout():
+    x = torch.randn(4, 6, 16).transpose(0, 1).requires_grad_()
+    weight, bias = torch.randn(16, 2).unbind(1)
+    result, expected = (
+        torch.autograd.grad(out.transpose(0, 2)[3:].square().sum(), x)
+        for out in (layer_norm.layer_norm(x, weight, bias, 1e-5), F.layer_norm(x, (16,), weight, bias, 1e-5))
+    )
+    torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize(("offset", "size"), [(100.0, 1e-3), (0.0, 1e-12), (0.0, 1e12)])
@@ -186,7 +251,7 @@ def test_a_kernel_runs_on_one_device():
 @pytest.mark.parametrize(
     ("reason", "found"),
     [
-        ("gradient", layer_norm.why_not(torch.zeros(1, 8, requires_grad=True), torch.ones(8), torch.ones(8), 1e-5)),
+        ("up to 8192", layer_norm.why_not(torch.zeros(1, 10000, requires_grad=True), *torch.ones(2, 10000), 1e-5)),
         (
             "broadcasts nothing",
             layer_norm.why_not(torch.zeros(2, 8), torch.zeros(1, 8), torch.ones(8), torch.ones(8), 1e-5),
