@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import triton
 from minitrans.kernels.attention import SHORT_ROWS, attention
-from minitrans.kernels.bias_gelu import bias_gelu
+from minitrans.kernels.bias_gelu import bias_gelu, bias_gelu_backward
 from minitrans.kernels.convolution import convolution
 from minitrans.kernels.embedding_layer_norm import embedding_layer_norm
 from minitrans.kernels.launch import exact_on_tensor_cores, tf32_products
@@ -164,6 +164,7 @@ def row_calls(dtype: torch.dtype, width: int) -> dict[str, Callable[[], object]]
         ", gathered": partial(embedding_layer_norm, *tables, *norm),
         ", merged": partial(merge_layer_norm, x.view(2, 16, 2, width), weight.repeat(4), weight.repeat(4), 1e-5),
         ", GELU": partial(bias_gelu, x, weight),
+        ", GELU's gradients": partial(bias_gelu_backward, x, x, weight, True, True),
     }
 
 

@@ -71,6 +71,7 @@ def test_gradients_by_differences(in_doubles):
     weight, bias = torch.randn(2, 5).double().requires_grad_()
     assert torch.autograd.gradcheck(layer_norm.layer_norm, (x, weight, bias, 1e-5))
     assert torch.autograd.gradcheck(layer_norm.residual_layer_norm, (x, residual, weight, bias, 1e-5))
+    assert torch.autograd.gradcheck(gelu.bias_gelu, (x, bias))
 
 
 @pytest.mark.parametrize("wanted", [*product([False, True], repeat=4)])
@@ -159,6 +160,37 @@ def test_weights_that_are_columns_of_something():
 def test_bias_gelu(rows, width, size, dtype, check):
     x, bias = (size * torch.randn(rows, width)).to(dtype), (size * torch.randn(width)).to(dtype)
     check(gelu.bias_gelu(x, bias), F.gelu(x + bias), F.gelu(x.double() + bias.double()))
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "width", "strips"), [(1, 1100, 1024), (33, 24, 1024), (15, 1100, 6), (9, 130, 1)])
+@pytest.mark.parametrize("size", [1.0, 1e-4, 50.0])
+def test_gradients_of_bias_gelu(rows, width, strips, size, dtype, check_gradients, monkeypatch):
+    monkeypatch.setattr(gelu, "STRIPS", strips)
+    x, bias = (size * torch.randn(rows, width)).to(dtype), (size * torch.randn(width)).to(dtype)
+    check_gradients(gelu.bias_gelu, lambda x, bias: F.gelu(x + bias), x, bias)
+
+
+@pytest.mark.parametrize("wanted", [*product([False, True], repeat=2)])
+def test_no_gradient_of_bias_gelu_is_computed_that_nobody_wants(wanted, launches):
+    x, bias = (tensor.requires_grad_(each) for tensor, each in zip(torch.randn(2, 6), wanted, strict=True))
+    seen = launches(gelu)
+    out = gelu.bias_gelu(x, bias)
+    assert out.requires_grad == any(wanted)
+    if not any(wanted):
+        return
+    out.sum().backward()
+    _, backward = seen
+    assert [backward[name] is not None for name in ("dx", "sums")] == list(wanted)
+    assert [tensor.grad is not None for tensor in (x, bias)] == list(wanted)
+
+
+def test_a_bias_of_another_dtype_as_autocast_has_it():
+    x, bias = torch.randn(3, 6).half().requires_grad_(), torch.randn(6, requires_grad=True)
+    expected = torch.autograd.grad(F.gelu(x + bias).sum(), (x, bias))
+    result = torch.autograd.grad(gelu.bias_gelu(x, bias).sum(), (x, bias))
+    assert [gradient.dtype for gradient in result] == [torch.float16, torch.float32]
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-3)
 
 
 @DTYPES
