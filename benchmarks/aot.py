@@ -21,10 +21,10 @@ import triton
 from minitrans.kernels.attention import SHORT_ROWS, attention
 from minitrans.kernels.bias_gelu import bias_gelu, bias_gelu_backward
 from minitrans.kernels.convolution import convolution
-from minitrans.kernels.embedding_layer_norm import embedding_layer_norm
+from minitrans.kernels.embedding_layer_norm import embedding_layer_norm, embedding_layer_norm_backward
 from minitrans.kernels.launch import exact_on_tensor_cores, tf32_products
 from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_backward, residual_layer_norm
-from minitrans.kernels.merge_layer_norm import merge_layer_norm
+from minitrans.kernels.merge_layer_norm import merge_layer_norm, merge_layer_norm_backward
 from minitrans.kernels.report import Launch, compiling_only, registers_and_spills
 from minitrans.kernels.window_attention import window_attention
 from torch import Tensor
@@ -154,6 +154,7 @@ def row_calls(dtype: torch.dtype, width: int) -> dict[str, Callable[[], object]]
     """Calls of the kernels that hold whole rows, with what tells apart those of one kernel."""
     x, weight, index = torch.zeros(64, width, dtype=dtype), torch.zeros(width, dtype=dtype), torch.zeros(64).long()
     norm, tables = (weight, weight, 1e-5), (index, index, index, x, x, x)
+    grid, wide = x.view(2, 16, 2, width), weight.repeat(2, 4)
     return {
         "": partial(layer_norm, x, *norm),
         ", add": partial(add_layer_norm, x, x, *norm),
@@ -162,7 +163,9 @@ def row_calls(dtype: torch.dtype, width: int) -> dict[str, Callable[[], object]]
         ", all gradients, add and keep": partial(layer_norm_backward, x, x, x, x, weight, 1e-5, True, True),
         ", gradient of rows": partial(layer_norm_backward, x, None, x, None, weight, 1e-5, True, False),
         ", gathered": partial(embedding_layer_norm, *tables, *norm),
-        ", merged": partial(merge_layer_norm, x.view(2, 16, 2, width), weight.repeat(4), weight.repeat(4), 1e-5),
+        ", gathered, gradients": partial(embedding_layer_norm_backward, x, *tables, weight, 1e-5, True, True),
+        ", merged": partial(merge_layer_norm, grid, *wide, 1e-5),
+        ", merged, gradients": partial(merge_layer_norm_backward, x, grid, wide[0], 1e-5, True, True),
         ", GELU": partial(bias_gelu, x, weight),
         ", GELU's gradients": partial(bias_gelu_backward, x, x, weight, True, True),
     }

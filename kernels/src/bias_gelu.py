@@ -95,7 +95,7 @@ def _bias_gelu_backward(grad, x, bias, dx, sums, rows, width, strips, ROWS: tl.c
 @operator(
     lambda grad, x, bias, into_x, into_bias: (
         x.new_empty(x.shape if into_x else 0),
-        bias.new_empty(bias.shape if into_bias else 0),
+        bias.new_empty(x.shape[-1] if into_bias else 0),
     )
 )
 def bias_gelu_backward(grad: Tensor, x: Tensor, bias: Tensor, into_x: bool, into_bias: bool) -> tuple[Tensor, Tensor]:
@@ -107,18 +107,17 @@ def bias_gelu_backward(grad: Tensor, x: Tensor, bias: Tensor, into_x: bool, into
     if into_bias:
         strips = min(strips, max(1, STRIPS // columns))
     dx = torch.empty(x.shape if into_x else 0, dtype=x.dtype, device=x.device)
-    sums = torch.empty((strips, width) if into_bias else 0, dtype=torch.float32, device=x.device)
+    sums = torch.empty((strips, width if into_bias else 0), dtype=torch.float32, device=x.device)
     launch(
         _bias_gelu_backward, (strips * columns,), grad.contiguous(), x.contiguous(), bias.contiguous(),
         dx if into_x else None, sums if into_bias else None, rows, width, strips,
         ROWS=ROWS, COLUMNS=tile, num_warps=4,
     )  # fmt: skip
-    return dx, (sums.sum(0) if into_bias else sums).to(bias.dtype)
+    return dx, sums.sum(0).to(bias.dtype)
 
 
-def _gradients(needed: tuple[bool, bool], upstream: tuple[Tensor], x: Tensor, bias: Tensor) -> tuple:
-    gradients = bias_gelu_backward(*upstream, x, bias, *needed)
-    return tuple(gradient if wanted else None for gradient, wanted in zip(gradients, needed, strict=True))
+def _gradients(needed: tuple[bool, bool], upstream: tuple[Tensor], x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    return bias_gelu_backward(*upstream, x, bias, *needed)
 
 
 @operator(lambda x, _: x.new_empty(x.shape), _gradients)

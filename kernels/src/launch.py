@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from itertools import zip_longest
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -187,9 +188,10 @@ def launch(kernel: triton.JITFunction, grid: tuple[int, ...], first: Tensor, *re
 def operator(fake: Callable, gradients: Callable[..., tuple] | None = None) -> Callable[[Launcher], Launcher]:
     """Make a launcher one opaque node of `torch.compile`'s graph; `fake` gives the shapes that come out.
 
-    `gradients(needed, upstream, *inputs)` makes it differentiable, once: one gradient, or None, for each input, from
-    those of the outputs and from which inputs need one. Called eagerly, the launcher runs bare: the dispatcher would
-    add some 13 µs to a launch of 10.
+    `gradients(needed, upstream, *inputs)` makes it differentiable, once: from those of the outputs, a gradient for
+    each input up to the last that may have one. What is not needed is left out.
+
+    Called eagerly, the launcher runs bare: the dispatcher would add some 13 µs to a launch of 10.
     """
 
     def remember(ctx: Any, inputs: tuple, output: object) -> None:
@@ -197,13 +199,18 @@ def operator(fake: Callable, gradients: Callable[..., tuple] | None = None) -> C
         ctx.others = [None if isinstance(each, Tensor) else each for each in inputs]
 
     def through(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        assert gradients is not None
         inputs = [
             other if saved is None else saved for saved, other in zip(ctx.saved_tensors, ctx.others, strict=True)
         ]
-        # `once_differentiable` sees the inputs too: a second derivative by them is an error, not a missing term.
-        once = once_differentiable(lambda *_: gradients(ctx.needs_input_grad[: len(inputs)], upstream, *inputs))
-        return once(ctx, *upstream, *inputs)
+        needed = ctx.needs_input_grad[: len(inputs)]
+
+        def those_needed(*_: object) -> tuple[Tensor | None, ...]:
+            assert gradients is not None
+            found = gradients(needed, upstream, *inputs)
+            return tuple(gradient if each else None for gradient, each in zip_longest(found, needed))
+
+        # It sees the inputs too: a second derivative by them is an error, not a missing term.
+        return once_differentiable(those_needed)(ctx, *upstream, *inputs)
 
     def register(launcher: Launcher) -> Launcher:
         node = torch.library.custom_op(f"minitrans::{launcher.__name__}", launcher, mutates_args=())

@@ -145,9 +145,13 @@ def backward_tile(rows: int, width: int, into_weights: bool) -> tuple[int, dict[
     return min(programs, 2 * STRIPS // tile["num_warps"]) if into_weights else programs, tile
 
 
+def empty_gradients(x: Tensor, width: int, into_rows: bool, into_weights: bool) -> tuple[Tensor, Tensor]:
+    """Memory for the gradient of x, and for that of a norm's weight and bias (2, C); empty where not wanted."""
+    return x.new_empty(x.shape if into_rows else 0), x.new_empty(2, width if into_weights else 0)
+
+
 def _fake_gradients(grad: Tensor, kept: Tensor | None, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    *_, into_rows, into_weights = rest
-    return x.new_empty(x.shape if into_rows else 0), x.new_empty((2, x.shape[-1]) if into_weights else 0)
+    return empty_gradients(x, x.shape[-1], *rest[-2:])
 
 
 @operator(_fake_gradients)
@@ -169,14 +173,14 @@ def layer_norm_backward(
     rows = x.numel() // width
     programs, tile = backward_tile(rows, width, into_weights)
     dx = torch.empty(x.shape if into_rows else 0, dtype=x.dtype, device=x.device)
-    sums = torch.empty((programs, 2, width) if into_weights else 0, dtype=torch.float32, device=x.device)
+    sums = torch.empty((programs, 2, width if into_weights else 0), dtype=torch.float32, device=x.device)
     launch(
         _layer_norm_backward, (programs,),
         grad.contiguous(), None if kept is None else kept.contiguous(), x.contiguous(),
         None if residual is None else residual.contiguous(), weight.contiguous(),
         dx if into_rows else None, sums if into_weights else None, rows, width, eps, **tile,
     )  # fmt: skip
-    return dx, (sums.sum(0) if into_weights else sums).to(x.dtype)
+    return dx, sums.sum(0).to(x.dtype)
 
 
 def _gradients(needed: tuple[bool, ...], upstream: tuple[Tensor, ...], x: Tensor, *rest: Any) -> tuple:
@@ -184,9 +188,10 @@ def _gradients(needed: tuple[bool, ...], upstream: tuple[Tensor, ...], x: Tensor
     residual, weight, _, eps = rest if len(rest) == 4 else (None, *rest)
     kept = upstream[0] if len(upstream) == 2 else None
     *into_rows, into_weight, into_bias, _ = needed
-    into_weights = into_weight or into_bias
-    dx, sums = layer_norm_backward(upstream[-1], kept, x, residual, weight, eps, any(into_rows), into_weights)
-    return *((dx if wanted else None) for wanted in into_rows), *(sums if into_weights else (None, None)), None
+    dx, sums = layer_norm_backward(
+        upstream[-1], kept, x, residual, weight, eps, any(into_rows), into_weight or into_bias
+    )
+    return *[dx] * len(into_rows), *sums
 
 
 def _fake(x: Tensor, *_: object) -> Tensor:
