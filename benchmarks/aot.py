@@ -26,7 +26,7 @@ from minitrans.kernels.launch import exact_on_tensor_cores, tf32_products
 from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_backward, residual_layer_norm
 from minitrans.kernels.merge_layer_norm import merge_layer_norm, merge_layer_norm_backward
 from minitrans.kernels.report import Launch, compiling_only, registers_and_spills
-from minitrans.kernels.window_attention import window_attention
+from minitrans.kernels.window_attention import LARGEST_BACKWARD, window_attention, window_attention_backward
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
@@ -119,6 +119,9 @@ def cases() -> Iterator[Case]:
             for window in (4, 7, 12):
                 call = partial(call_window_attention, dtype, tf32, head_dim, window)
                 yield Case(f"{name}, D {head_dim}, window {window}", products, call)
+            if head_dim <= LARGEST_BACKWARD:
+                call = partial(call_window_attention, dtype, tf32, head_dim, 7, backward=True)
+                yield Case(f"{name}, D {head_dim}, window 7, gradients", dtype is not torch.float32, call)
     for dtype in (torch.bfloat16, torch.float32):
         name = str(dtype).removeprefix("torch.")
         for width in (96, 768, 1024):
@@ -143,11 +146,15 @@ def call_attention(dtype: torch.dtype, tf32: bool, head_dim: int, longest: int, 
     return torch.ops.minitrans.attention_backward(*arguments)
 
 
-def call_window_attention(dtype: torch.dtype, tf32: bool, head_dim: int, window: int) -> Tensor:
+def call_window_attention(
+    dtype: torch.dtype, tf32: bool, head_dim: int, window: int, backward: bool = False
+) -> object:
     exact_products(not tf32)
     qkv, padding = torch.zeros(8, 30, 30, 3, 3, head_dim, dtype=dtype), torch.zeros(3, 3, head_dim, dtype=dtype)
     table = torch.zeros((2 * window - 1) ** 2, 3, dtype=dtype)
-    return window_attention(qkv, table, window, window // 2, padding)
+    if not backward:
+        return window_attention(qkv, table, window, window // 2, padding)
+    return window_attention_backward(qkv[:, :, :, 0], qkv, table, window, window // 2, padding, True, True, True)
 
 
 def row_calls(dtype: torch.dtype, width: int) -> dict[str, Callable[[], object]]:

@@ -30,7 +30,7 @@ KERNELS = {
     "swin": {"window_attention", "bias_gelu", "layer_norm", "merge_layer_norm"},
     "wav2vec2": {"attention", "bias_gelu", "convolution", "layer_norm"},
 }
-WITHOUT_GRADIENTS = {"convolution", "window_attention"}
+WITHOUT_GRADIENTS = {"convolution"}
 
 
 @pytest.mark.parametrize("name", MODELS)
