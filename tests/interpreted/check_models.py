@@ -16,8 +16,8 @@ MODELS = {
     "bert": ({**SIZES, "vocab_size": 60}, TOKENS),
     "distilbert": ({"vocab_size": 60, "dim": 48, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}, TOKENS),
     "swin": (
-        {"image_size": 44, "embed_dim": 16, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4},
-        {"pixel_values": torch.randn(2, 3, 44, 44)},
+        {"image_size": 28, "embed_dim": 16, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4},
+        {"pixel_values": torch.randn(2, 3, 28, 28)},
     ),
     "wav2vec2": (
         {**SIZES, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2},
