@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 import triton
 from minitrans.kernels.attention import SHORT_ROWS, attention
-from minitrans.kernels.bias_gelu import bias_gelu
+from minitrans.kernels.bias_gelu import bias_gelu, bias_gelu_backward
 from minitrans.kernels.convolution import convolution
-from minitrans.kernels.embedding_layer_norm import embedding_layer_norm
+from minitrans.kernels.embedding_layer_norm import embedding_layer_norm, embedding_layer_norm_backward
 from minitrans.kernels.launch import exact_on_tensor_cores, tf32_products
-from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, residual_layer_norm
-from minitrans.kernels.merge_layer_norm import merge_layer_norm
+from minitrans.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_backward, residual_layer_norm
+from minitrans.kernels.merge_layer_norm import merge_layer_norm, merge_layer_norm_backward
 from minitrans.kernels.report import Launch, compiling_only, registers_and_spills
-from minitrans.kernels.window_attention import window_attention
+from minitrans.kernels.window_attention import LARGEST_BACKWARD, window_attention, window_attention_backward
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
@@ -123,6 +123,9 @@ def cases() -> Iterator[Case]:
             for window in (4, 7, 12):
                 call = partial(call_window_attention, dtype, tf32, head_dim, window)
                 yield Case(f"{name}, D {head_dim}, window {window}", products, call)
+            if head_dim <= LARGEST_BACKWARD:
+                call = partial(call_window_attention, dtype, tf32, head_dim, 7, backward=True)
+                yield Case(f"{name}, D {head_dim}, window 7, gradients", dtype is not torch.float32, call)
     for dtype in (torch.bfloat16, torch.float32):
         name = str(dtype).removeprefix("torch.")
         for width in (96, 768, 1024):
@@ -149,24 +152,35 @@ def call_attention(
     return torch.ops.minitrans.attention_backward(*arguments)
 
 
-def call_window_attention(dtype: torch.dtype, tf32: bool, head_dim: int, window: int) -> Tensor:
+def call_window_attention(
+    dtype: torch.dtype, tf32: bool, head_dim: int, window: int, backward: bool = False
+) -> object:
     exact_products(not tf32)
     qkv, padding = torch.zeros(8, 30, 30, 3, 3, head_dim, dtype=dtype), torch.zeros(3, 3, head_dim, dtype=dtype)
     table = torch.zeros((2 * window - 1) ** 2, 3, dtype=dtype)
-    return window_attention(qkv, table, window, window // 2, padding)
+    if not backward:
+        return window_attention(qkv, table, window, window // 2, padding)
+    return window_attention_backward(qkv[:, :, :, 0], qkv, table, window, window // 2, padding, True, True, True)
 
 
 def row_calls(dtype: torch.dtype, width: int) -> dict[str, Callable[[], object]]:
     """Calls of the kernels that hold whole rows, with what tells apart those of one kernel."""
     x, weight, index = torch.zeros(64, width, dtype=dtype), torch.zeros(width, dtype=dtype), torch.zeros(64).long()
     norm, tables = (weight, weight, 1e-5), (index, index, index, x, x, x)
+    grid, wide = x.view(2, 16, 2, width), weight.repeat(2, 4)
     return {
         "": partial(layer_norm, x, *norm),
         ", add": partial(add_layer_norm, x, x, *norm),
         ", add and keep": partial(residual_layer_norm, x, x, *norm),
+        ", all gradients": partial(layer_norm_backward, x, None, x, None, weight, 1e-5, True, True),
+        ", all gradients, add and keep": partial(layer_norm_backward, x, x, x, x, weight, 1e-5, True, True),
+        ", gradient of rows": partial(layer_norm_backward, x, None, x, None, weight, 1e-5, True, False),
         ", gathered": partial(embedding_layer_norm, *tables, *norm),
-        ", merged": partial(merge_layer_norm, x.view(2, 16, 2, width), weight.repeat(4), weight.repeat(4), 1e-5),
+        ", gathered, gradients": partial(embedding_layer_norm_backward, x, *tables, weight, 1e-5, True, True),
+        ", merged": partial(merge_layer_norm, grid, *wide, 1e-5),
+        ", merged, gradients": partial(merge_layer_norm_backward, x, grid, wide[0], 1e-5, True, True),
         ", GELU": partial(bias_gelu, x, weight),
+        ", GELU's gradients": partial(bias_gelu_backward, x, x, weight, True, True),
     }
 
 

@@ -274,7 +274,7 @@ def embedding_layer_norm(
     tables = (ids, positions, types, word, position, type_, weight, bias, eps)
     kernel = _kernel("embedding_layer_norm", *tables, objection=_GRID if ids.dim() > 1 else None)
     if kernel is not None:
-        return kernel.embedding_layer_norm(*tables)
+        return kernel.embedding_layer_norm(*tables, padding_idx)
     return plain.embedding_layer_norm(*tables, padding_idx)
 
 

@@ -30,12 +30,15 @@ def test_no_kernel_is_compiled_again_for_another_size_of_map():
     """Triton compiles once more for a size that is 1 or a multiple of 16, unless it is told not to look."""
     program = """
 from minitrans.kernels import merge_layer_norm, window_attention
-for kernel in (merge_layer_norm._merge_layer_norm_forward, window_attention._window_attention_forward):
-    print(*(x.name for x in kernel.params if x.do_not_specialize))
+for way in ("forward", "backward"):
+    for module, name in (merge_layer_norm, "merge_layer_norm"), (window_attention, "window_attention"):
+        kernel = getattr(module, f"_{name}_{way}")
+        print(*(x.name for x in kernel.params if x.do_not_specialize))
 """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    merging, windows = (set(line.split()) for line in result.stdout.splitlines())
+    merging, windows, *backward = (set(line.split()) for line in result.stdout.splitlines())
     assert merging == {"rows", "height", "width", "half_height", "half_width"}
     assert windows > {"height", "width", "batch", "windows_each"}
+    assert backward == [merging, windows]

@@ -9,7 +9,8 @@ gives None, or the sentence that says why this kernel cannot take them. Launcher
                            add_layer_norm(x, residual, weight, bias, eps)
                            residual_layer_norm(x, residual, weight, bias, eps) -> (sum, normed)
     bias_gelu              bias_gelu(x, bias)
-    embedding_layer_norm   embedding_layer_norm(ids, positions, types, word, position, type_, weight, bias, eps)
+    embedding_layer_norm   embedding_layer_norm(ids, positions, types, word, position, type_, weight, bias, eps,
+                                                padding_idx)
     merge_layer_norm       merge_layer_norm(x, weight, bias, eps)
     convolution            convolution(rows, weight, bias, stride, dilation, activation)
 

@@ -3,11 +3,13 @@
 import functools
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from typing import NamedTuple, TypeVar, cast
+from itertools import zip_longest
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import triton
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 """True where `TRITON_INTERPRET=1` stood when triton was imported: kernels then run on CPU tensors, slowly."""
@@ -105,6 +107,11 @@ def _objection(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+def gradient_wanted(arguments: Iterable[object]) -> bool:
+    """Whether autograd asks for the gradient of one of a launcher's arguments."""
+    return torch.is_grad_enabled() and any(getattr(argument, "requires_grad", False) for argument in arguments)
+
+
 def why_not_here(tensors: Iterable[Tensor | None], *, backward: bool = False) -> str | None:
     """The reason why no kernel of this package can take these tensors, or None; `backward`: it has gradients."""
     given = [tensor for tensor in tensors if tensor is not None]
@@ -114,7 +121,7 @@ def why_not_here(tensors: Iterable[Tensor | None], *, backward: bool = False) ->
         if tensor.dtype != given[0].dtype:
             return f"the dtypes are {given[0].dtype} and {tensor.dtype}; the kernels take one"
     reason = _objection(given[0].device, given[0].dtype) if given else None
-    if not reason and not backward and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+    if not reason and not backward and gradient_wanted(given):
         return "a gradient is wanted, and this kernel has no backward pass"
     return reason
 
@@ -144,7 +151,10 @@ FURTHEST = 2**31
 """Elements that an offset of 32 bits can step over. Offsets within a sequence or an image have 32, for speed."""
 
 WIDEST_ROW = 16384
-"""Channels that a program can hold in registers."""
+"""Channels that a program can hold in registers; a backward pass half as many, beside the sums for the weights."""
+
+STRIPS = 1024
+"""At most so many warps share the rows of which a backward pass takes sums, and so many partial sums are written."""
 
 
 def power_of_2(size: int) -> int:
@@ -163,9 +173,10 @@ def row_tile(width: int) -> dict[str, int]:
     return {"ROWS": rows, "BLOCK_C": block, "num_warps": min(16, rows * block // 1024)}
 
 
-def too_wide(width: int) -> str | None:
-    """The reason why rows of this width cannot be held, or None."""
-    return f"rows have {width} channels; a program holds up to {WIDEST_ROW}" if width > WIDEST_ROW else None
+def too_wide(width: int, *, backward: bool = False) -> str | None:
+    """The reason why rows of this width cannot be held, or None; `backward`: their gradients are wanted too."""
+    widest = WIDEST_ROW // 2 if backward else WIDEST_ROW
+    return f"rows have {width} channels; a program holds up to {widest}" if width > widest else None
 
 
 def launch(kernel: triton.JITFunction, grid: tuple[int, ...], first: Tensor, *rest: object, **options: object) -> None:
@@ -174,19 +185,54 @@ def launch(kernel: triton.JITFunction, grid: tuple[int, ...], first: Tensor, *re
         kernel[grid](first, *rest, enable_fp_fusion=True, **options)
 
 
-def operator(fake: Callable) -> Callable[[Launcher], Launcher]:
+def operator(fake: Callable, gradients: Callable[..., tuple] | None = None) -> Callable[[Launcher], Launcher]:
     """Make a launcher one opaque node of `torch.compile`'s graph; `fake` gives the shapes that come out.
+
+    `gradients(needed, upstream, *inputs)` makes it differentiable, once: from those of the outputs, a gradient for
+    each input up to the last that may have one. What is not needed is left out.
 
     Called eagerly, the launcher runs bare: the dispatcher would add some 13 µs to a launch of 10.
     """
 
+    def remember(ctx: Any, inputs: tuple, output: object) -> None:
+        ctx.save_for_backward(*(each if isinstance(each, Tensor) else None for each in inputs))
+        ctx.others = [None if isinstance(each, Tensor) else each for each in inputs]
+
+    def through(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = [
+            other if saved is None else saved for saved, other in zip(ctx.saved_tensors, ctx.others, strict=True)
+        ]
+        needed = ctx.needs_input_grad[: len(inputs)]
+
+        def those_needed(*_: object) -> tuple[Tensor | None, ...]:
+            assert gradients is not None
+            found = gradients(needed, upstream, *inputs)
+            return tuple(gradient if each else None for gradient, each in zip_longest(found, needed))
+
+        # It sees the inputs too: a second derivative by them is an error, not a missing term.
+        return once_differentiable(those_needed)(ctx, *upstream, *inputs)
+
     def register(launcher: Launcher) -> Launcher:
         node = torch.library.custom_op(f"minitrans::{launcher.__name__}", launcher, mutates_args=())
         node.register_fake(fake)
+        if gradients is not None:
+            node.register_autograd(through, setup_context=remember)
+
+        class Eager(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *inputs: object) -> object:
+                output = launcher(*inputs)
+                remember(ctx, inputs, output)
+                return output
+
+            backward = staticmethod(through)
 
         @functools.wraps(launcher)
-        def call(*args: object, **kwargs: object) -> object:
-            return node(*args, **kwargs) if torch.compiler.is_compiling() else launcher(*args, **kwargs)
+        def call(*inputs: object) -> object:
+            # What a compiler differentiates runs on stand-ins for tensors while nothing says that it is compiling.
+            if torch.compiler.is_compiling() or type(inputs[0]) not in (Tensor, torch.nn.Parameter):
+                return node(*inputs)
+            return Eager.apply(*inputs) if gradients is not None and gradient_wanted(inputs) else launcher(*inputs)
 
         return cast(Launcher, call)
 

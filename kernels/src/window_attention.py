@@ -19,6 +19,13 @@ Cost. 4·window²·D FLOPs a token and head, and 4·D elements moved (q, k, v re
 stage at batch 64 in 16 bits: 64·56² tokens · 3 heads · 32 · 4 · 2 bytes = 154 MB / 3.35 TB/s = 46 µs, and 3.8 GFLOP /
 989 TFLOP/s = 4 µs, 6.4 µs as padded from 49 to 64 tokens. Roofline bound on an H100: 46 µs. Unfused, the roll, the
 partition and their inverses alone would add two more passes over the data.
+
+Backward, for windows of up to 64 tokens: the weights P are computed again, and with dP = dO Vᵀ
+
+    dS = P ∘ (dP − rowsum(P ∘ dP)),   dV = Pᵀ dO,   dQ = D^−½ · dS K,   dK = D^−½ · dSᵀ Q
+
+A pixel lies in one window, so its gradient is written once. dS is summed over a program's windows in registers, and
+over programs and then for each relative position afterwards, in one order; so is what padded keys and values get.
 """
 
 from itertools import accumulate
@@ -28,7 +35,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import FURTHEST, Tiles, dot_precision, launch, operator, power_of_2, why_not_here, why_not_sizes
+from .launch import (
+    FURTHEST,
+    Tiles,
+    dot_precision,
+    gradient_wanted,
+    launch,
+    operator,
+    power_of_2,
+    why_not_here,
+    why_not_sizes,
+)
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -55,6 +72,9 @@ LARGE_WINDOWS = {
     (32, 32): Tiles(64, 32, 4, 1),
     (32, 64): Tiles(64, 32, 8, 1),
 }
+LARGEST_BACKWARD = 32
+"""The head size that the backward pass has registers for, which is every published Swin's."""
+
 ENOUGH_PROGRAMS = 1000
 """About two for each place on an H100 (132 multiprocessors × 4); past it, a program serves more windows."""
 
@@ -123,6 +143,45 @@ def _keys_and_values(
     return key, _load(source + 2 * width_qkv, place, real, value_fill, channels, HEAD_DIM)
 
 
+@triton.jit
+def _windows_of(group, windows_each, down, across, right, bottom, corner, SHIFTED: tl.constexpr):
+    """The windows of a program: whether they are of the last column and row, how many rows and columns of such there
+    are, and the first one's number, image, row and column.
+
+    All are of one kind, so that one tile of biases, penalties included, fits them all: in a shifted map groups from
+    `right` on are of its last column, from `bottom` on of its last row, then its corners.
+    """
+    at_right = SHIFTED & (((group >= right) & (group < bottom)) | (group >= corner))
+    at_bottom = SHIFTED & (group >= bottom)
+    rows, columns = down, across
+    if SHIFTED:
+        rows = tl.where(at_bottom, 1, down - 1)
+        columns = tl.where(at_right, 1, across - 1)
+        group -= tl.where(group >= corner, corner, tl.where(at_bottom, bottom, tl.where(at_right, right, 0)))
+    first = group * windows_each
+    return (
+        at_right,
+        at_bottom,
+        rows,
+        columns,
+        first,
+        first // (rows * columns),
+        first // columns % rows,
+        first % columns,
+    )
+
+
+@triton.jit
+def _next(image, y, x, rows, columns):
+    """The next window: additions, where a division for each would be a fifth of the loop."""
+    x += 1
+    y += (x == columns).to(tl.int32)
+    x = tl.where(x == columns, 0, x)
+    image += (y == rows).to(tl.int32)
+    y = tl.where(y == rows, 0, y)
+    return image, y, x
+
+
 @triton.jit(do_not_specialize=["heads"])
 def _spread_bias(table, bias, heads, WINDOW: tl.constexpr, BLOCK: tl.constexpr, KEYS: tl.constexpr):
     """The bias of one query to all keys, from the table: what a large window reads tile by tile."""
@@ -153,19 +212,9 @@ def _window_attention_forward(
     if padding is not None:
         padding += head * HEAD_DIM
 
-    # All windows of a program are of one kind, so that one tile of biases, penalties included, fits them all: in a
-    # shifted map groups from `right` on are of its last column, from `bottom` on of its last row, then its corners.
-    at_right = SHIFTED & (((group >= right) & (group < bottom)) | (group >= corner))
-    at_bottom = SHIFTED & (group >= bottom)
-    rows, columns = down, across
-    if SHIFTED:
-        rows = tl.where(at_bottom, 1, down - 1)
-        columns = tl.where(at_right, 1, across - 1)
-        group -= tl.where(group >= corner, corner, tl.where(at_bottom, bottom, tl.where(at_right, right, 0)))
-    first = group * windows_each
-    image = first // (rows * columns)
-    y = first // columns % rows
-    x = first % columns
+    at_right, at_bottom, rows, columns, first, image, y, x = _windows_of(
+        group, windows_each, down, across, right, bottom, corner, SHIFTED
+    )  # fmt: skip
     if tokens <= BLOCK_N:
         keys = tl.arange(0, BLOCK_N)
         bias = _relative(table, head, heads, queries, keys, WINDOW) * LOG2E
@@ -214,12 +263,182 @@ def _window_attention_forward(
                 m = highest
         target = out + (pixels + place[:, None]) * width_qkv + head * HEAD_DIM + channels[None, :]
         tl.store(target, acc / z[:, None], mask=real[:, None] & (channels < HEAD_DIM)[None, :])
-        # The next window: additions, where a division for each would be a fifth of the loop.
-        x += 1
-        y += (x == columns).to(tl.int32)
-        x = tl.where(x == columns, 0, x)
-        image += (y == rows).to(tl.int32)
-        y = tl.where(y == rows, 0, y)
+        image, y, x = _next(image, y, x, rows, columns)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "batch", "windows_each", "height", "width", "down", "across", "shift", "heads", "right", "bottom", "corner",
+    ]
+)  # fmt: skip
+def _window_attention_backward(
+    grad, qkv, table, padding, dqkv, dbias, dpadding,
+    batch, windows_each, height, width, down, across, shift, heads, right, bottom, corner,
+    scale, WINDOW: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
+    SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of windows that one tile holds; those of biases and padding are summed over a program's windows."""
+    tokens: tl.constexpr = WINDOW * WINDOW
+    head, group = tl.program_id(0), tl.program_id(1)
+    inside = tl.arange(0, BLOCK_M)
+    channels = tl.arange(0, BLOCK_D)
+    width_qkv = heads * HEAD_DIM
+    if padding is not None:
+        padding += head * HEAD_DIM
+    at_right, at_bottom, rows, columns, first, image, y, x = _windows_of(
+        group, windows_each, down, across, right, bottom, corner, SHIFTED
+    )  # fmt: skip
+    bias = _relative(table, head, heads, inside, inside, WINDOW) * LOG2E
+    if SHIFTED:
+        bias += _penalty(inside, inside, at_bottom, at_right, shift, WINDOW)
+    bias_sum = tl.zeros([BLOCK_M, BLOCK_M], tl.float32)
+    key_sum = tl.zeros([BLOCK_D], tl.float32)
+    value_sum = tl.zeros([BLOCK_D], tl.float32)
+
+    for _ in range(first, tl.minimum(first + windows_each, batch * rows * columns)):
+        top = y + tl.where(at_bottom, down - 1, 0)
+        left = x + tl.where(at_right, across - 1, 0)
+        place_y, place_x = _place(inside, top, left, down, across, shift, WINDOW)
+        real = (inside < tokens) & (place_y < height) & (place_x < width)
+        place = place_y * width + place_x
+        pixels = image.to(tl.int64) * height * width
+        source = qkv + pixels * 3 * width_qkv + head * HEAD_DIM
+        query = _load(source, place * 3 * width_qkv, real, padding, channels, HEAD_DIM)
+        key, value = _keys_and_values(
+            source, inside, top, left, down, across, shift, height, width, width_qkv, padding, channels,
+            WINDOW, HEAD_DIM,
+        )  # fmt: skip
+        # Padded queries and those after the window's end have no gradient, and so their scores have none.
+        upstream = _load(
+            grad + pixels * width_qkv + head * HEAD_DIM, place * width_qkv, real, None, channels, HEAD_DIM
+        )
+        s = tl.dot(query, tl.trans(key), input_precision=PRECISION) * (scale * LOG2E) + bias
+        p = tl.exp2(s - tl.max(s, 1)[:, None])
+        p /= tl.sum(p, 1)[:, None]
+        dp = tl.dot(upstream, tl.trans(value), input_precision=PRECISION)
+        ds = p * (dp - tl.sum(p * dp, 1)[:, None])
+        dvalue = tl.dot(tl.trans(p.to(value.dtype)), upstream, input_precision=PRECISION)
+        scores = ds.to(value.dtype)
+        dkey = tl.dot(tl.trans(scores), query, input_precision=PRECISION) * scale
+        if dbias is not None:
+            bias_sum += ds
+        if dpadding is not None:
+            key_sum += tl.sum(tl.where(real[:, None], 0.0, dkey), 0)
+            value_sum += tl.sum(tl.where(real[:, None], 0.0, dvalue), 0)
+        if dqkv is not None:
+            dquery = tl.dot(scores, key, input_precision=PRECISION) * scale
+            target = (
+                dqkv + pixels * 3 * width_qkv + head * HEAD_DIM + place[:, None] * 3 * width_qkv + channels[None, :]
+            )
+            written = real[:, None] & (channels < HEAD_DIM)[None, :]
+            tl.store(target, dquery, mask=written)
+            tl.store(target + width_qkv, dkey, mask=written)
+            tl.store(target + 2 * width_qkv, dvalue, mask=written)
+        image, y, x = _next(image, y, x, rows, columns)
+
+    if dbias is not None:
+        dbias += (group * heads + head).to(tl.int64) * tokens * tokens
+        within = (inside < tokens)[:, None] & (inside < tokens)[None, :]
+        tl.store(dbias + inside[:, None] * tokens + inside[None, :], bias_sum, mask=within)
+    if dpadding is not None:
+        dpadding += group * 3 * width_qkv + head * HEAD_DIM + channels
+        tl.store(dpadding + width_qkv, key_sum, mask=channels < HEAD_DIM)
+        tl.store(dpadding + 2 * width_qkv, value_sum, mask=channels < HEAD_DIM)
+
+
+def _groups(batch: int, down: int, across: int, heads: int, shift: int, *, alone: bool) -> tuple[int, list[int], int]:
+    """How many windows a program has, where the groups of each kind end, and how many groups there are.
+
+    `alone`: a program's windows have nothing in common, so that it has one.
+    """
+    windows = batch * down * across
+    windows_each = max(0 if alone else windows * heads // ENOUGH_PROGRAMS, -(-windows // MOST_GROUPS))
+    # How many windows an image has of each kind: inside, last column, last row, corner; of one kind without a shift.
+    kinds = ((down - 1) * (across - 1), down - 1, across - 1, 1) if shift else (down * across, 0, 0, 0)
+    *edges, groups = accumulate(-(-batch * kind // windows_each) for kind in kinds)
+    return windows_each, edges, groups
+
+
+def _padded(qkv: Tensor, window: int, padding: Tensor | None) -> Tensor | None:
+    """What stands at padded positions, or None where there are none or zeros."""
+    whole = qkv.shape[1] % window == 0 and qkv.shape[2] % window == 0
+    return None if whole or padding is None else padding.contiguous()
+
+
+def _fake_gradients(
+    grad: Tensor,
+    qkv: Tensor,
+    bias_table: Tensor,
+    window: int,
+    shift: int,
+    padding: Tensor | None,
+    into_qkv: bool,
+    into_table: bool,
+    into_padding: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        qkv.new_empty(qkv.shape if into_qkv else 0),
+        qkv.new_empty(bias_table.shape if into_table else 0),
+        qkv.new_empty((3, *qkv.shape[4:]) if into_padding else 0),
+    )
+
+
+@operator(_fake_gradients)
+def window_attention_backward(
+    grad: Tensor,
+    qkv: Tensor,
+    bias_table: Tensor,
+    window: int,
+    shift: int,
+    padding: Tensor | None,
+    into_qkv: bool,
+    into_table: bool,
+    into_padding: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the gradient of `window_attention`, those of qkv, the table and the padding; empty where not wanted."""
+    batch, height, width, _, heads, head_dim = qkv.shape
+    tokens = window * window
+    down, across = -(-height // window), -(-width // window)
+    windows_each, edges, groups = _groups(batch, down, across, heads, shift, alone=False)
+    filled = _padded(qkv, window, padding)
+    precision = dot_precision(qkv.dtype)  # not three TF32 products, whose operands take registers that there are not
+    dqkv = torch.empty(qkv.shape if into_qkv else 0, dtype=qkv.dtype, device=qkv.device)
+    dbias = torch.empty((groups, heads, tokens**2), dtype=torch.float32, device=qkv.device) if into_table else None
+    sums = torch.zeros((groups, 3, heads, head_dim), dtype=torch.float32, device=qkv.device) if into_padding else None
+    launch(
+        _window_attention_backward, (heads, groups),
+        grad.contiguous(), qkv, bias_table.contiguous(), filled,
+        dqkv if into_qkv else None, dbias, None if filled is None else sums,
+        batch, windows_each, height, width, down, across, shift, heads, *edges, head_dim**-0.5,
+        WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=max(16, power_of_2(head_dim)), BLOCK_M=max(16, power_of_2(tokens)),
+        SHIFTED=shift > 0, PRECISION="ieee" if precision == "tf32x3" else precision, num_warps=8, num_stages=1,
+    )  # fmt: skip
+    dtable = dqkv.new_empty(0) if dbias is None else _into_table(dbias.sum(0), window)
+    dpadding = dqkv.new_empty(0) if sums is None else sums.sum(0)
+    return dqkv, dtable.to(qkv.dtype), dpadding.to(qkv.dtype)
+
+
+def _into_table(dbias: Tensor, window: int) -> Tensor:
+    """The gradient of the table, from that of the biases (heads, queries · keys) which were taken from it."""
+    side = 2 * window - 1
+    place = torch.arange(window, device=dbias.device)
+    place = (place[:, None] * side + place).flatten()
+    index = (place[:, None] - place + (window - 1) * (side + 1)).flatten()
+    return torch.ops.aten.embedding_dense_backward(dbias.T.contiguous(), index, side * side, -1, False)
+
+
+def _gradients(
+    needed: tuple[bool, ...],
+    upstream: tuple[Tensor],
+    qkv: Tensor,
+    bias_table: Tensor,
+    window: int,
+    shift: int,
+    padding: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    wanted = needed[0], needed[1], needed[4]
+    dqkv, dtable, dpadding = window_attention_backward(*upstream, qkv, bias_table, window, shift, padding, *wanted)
+    return dqkv, dtable, None, None, dpadding
 
 
 def _fake(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None) -> Tensor:
@@ -227,7 +446,7 @@ def _fake(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Ten
     return qkv.new_empty(batch, height, width, heads * head_dim)
 
 
-@operator(_fake)
+@operator(_fake, _gradients)
 def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None) -> Tensor:
     """Swin's attention from qkv (B, H, W, 3, heads, D) to (B, H, W, heads·D), with all that surrounds it.
 
@@ -244,12 +463,7 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, p
     down, across = -(-height // window), -(-width // window)
     blocks, keys = -(-tokens // rows), -(-tokens // columns) * columns
     # A larger window than a tile keeps no biases, which would be all that a program's windows have in common.
-    windows = batch * down * across
-    windows_each = max(0 if tokens > columns else windows * heads // ENOUGH_PROGRAMS, -(-windows // MOST_GROUPS))
-    # How many windows an image has of each kind: inside, last column, last row, corner; of one kind without a shift.
-    kinds = ((down - 1) * (across - 1), down - 1, across - 1, 1) if shift else (down * across, 0, 0, 0)
-    *edges, groups = accumulate(-(-batch * kind // windows_each) for kind in kinds)
-    whole = height % window == 0 and width % window == 0
+    windows_each, edges, groups = _groups(batch, down, across, heads, shift, alone=tokens > columns)
     out = torch.empty((batch, height, width, heads * head_dim), dtype=qkv.dtype, device=qkv.device)
     bias = bias_table.contiguous()
     if tokens > columns:
@@ -260,7 +474,7 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, p
         )  # fmt: skip
     launch(
         _window_attention_forward, (heads, blocks, groups),
-        qkv, bias, None if whole or padding is None else padding.contiguous(), out,
+        qkv, bias, _padded(qkv, window, padding), out,
         batch, windows_each, height, width, down, across, shift, heads, *edges, head_dim**-0.5 * LOG2E.value,
         WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=block_d, BLOCK_M=rows, BLOCK_N=columns, KEYS=keys,
         SHIFTED=shift > 0, PRECISION=precision, num_warps=warps, num_stages=tiles.num_stages,
@@ -270,10 +484,15 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window: int, shift: int, p
 
 def why_not(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: Tensor | None) -> str | None:
     """The reason why `window_attention` cannot take these arguments, or None."""
-    reason = why_not_here((qkv, bias_table, padding))
+    tensors = qkv, bias_table, padding
+    reason = why_not_here(tensors, backward=True)
     if reason:
         return reason
     largest = 64 if qkv.dtype is torch.float32 else 128
+    if gradient_wanted(tensors):
+        largest = LARGEST_BACKWARD
+        if window > 8:
+            return f"a gradient is wanted, and the backward pass holds windows of up to 8, not {window}"
     if qkv.shape[5] > largest:
         return f"the head size is {qkv.shape[5]}; the kernel holds {qkv.dtype} heads of up to {largest}"
     heads, size = qkv.shape[4:]

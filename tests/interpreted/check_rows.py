@@ -1,6 +1,7 @@
 """The kernels that hold whole rows: norms, GELU, embeddings, patch merging."""
 
 import math
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,103 @@ def test_norms(rows, width, dtype, check):
     total, normed = layer_norm.residual_layer_norm(x, residual, weight, bias, 1e-5)
     torch.testing.assert_close(total, x + residual, rtol=0, atol=0)
     check(normed, rounded, exact)
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("rows", "width", "strips"), [(1, 768, 1024), (33, 24, 1024), (50, 96, 3), (5, 80, 1), (3, 1024, 1), (2, 1500, 2)]
+)
+def test_gradients_of_norms(rows, width, strips, dtype, check_gradients, monkeypatch):
+    monkeypatch.setattr(layer_norm, "STRIPS", strips)
+    x, residual = torch.randn(2, rows, width).to(dtype)
+    weight, bias = torch.randn(2, width).to(dtype)
+
+    def torch_norm(x, weight, bias):
+        return F.layer_norm(x, (width,), weight, bias, 1e-5)
+
+    def torch_residual_norm(x, residual, weight, bias):
+        return x + residual, torch_norm(x + residual, weight, bias)
+
+    def with_eps(kernel):
+        return lambda *inputs: kernel(*inputs, 1e-5)
+
+    check_gradients(with_eps(layer_norm.layer_norm), torch_norm, x, weight, bias)
+    arguments = x, residual, weight, bias
+    check_gradients(with_eps(layer_norm.add_layer_norm), lambda *inputs: torch_residual_norm(*inputs)[1], *arguments)
+    check_gradients(with_eps(layer_norm.residual_layer_norm), torch_residual_norm, *arguments)
+
+
+INDICES = torch.tensor([3, 0, 4, 3, 3]), torch.arange(5), torch.tensor([1, 0, 0, 1, 0])
+
+
+def embedded_rows(*inputs):
+    return embedding.embedding_layer_norm(*INDICES, *inputs, 1e-5)
+
+
+DIFFERENTIABLE = {
+    "layer_norm": (layer_norm, lambda *inputs: layer_norm.layer_norm(*inputs, 1e-5), [(3, 5), (5,), (5,)]),
+    "add_layer_norm": (
+        layer_norm,
+        lambda *inputs: layer_norm.add_layer_norm(*inputs, 1e-5),
+        [(3, 5), (3, 5), (5,), (5,)],
+    ),
+    "residual_layer_norm": (
+        layer_norm,
+        lambda *inputs: layer_norm.residual_layer_norm(*inputs, 1e-5),
+        [(3, 5), (3, 5), (5,), (5,)],
+    ),
+    "bias_gelu": (gelu, gelu.bias_gelu, [(3, 5), (5,)]),
+    "merge_layer_norm": (
+        merge_layer_norm,
+        lambda *inputs: merge_layer_norm.merge_layer_norm(*inputs, 1e-5),
+        [(1, 3, 2, 2), (8,), (8,)],
+    ),
+    "embedding_layer_norm": (embedding, embedded_rows, [(6, 4), (5, 4), (2, 4), (4,), (4,)]),
+}
+"""Module, function of the inputs that take gradients, and their shapes; what has one dimension is a weight or bias."""
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_gradients_by_differences(name, in_doubles):
+    _, function, shapes = DIFFERENTIABLE[name]
+    inputs = [torch.randn(shape).double().requires_grad_() for shape in shapes]
+    assert torch.autograd.gradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_no_gradient_is_computed_that_nobody_wants(name, launches):
+    module, function, shapes = DIFFERENTIABLE[name]
+    seen = launches(module)
+    for wanted in product([False, True], repeat=len(shapes)):
+        seen.clear()
+        inputs = [torch.randn(shape).requires_grad_(each) for shape, each in zip(shapes, wanted, strict=True)]
+        out = function(*inputs)
+        out = out[-1] if isinstance(out, tuple) else out
+        assert out.requires_grad == any(wanted)
+        if any(wanted):
+            out.sum().backward()
+            _, backward = seen
+            for pointer, dimensions in (("dx", {2, 4}), ("sums", {1})):
+                asked = any(x.requires_grad and x.dim() in dimensions for x in inputs)
+                assert (backward[pointer] is not None) == asked
+        assert [x.grad is not None for x in inputs] == list(wanted)
+
+
+def test_a_second_derivative_is_an_error_even_of_a_first_that_is_constant():
+    x, weight, bias = torch.randn(3, 6).requires_grad_().unbind()
+    (gradient,) = torch.autograd.grad(layer_norm.layer_norm(x, weight, bias, 1e-5).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
+
+
+def test_gradients_of_rows_in_any_layout():
+    x = torch.randn(4, 6, 16).transpose(0, 1).requires_grad_()
+    weight, bias = torch.randn(16, 2).unbind(1)
+    result, expected = (
+        torch.autograd.grad(out.transpose(0, 2)[3:].square().sum(), x)
+        for out in (layer_norm.layer_norm(x, weight, bias, 1e-5), F.layer_norm(x, (16,), weight, bias, 1e-5))
+    )
+    torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize(("offset", "size"), [(100.0, 1e-3), (0.0, 1e-12), (0.0, 1e12)])
@@ -97,6 +195,23 @@ def test_bias_gelu(rows, width, size, dtype, check):
 
 
 @DTYPES
+@pytest.mark.parametrize(("rows", "width", "strips"), [(1, 1100, 1024), (33, 24, 1024), (15, 1100, 6), (9, 130, 1)])
+@pytest.mark.parametrize("size", [1.0, 1e-4, 50.0])
+def test_gradients_of_bias_gelu(rows, width, strips, size, dtype, check_gradients, monkeypatch):
+    monkeypatch.setattr(gelu, "STRIPS", strips)
+    x, bias = (size * torch.randn(rows, width)).to(dtype), (size * torch.randn(width)).to(dtype)
+    check_gradients(gelu.bias_gelu, lambda x, bias: F.gelu(x + bias), x, bias)
+
+
+def test_a_bias_of_another_dtype_as_autocast_has_it():
+    x, bias = torch.randn(3, 6).half().requires_grad_(), torch.randn(6, requires_grad=True)
+    expected = torch.autograd.grad(F.gelu(x + bias).sum(), (x, bias))
+    result = torch.autograd.grad(gelu.bias_gelu(x, bias).sum(), (x, bias))
+    assert [gradient.dtype for gradient in result] == [torch.float16, torch.float32]
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-3)
+
+
+@DTYPES
 @pytest.mark.parametrize("width", [24, 768])
 @pytest.mark.parametrize("typed", [False, True])
 def test_embeddings(width, typed, dtype, check):
@@ -114,6 +229,41 @@ def test_embeddings(width, typed, dtype, check):
     out = embedding.embedding_layer_norm(*indices, *tables, weight, bias, 1e-12)
     exact = torch_embedding([table if table is None else table.double() for table in tables], *doubles(weight, bias))
     check(out, torch_embedding(tables, weight, bias), exact)
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "width"), [(1, 24), (70, 40), (13, 1100)])
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("padding_idx", [None, 3])
+def test_gradients_of_embeddings(rows, width, typed, padding_idx, dtype, check_gradients, monkeypatch):
+    monkeypatch.setattr(layer_norm, "STRIPS", 2)
+    sizes = (5, 20, 2) if typed else (5, 20)
+    tables, (weight, bias) = [torch.randn(size, width).to(dtype) for size in sizes], torch.randn(2, width).to(dtype)
+    indices = [torch.randint(size, (rows,), dtype=torch.int32) for size in sizes]
+    left_out = (padding_idx, None, None)
+    absent = [None] * (not typed)
+
+    def kernel(*inputs):
+        *tables, weight, bias = inputs
+        return embedding.embedding_layer_norm(*indices, *absent, *tables, *absent, weight, bias, 1e-12, padding_idx)
+
+    def torch_embedding(*inputs):
+        *tables, weight, bias = inputs
+        chosen = [F.embedding(*each) for each in zip(indices, tables, left_out, strict=False)]
+        return F.layer_norm(sum(chosen), (width,), weight, bias, 1e-12)
+
+    check_gradients(kernel, torch_embedding, *tables, weight, bias)
+
+
+def test_the_gradient_of_an_index_outside_its_table_is_nan_and_is_written_nowhere_else():
+    table, positions = torch.randn(5, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
+    weight, bias = torch.ones(8), torch.zeros(8)
+    ids = torch.tensor([0, 5, -1, 4])
+    out = embedding.embedding_layer_norm(ids, torch.arange(4), None, table, positions, None, weight, bias, 1e-5)
+    out.square().sum().backward()
+    assert table.grad.isfinite().all()
+    assert table.grad.any(1).tolist() == [True, False, False, False, True]
+    assert positions.grad.isnan().all(1).tolist() == [False, True, True, False]
 
 
 def test_embeddings_against_transformers():
@@ -137,41 +287,68 @@ def test_an_index_outside_its_table_gives_nan():
     assert out[0].isfinite().all()
 
 
-@DTYPES
-@pytest.mark.parametrize(("height", "width", "channels"), [(4, 6, 24), (5, 7, 96), (1, 1, 16), (3, 2, 40)])
-def test_merging(height, width, channels, dtype, check):
-    x = torch.randn(2, height, width, channels).to(dtype)
-    merging = SwinPatchMerging(channels)
-    torch.nn.init.normal_(merging.norm.weight)
-    torch.nn.init.normal_(merging.norm.bias)
-    merging.reduction = torch.nn.Identity()
+def merging(channels, dtype):
+    """The module of transformers without its product, as a function of a map and the norm's weight and bias."""
+    module = SwinPatchMerging(channels)
+    module.reduction = torch.nn.Identity()
 
-    def transformers_merging(x):
-        out = merging.to(x.dtype)(x.flatten(1, 2), (height, width))
+    def merge(x, weight, bias):
+        height, width = x.shape[1:3]
+        values = {"norm.weight": weight, "norm.bias": bias}
+        out = torch.func.functional_call(module, values, (x.flatten(1, 2), (height, width)))
         return out.unflatten(1, (math.ceil(height / 2), math.ceil(width / 2)))
 
-    with torch.no_grad():
-        weight, bias = merging.norm.weight.to(dtype), merging.norm.bias.to(dtype)
-        assert merge_layer_norm.why_not(x, weight, bias, 1e-5) is None
-        out = merge_layer_norm.merge_layer_norm(x, weight, bias, 1e-5)
-        check(out, transformers_merging(x), transformers_merging(x.double()))
+    return merge, *torch.randn(2, 4 * channels).to(dtype)
 
 
-def test_all_compile_into_one_graph():
-    x, residual, table = torch.randn(3, 6, 16)
-    weight, bias = torch.randn(2, 16)
+MAPS = pytest.mark.parametrize(("height", "width", "channels"), [(4, 6, 24), (5, 7, 96), (1, 1, 16), (3, 2, 40)])
+
+
+@DTYPES
+@MAPS
+def test_merging(height, width, channels, dtype, check):
+    x = torch.randn(2, height, width, channels).to(dtype)
+    merge, *norm = merging(channels, dtype)
+    assert merge_layer_norm.why_not(x, *norm, 1e-5) is None
+    check(merge_layer_norm.merge_layer_norm(x, *norm, 1e-5), merge(x, *norm), merge(*doubles(x, *norm)))
+
+
+@DTYPES
+@MAPS
+def test_gradients_of_merging(height, width, channels, dtype, check_gradients, monkeypatch):
+    monkeypatch.setattr(layer_norm, "STRIPS", 3)
+    x = torch.randn(2, height, width, channels).to(dtype)
+    merge, *norm = merging(channels, dtype)
+    check_gradients(lambda *inputs: merge_layer_norm.merge_layer_norm(*inputs, 1e-5), merge, x, *norm)
+
+
+def test_all_compile_into_one_graph_with_gradients():
+    inputs = [tensor.requires_grad_() for tensor in (*torch.randn(3, 6, 16), *torch.randn(2, 16))]
     ids = torch.tensor([0, 5, 3])
 
-    def everything(x):
+    def everything(x, residual, table, weight, bias):
         total, normed = layer_norm.residual_layer_norm(x, residual, weight, bias, 1e-5)
         y = layer_norm.add_layer_norm(total, layer_norm.layer_norm(normed, weight, bias, 1e-5), weight, bias, 1e-5)
         y = gelu.bias_gelu(y, bias)
         merged = merge_layer_norm.merge_layer_norm(y.view(1, 6, 4, 4), weight, bias, 1e-5)
         rows = embedding.embedding_layer_norm(ids, ids, None, table, table, None, weight, bias, 1e-5)
-        return merged.sum() + rows.sum()
+        return merged.square().sum() + rows.square().sum()
 
-    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), everything(x))
+    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")(*inputs)
+    eager = everything(*inputs)
+    torch.testing.assert_close(compiled, eager)
+    torch.testing.assert_close(torch.autograd.grad(compiled, inputs), torch.autograd.grad(eager, inputs))
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_operators_are_registered_soundly(name):
+    module, _, shapes = DIFFERENTIABLE[name]
+    inputs = [torch.randn(shape).requires_grad_() for shape in shapes]
+    if module is embedding:
+        inputs = [*INDICES, *inputs]
+    if module is not gelu:
+        inputs.append(1e-5)
+    torch.library.opcheck(getattr(torch.ops.minitrans, name).default, inputs)
 
 
 def embedded(ids, positions):
@@ -186,7 +363,7 @@ def test_a_kernel_runs_on_one_device():
 @pytest.mark.parametrize(
     ("reason", "found"),
     [
-        ("gradient", layer_norm.why_not(torch.zeros(1, 8, requires_grad=True), torch.ones(8), torch.ones(8), 1e-5)),
+        ("up to 8192", layer_norm.why_not(torch.zeros(1, 10000, requires_grad=True), *torch.ones(2, 10000), 1e-5)),
         (
             "broadcasts nothing",
             layer_norm.why_not(torch.zeros(2, 8), torch.zeros(1, 8), torch.ones(8), torch.ones(8), 1e-5),

@@ -1,3 +1,4 @@
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -118,13 +119,67 @@ def test_against_transformers(shift):
     torch.testing.assert_close(out, expected.float(), rtol=1e-4, atol=1e-4)
 
 
-def test_compiles_into_one_graph():
-    def doubled(qkv, table, padding):
-        return window_attention(qkv, table, 4, 2, padding) * 2
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("height", "width", "heads", "head_dim", "window", "shift", "filled"),
+    [(6, 7, 1, 16, 4, 2, True), (6, 7, 1, 16, 4, 1, False), (8, 9, 1, 32, 7, 3, True), (7, 7, 2, 24, 7, 0, False)],
+)
+def test_gradients(height, width, heads, head_dim, window, shift, filled, dtype, check_gradients, monkeypatch):
+    monkeypatch.setattr(module, "ENOUGH_PROGRAMS", 2)
+    qkv, table, padding = case(1, height, width, heads, head_dim, window, dtype)
+    assert why_not(qkv.requires_grad_(), table, window, shift, padding) is None
+    inputs = [qkv, table, *[padding] * filled]
 
-    arguments = case(1, 5, 6, 1, 16, 4)
-    compiled = torch.compile(doubled, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(*arguments), doubled(*arguments))
+    def with_window(function):
+        return lambda qkv, table, padding=None: function(qkv, table, window, shift, padding)
+
+    check_gradients(with_window(window_attention), with_window(step_by_step), *inputs)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_gradients_by_differences(shift, in_doubles, monkeypatch):
+    monkeypatch.setitem(module.SMALL_WINDOWS, (64, 16), module.SMALL_WINDOWS[32, 16])
+    inputs = [tensor.double().requires_grad_() for tensor in case(1, 3, 2, 1, 2, 2)]
+
+    def function(qkv, table, padding):
+        return window_attention(qkv, table, 2, shift, padding)
+
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+
+
+def test_no_gradient_is_computed_that_nobody_wants(launches):
+    seen = launches(module)
+    for wanted in product([False, True], repeat=3):
+        seen.clear()
+        inputs = [tensor.requires_grad_(each) for tensor, each in zip(case(1, 3, 2, 1, 16, 2), wanted, strict=True)]
+        out = window_attention(*inputs[:2], 2, 1, inputs[2])
+        assert out.requires_grad == any(wanted)
+        if any(wanted):
+            out.sum().backward()
+            assert [seen[1][name] is not None for name in ("dqkv", "dbias", "dpadding")] == list(wanted)
+        assert [tensor.grad is not None for tensor in inputs] == list(wanted)
+
+
+def test_the_gradient_of_a_padding_that_is_not_there_is_zero():
+    qkv, table, padding = (tensor.requires_grad_() for tensor in case(1, 4, 8, 1, 16, 4))
+    window_attention(qkv, table, 4, 2, padding).sum().backward()
+    assert not padding.grad.any()
+
+
+def test_operator_is_registered_soundly():
+    qkv, table, padding = (tensor.requires_grad_() for tensor in case(1, 3, 2, 1, 16, 2))
+    torch.library.opcheck(torch.ops.minitrans.window_attention.default, (qkv, table, 2, 1, padding))
+
+
+def test_compiles_into_one_graph_with_gradients():
+    def doubled(qkv, table, padding):
+        return window_attention(qkv, table, 2, 1, padding) * 2
+
+    arguments = [tensor.requires_grad_() for tensor in case(1, 3, 2, 1, 16, 2)]
+    compiled, eager = torch.compile(doubled, fullgraph=True, backend="aot_eager")(*arguments), doubled(*arguments)
+    torch.testing.assert_close(compiled, eager)
+    gradients = (torch.autograd.grad(out.square().sum(), arguments) for out in (compiled, eager))
+    torch.testing.assert_close(*gradients)
 
 
 # What `why_not` asks a tensor for; one of 2³¹ elements would take 9 GB.
@@ -138,13 +193,18 @@ LARGE = SimpleNamespace(
     ("qkv", "reason"),
     [
         (torch.zeros(1, 7, 7, 3, 1, 160), "head size is 160"),
-        (torch.zeros(1, 7, 7, 3, 1, 16, requires_grad=True), "gradient"),
+        (torch.zeros(1, 7, 7, 3, 1, 48, requires_grad=True), "head size is 48"),
         (torch.zeros(2, 7, 7, 3, 1, 16).transpose(0, 1), "not contiguous"),
         (LARGE, "32 bits"),
     ],
 )
 def test_why_not(qkv, reason):
     assert reason in why_not(qkv, torch.zeros(169, qkv.shape[4]), 7, 0, None)
+
+
+def test_why_no_gradients_of_large_windows():
+    qkv = torch.zeros(1, 12, 12, 3, 1, 16, requires_grad=True)
+    assert "windows of up to 8, not 12" in why_not(qkv, torch.zeros(23**2, 1), 12, 0, None)
 
 
 @pytest.mark.parametrize(
