@@ -153,15 +153,6 @@ def test_a_ctc_loss_is_scaled_by_nobody_where_it_is_a_sum(reduction):
     assert relative(sum(parts), whole * (1 if reduction == "sum" else 2)) <= 1e-5
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["BertForMaskedLM", "DistilBertForMaskedLM"])
-def test_a_vocabulary_is_resized_in_half_precision(name, dtype):
-    model = make(minitrans, name).to(dtype)
-    model.resize_token_embeddings(70)
-    assert {tensor.dtype for tensor in model.parameters()} == {dtype}
-    assert model(torch.tensor([[1, 69]])).logits.shape == (1, 2, 70)
-
-
 ODD: dict[str, Any] = {
     "None in a list": lambda x: [None],
     "a list": lambda x: x.tolist(),

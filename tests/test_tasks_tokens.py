@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+import transformers
 from test_tasks_text import TEXTS, checkpoint
 from transformers import pipeline
 
@@ -161,8 +162,8 @@ def test_labels_that_do_not_count_from_0(minilm: Path, tmp_path: Path, names: di
     with caplog.at_level(logging.WARNING, "minitrans"):
         answer = minitrans.TextClassifier.from_pretrained(folder)(TEXTS[0])
     assert "id2label names the classes" in caplog.text
-    scores = minitrans.BertForSequenceClassification.from_pretrained(folder)
-    row = minitrans.AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")
+    scores = transformers.BertForSequenceClassification.from_pretrained(folder)
+    row = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")
     with torch.inference_mode():
         shares = scores(**row).logits[0].softmax(-1).tolist()
     expected = {names.get(index, f"LABEL_{index}"): share for index, share in enumerate(shares)}
