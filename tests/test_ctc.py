@@ -155,6 +155,8 @@ def test_double_letters_blanks_and_times(folder):
         "char": "L", "start_offset": 6, "end_offset": 8,
         "start_time": pytest.approx(0.12), "end_time": pytest.approx(0.16),
     }  # fmt: skip
+    with pytest.raises(KeyError, match="nothing"):
+        output["nothing"]
     assert tokenizer.decode(VOCAB["H"]) == "H"
     assert tokenizer.decode([]) == tokenizer.decode([0, 0]) == ""
     assert tokenizer.batch_decode([]) == []

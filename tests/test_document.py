@@ -4,6 +4,7 @@ import importlib.util
 import json
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -370,6 +371,9 @@ def test_bad_calls_of_the_processor_get_a_sentence(folder, monkeypatch):
         LayoutLMv2Processor.from_pretrained(folder, sizes=3)
     monkeypatch.setattr("pytesseract.pytesseract.tesseract_cmd", "no-such-tesseract")
     with pytest.raises(FileNotFoundError, match="apt-get install tesseract-ocr"):
+        processor(page)
+    monkeypatch.setitem(sys.modules, "pytesseract", None)
+    with pytest.raises(ImportError, match=r'pip install "minitrans\[ocr\]"'):
         processor(page)
 
 

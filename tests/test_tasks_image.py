@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from transformers import pipeline
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+import minitrans
 from minitrans import FeatureMaps, ImageClassifier
 from minitrans.tasks.image import save_maps
 
@@ -77,6 +78,19 @@ def test_one_image_of_any_kind(folder: Path, images: list[Path]) -> None:
     assert [answer[0]["label"] for answer in many] == [expected[0]["label"]] * 2
     assert classify([]) == []
     assert [answer[0]["label"] for answer in classify(path for path in images[1:2])] == [expected[0]["label"]]
+
+
+def test_a_model_that_pools_nothing(folder: Path, images: list[Path]) -> None:
+    processor = minitrans.AutoImageProcessor.from_pretrained(folder)
+    for pooling in (True, False):
+        model = minitrans.SwinModel.from_pretrained(folder, add_pooling_layer=pooling)
+        read = minitrans.pipeline("image-feature-extraction", model=model, image_processor=processor)
+        assert len(np.shape(read(images[0], pool=False))) == 3
+        if pooling:
+            assert np.shape(read(images[0], pool=True)) == (1, model.config.hidden_size)
+        else:
+            with pytest.raises(ValueError, match=r"The model pools nothing .*leave pool out"):
+                read(images[0], pool=True)
 
 
 def test_sizes_that_differ(folder: Path, images: list[Path]) -> None:

@@ -531,6 +531,14 @@ def test_languages_are_loaded_from_their_adapter_files(suffix: str, tmp_path: Pa
     assert torch.equal(direct(samples).logits, ours(samples).logits)
     with pytest.raises(FileNotFoundError, match=r"adapter\.xyz\.safetensors"):
         ours.load_adapter("xyz")
+    for values, words in ((ADAPTERS["adapters of languages"], "is 6 here"), ({}, "is None here")):
+        made = minitrans.Wav2Vec2ForCTC(minitrans.Wav2Vec2Config(**{**TINY, **values}))
+        with pytest.raises(
+            ValueError, match=rf"The language 'kab' needs a model that from_pretrained made.*it {words}"
+        ):
+            made.load_adapter("kab")
+    with pytest.raises(ValueError, match="Wav2Vec2ForCTC has no adapters of languages: adapter_attn_dim is None"):
+        made._get_adapters()
     state = {path: tensor.clone() for path, tensor in ours.state_dict().items()}
     for name, spoilt in {"nan": torch.full((23,), float("nan")), "int": torch.ones(23, dtype=torch.int8)}.items():
         save_file({**language, "lm_head.bias": spoilt}, tmp_path / f"adapter.{name}.safetensors")
@@ -617,6 +625,18 @@ BAD_INPUTS: dict[str, tuple[str, Any, str]] = {
         lambda x, m: {"input_values": x, "sampled_negative_indices": torch.zeros(2, 43, 3).long()},
         "mask_time_indices",
     ),
+    **{
+        f"others of shape {shape}": (
+            "ForPreTraining",
+            lambda x, m, shape=shape: {
+                "input_values": x,
+                "mask_time_indices": torch.arange(44).eq(3).expand(2, 44),
+                "sampled_negative_indices": torch.zeros(shape).long(),
+            },
+            rf"has the shape \({shape[0]}, {shape[1]}.*must be \(2, 44, n\): n other frames for each",
+        )
+        for shape in ((2, 44), (2, 43, 3), (1, 44, 3))
+    },
 }
 
 
