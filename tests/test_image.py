@@ -428,6 +428,12 @@ def test_bad_input_gets_a_sentence(image, options, error, words):
         ViTImageProcessor()(image, **options)
 
 
+def test_pillow_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match=r'pip install "minitrans\[image\]"'):
+        ViTImageProcessor()(CHINA)
+
+
 def test_names_that_training_scripts_use(tmp_path, monkeypatch):
     ours, theirs = ViTImageProcessor(size=20), ViTImageProcessorPil(size={"height": 20, "width": 20})
     got, expected = (p.preprocess(CHINA, return_tensors="np", do_rescale=True) for p in (ours, theirs))

@@ -14,7 +14,9 @@ from minitrans import outputs
 from minitrans.models.wav2vec2 import _compute_mask_indices
 from minitrans.processing import beam
 from minitrans.processing.encoding import BatchEncoding
+from minitrans.processing.features import BatchFeature
 from minitrans.tasks.image import save_maps
+from minitrans.weights import LoadReport
 
 TEXT, SWIN, SOUND = families.TEXT, families.SIZES["Swin"], families.SIZES["Wav2Vec2"]
 
@@ -126,6 +128,49 @@ LIMITS = {
 }  # fmt: skip
 
 
+# name -> the error, its words, and calls that get it
+REFUSED = {
+    "an Auto class is no model": (
+        TypeError, r"^Auto(\w+) is made by Auto\1\.from_pretrained\(\.\.\.\)",
+        [minitrans.AutoModel, minitrans.AutoModelForCTC, minitrans.AutoTokenizer, minitrans.AutoProcessor,
+         minitrans.AutoImageProcessor, minitrans.AutoFeatureExtractor]),
+    "a dtype of a configuration": (
+        ValueError, r"BertConfig\.dtype is .*; it must be a torch dtype, such as 'bfloat16'",
+        [lambda dtype=dtype: minitrans.BertConfig(dtype=dtype).dtype for dtype in ("float33", "nn", 3, ["float32"])]),
+    "an input twice": (
+        TypeError, "was given an input twice, or more than it takes in order: input_ids, attention_mask,",
+        [lambda: model("BertForMaskedLM")(torch.ones(1, 2).long(), input_ids=torch.ones(1, 2).long()),
+         lambda: model("DistilBertForMaskedLM")(*[None] * 40)]),
+    "ends of an answer": (
+        ValueError, r"2 outputs \(start, end\); num_labels is [13]",
+        [lambda name=name, count=count: model(name, num_labels=count)
+         for name in ("BertForQuestionAnswering", "DistilBertForQuestionAnswering") for count in (1, 3)]),
+    "a model that scores no vocabulary": (
+        NotImplementedError, "has no layer that scores the vocabulary",
+        [lambda name=name: model(name).set_output_embeddings(torch.nn.Linear(2, 2))
+         for name in ("BertModel", "SwinModel", "Wav2Vec2ForCTC", "BertForTokenClassification")]),
+    "no name and nothing else": (
+        ValueError, r"Without the name of a checkpoint, from_pretrained needs config= and state_dict=",
+        [lambda options=options: minitrans.BertModel.from_pretrained(None, **options)
+         for options in ({}, {"config": minitrans.BertConfig(**TEXT)}, {"state_dict": {}})]),
+    "an option of saving": (
+        TypeError, "save_pretrained has no option 'repo'",
+        [lambda name=name: model(name).save_pretrained("never", repo="x") for name in ("BertModel", "SwinModel")]),
+    "what loading does not do": (
+        ValueError, r"^(from_tf|from_flax|use_kernels|tp_plan|adapter_kwargs|key_mapping)=.* is not done here; leave",
+        [lambda options=options: minitrans.BertModel.from_pretrained(
+            None, config=minitrans.BertConfig(**TEXT), state_dict=model("BertModel").state_dict(), **options)
+         for options in ({"from_tf": True}, {"from_flax": True}, {"use_kernels": True}, {"tp_plan": "auto"},
+                         {"adapter_kwargs": {"a": 1}}, {"key_mapping": {"a": "b"}})]),
+    "a key of a load report": (
+        KeyError, "A load report has no 'missing'; it has missing_keys, unexpected_keys",
+        [lambda: LoadReport()["missing"]]),
+    "a value of features": (
+        AttributeError, r"There is no 'pixels' here, only ('input_values'|nothing)\.",
+        [lambda: BatchFeature({"input_values": [1]}).pixels, lambda: BatchFeature().pixels]),
+}  # fmt: skip
+
+
 class OwnConfig(minitrans.BertConfig):
     """A configuration of a user's own."""
 
@@ -145,6 +190,15 @@ def test_what_is_just_allowed_and_what_is_just_not(name):
     with pytest.raises(error, match=sentence) as caught:
         refused()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    error, sentence, calls = REFUSED[name]
+    for call in calls:
+        with pytest.raises(error, match=sentence) as caught:
+            call()
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("index", [0, 99, 30521, -1, -100])

@@ -429,6 +429,10 @@ def test_given_frames_are_masked_as_in_transformers(tmp_path: Path) -> None:
     theirs, ours = pair(tmp_path)
     samples, _ = sound(600, 600)
     masked = _losses("ForPreTraining")["mask_time_indices"]
+    with pytest.raises(ValueError, match="needs a model with mask_time_prob or mask_feature_prob above 0"):
+        minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**{**TINY, "mask_time_prob": 0.0}))(
+            samples, mask_time_indices=masked
+        )
     with torch.no_grad():
         agree(
             ours(samples, mask_time_indices=masked),
