@@ -126,8 +126,11 @@ def numbers(answer: Any) -> list[float]:
     return [float(answer)] if isinstance(answer, (float, np.floating)) else []
 
 
+BUDGET = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float64: 1e-5}  # of the largest number
+
+
 @pytest.mark.parametrize("task", HEADS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", BUDGET)
 def test_every_task_in_other_dtypes(folders: dict[str, Path], task: str, dtype: torch.dtype) -> None:
     """What comes out is of the same form and types, and its numbers are near those in float32."""
     kind = getattr(minitrans, task)
@@ -141,8 +144,10 @@ def test_every_task_in_other_dtypes(folders: dict[str, Path], task: str, dtype: 
         assert type(found) is type(wanted)
         found, wanted = np.array(numbers(found)), np.array(numbers(wanted))
         assert np.isfinite(found).all()
-        if found.shape == wanted.shape:
-            assert np.abs(np.sort(found) - np.sort(wanted)).max(initial=0) <= 0.1 * np.abs(wanted).max(initial=1)
+        if found.shape == wanted.shape or dtype == torch.float64:
+            assert np.abs(np.sort(found) - np.sort(wanted)).max(initial=0) <= BUDGET[dtype] * np.abs(wanted).max(
+                initial=1
+            )
     if task not in ("TokenVectors", "SpeakerEncoder", "Transcriber", "ImageVectors"):  # which give what they get
         every = torch.tensor(numbers(answers), dtype=torch.float64)
         assert dtype == torch.float64 or (every.to(dtype).double() != every).any()
