@@ -534,6 +534,8 @@ class TestOneBadInput:
         run.tokenizer.add_tokens(["zzz"])  # an id that the model has no vector for
         answers = run(["one", "zzz", "two"], on_error="skip")
         assert [answer is None for answer in answers] == [False, True, False]
+        with pytest.raises(ValueError, match="input_ids holds 30522, outside the vocabulary of 30522 rows"):
+            run(["one", "zzz", "two"])
 
     def test_a_missing_library_is_no_bad_input(self, folders: dict[str, Path], monkeypatch: Any) -> None:
         monkeypatch.setitem(sys.modules, "soundfile", None)
