@@ -630,6 +630,18 @@ BAD_INPUTS: dict[str, tuple[str, Any, str]] = {
         "mask_time_indices",
     ),
     **{
+        f"the frame {frame}, of 2 · 44": (
+            "ForPreTraining",
+            lambda x, m, frame=frame: {
+                "input_values": x,
+                "mask_time_indices": torch.arange(44).eq(3).expand(2, 44),
+                "sampled_negative_indices": torch.full((2, 44, 3), frame),
+            },
+            rf"sampled_negative_indices holds {frame}, outside the batch of frames of 88 rows \(0 to 87\)",
+        )
+        for frame in (88, -1)
+    },
+    **{
         f"others of shape {shape}": (
             "ForPreTraining",
             lambda x, m, shape=shape: {
@@ -667,6 +679,8 @@ def test_bad_input_is_one_sentence(case: str) -> None:
         ("ForSequenceClassification", {"add_adapter": True}, "add_adapter=False"),
         ("ForAudioFrameClassification", {"add_adapter": True}, "add_adapter=False"),
         ("ForXVector", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
+        ("ForPreTraining", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
+        ("ForSpeechClassification", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
     ],
 )
 def test_what_is_not_computed_is_refused(name: str, values: dict[str, Any], message: str) -> None:
