@@ -144,6 +144,22 @@ def test_large_batches_of_mostly_padding_are_packed():
     assert FrozenModel(model, [(4, 256)], lambda compute: compute).buckets[0].pays([1] * 4)
 
 
+@pytest.mark.parametrize(("name", "key"), [("BertModel", "input_ids"), ("DistilBertModel", "input_ids"),
+                                           ("BertModel", "token_type_ids")])  # fmt: skip
+def test_ids_without_a_row_and_training_are_refused(name, key):
+    model = make(minitrans, name)
+    subject, given = frozen(model, name), inputs_of(name)
+    rows = {"input_ids": 60, "token_type_ids": 2}[key]
+    for index in (rows - 1, 0):
+        subject(**{**given, key: torch.full_like(given["input_ids"], index)})
+    for index in (rows, -1):
+        with pytest.raises(ValueError, match=rf"{key} holds {index}, outside the .* of {rows} rows"):
+            subject(**{**given, key: torch.full_like(given["input_ids"], index)})
+    model.train()
+    with pytest.raises(RuntimeError, match=r"in training mode.*call \.eval\(\) first"):
+        subject(**given)
+
+
 def test_what_cannot_be_frozen(monkeypatch):
     model = make(minitrans, "BertModel")
     model.layers[0].register_forward_hook(lambda *arguments: None)

@@ -177,6 +177,10 @@ LIMITS = {
     "the fewest classes": (
         lambda: minitrans.BertConfig(num_labels=1), lambda: minitrans.BertConfig(num_labels=0),
         ValueError, "num_labels is 0"),
+    "the widest stage": (
+        lambda: minitrans.SwinConfig(embed_dim=1, depths=[1] * 15, num_heads=[1] * 15),
+        lambda: minitrans.SwinConfig(embed_dim=1, depths=[1] * 40, num_heads=[1] * 40),
+        ValueError, "hidden_size, embed_dim doubled from stage to stage"),
     "the last stage": (
         lambda: model("SwinBackbone", out_indices=[-3, 2]), lambda: model("SwinBackbone", out_indices=[0, 3]),
         ValueError, "out_indices holds 3; the stages are 0 to 2"),

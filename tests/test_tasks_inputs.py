@@ -153,6 +153,23 @@ def test_every_task_in_other_dtypes(folders: dict[str, Path], task: str, dtype: 
         assert dtype == torch.float64 or (every.to(dtype).double() != every).any()
 
 
+COUNTS = [
+    *((task, "top_k") for task in ("MaskFiller", "QuestionAnswerer", "TextClassifier")),
+    ("QuestionAnswerer", "longest_answer"),
+    *((task, "max_tokens") for task in ("EntityRecognizer", "MaskFiller", "QuestionAnswerer", "TextClassifier")),
+]
+
+
+@pytest.mark.parametrize(("task", "option"), COUNTS)
+@pytest.mark.parametrize("wrong", [0, -1, 1.0, "3", True])
+def test_numbers_that_count_nothing(folders: dict[str, Path], task: str, option: str, wrong: Any) -> None:
+    run = loaded(folders, task)
+    example = three_of(task)[0]
+    run(example, **{option: 1 if option != "max_tokens" else 40})
+    with pytest.raises(ValueError, match=f"{option} is {wrong!r}; it must be a whole number of at least 1"):
+        run(example, **{option: wrong})
+
+
 # What each pass through a backbone calls once.
 FIRST = {task: "layers.0" if task in SOUND_TASKS else "embeddings.norm" for task in HEADS}
 

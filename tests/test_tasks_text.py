@@ -120,6 +120,10 @@ class TestEmbedder:
                         task.encode(text)
         with pytest.raises(TypeError, match="Embedder has no option 'cache_folder'"):
             Embedder(model, tokenizer, cache_folder="x")
+        spoilt: list[dict[str, Any]] = [{"prompt": 5}, {"prompts": ["query"]}, {"prompts": {"query": None}}]
+        for options in spoilt:
+            with pytest.raises(TypeError, match=rf"{next(iter(options))} of the Embedder is .*; it must be"):
+                Embedder(model, tokenizer, **options)
 
     def test_budget_of_nothing(self, embedder: Embedder) -> None:
         with pytest.raises(ValueError, match="budget of a batch is 0"):
@@ -395,6 +399,9 @@ class TestAsSentenceTransformers:
         for nothing in ([], (), iter([])):
             with pytest.raises(ValueError, match="There are no documents for 'query'"):
                 minitrans.Reranker(folder)(("query", nothing))
+        for count in (0, -1, 1.0, "3", True):
+            with pytest.raises(ValueError, match=f"top_k is {count!r}; it must be a whole number of at least 1"):
+                minitrans.Reranker(folder)(("query", TEXTS), top_k=count)
         config = json.loads((folder / "config.json").read_text())
         old, new = "sbert_ce_default_activation_function", "sentence_transformers"
         for named in ("torch.nn.modules.activation.Softplus", "Sigmoid", 5, ["torch.nn.modules.activation.Tanh"]):
