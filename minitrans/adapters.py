@@ -80,9 +80,13 @@ def _product(name: str, pair: dict[str, Tensor], settings: dict[str, Any]) -> Te
     a, b = pair.get(f"{kind}A"), pair.get(f"{kind}B")
     if a is None or b is None:
         raise ValueError(f"The adapter has only one of the two matrices for {name}.")
+    if min(a.dim(), b.dim()) < 2 or a.shape[0] != b.shape[1]:
+        raise ValueError(f"The adapter's matrices for {name} are {tuple(a.shape)} and {tuple(b.shape)}: of two ranks.")
     layer = name.removesuffix(".weight")
     rank = _chosen(settings.get("rank_pattern"), layer, settings.get("r", a.shape[0]))
     alpha = _chosen(settings.get("alpha_pattern"), layer, settings.get("lora_alpha", rank))
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise ValueError(f"The adapter's rank for {name} is {rank!r} and its alpha {alpha!r}; both must be numbers.")
     scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
     product = (b.flatten(1) @ a.flatten(1)).view(b.shape[0], *a.shape[1:]) if a.dim() > 2 else b @ a
     turned = kind or settings.get("fan_in_fan_out")

@@ -102,7 +102,10 @@ class CTC(AudioHead):
         if target_lang == self.target_lang and not force_load:
             return
         if self.repository is None or self.config.adapter_attn_dim is None:
-            raise ValueError("A language is loaded into what from_pretrained made, and needs adapter_attn_dim.")
+            raise ValueError(
+                f"The language {target_lang!r} needs a model that from_pretrained made and that has adapter_attn_dim; "
+                f"it is {self.config.adapter_attn_dim} here."
+            )
         files = [f"adapter.{target_lang}.{ending}" for ending in ("safetensors", "bin")]
         path = self.repository.file(*files)
         kind = PickleCheckpoint if path.suffix == ".bin" else SafetensorsCheckpoint
@@ -488,8 +491,8 @@ class PreTraining(AudioHead):
         frames, masked = encoded.frames, encoded.masked
         if indices.dim() != 3 or tuple(indices.shape[:2]) != frames.shape:
             raise ValueError(
-                f"sampled_negative_indices has the shape {tuple(indices.shape)}; it must be {frames.shape} and, for "
-                "each frame, how many others."
+                f"sampled_negative_indices has the shape {tuple(indices.shape)}; it must be "
+                f"({frames.shape[0]}, {frames.shape[1]}, n): n other frames for each."
             )
         others = frames.pack(indices)[masked].long()
         cells = frames.unpack(codes).flatten(0, 1)

@@ -504,12 +504,13 @@ def _group(owner: Published, path: str) -> nn.Module | None:
 
 
 def _put(owner: Published, old: nn.Module, new: Any) -> None:
-    """Put another module in the place of one of a model's."""
+    """Put another module in the place of one of a model's; AttributeError for a group."""
     for _, module in _parts(owner):
         for name, child in module._modules.items():
             if child is old:
                 setattr(module, name, new)
                 return
     raise AttributeError(
-        f"{type(owner).__name__} groups modules here that lie elsewhere in it; replace the single ones."
+        f"{type(owner).__name__} has no module {old.__dict__['_place'][1]!r} to replace: it groups "
+        f"{', '.join(old._modules)}; replace these."
     )

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import nullcontext
 from functools import cache, partial
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, overload
 
@@ -376,9 +377,11 @@ class PreTrainedModel(Published):
             raise ValueError(f"A model on {str(self.device)!r} cannot be frozen; move it to a CPU or a CUDA GPU.")
         from minitrans.cuda_graphs import BUCKETS, FrozenModel, cuda_graph
 
-        shapes = BUCKETS[self.main_input_name].shapes(self, set(batch_sizes), lengths)
-        if not shapes or not all(batch > 0 and length > 0 for batch, length in shapes):
-            raise ValueError(f"{sorted(shapes)} are not sizes (batch, length); both are 1 or more.")
+        sizes = {"batch_sizes": list(batch_sizes), **({} if lengths is None else {"lengths": list(lengths)})}
+        for name, values in sizes.items():
+            if not values or not all(isinstance(value, Integral) and value > 0 for value in values):
+                raise ValueError(f"{name} is {values}; it must hold whole numbers from 1.")
+        shapes = BUCKETS[self.main_input_name].shapes(self, set(sizes["batch_sizes"]), sizes.get("lengths"))
         return FrozenModel(self, shapes, cuda_graph(self.device))
 
     # Tensors

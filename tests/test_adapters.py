@@ -170,6 +170,45 @@ def test_an_adapter_of_another_model_changes_nothing(start, tmp_path):
     assert all(torch.equal(tensor, before[path]) for path, tensor in ours.state_dict().items())
 
 
+def cut(part: str, rows: slice) -> Any:
+    return lambda state: {name: x[rows].clone() if part in name else x for name, x in state.items()}
+
+
+def without(part: str) -> Any:
+    return lambda state: {name: x for name, x in state.items() if part not in name}
+
+
+# What is wrong -> what becomes of the tensors, of the settings, and the sentence.
+BROKEN: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "no A": (without("lora_A"), {}, "only one of the two matrices for .*query"),
+    "no B": (without("lora_B"), {}, "only one of the two matrices for .*query"),
+    "ranks of A and B": (cut("lora_A", slice(3)), {}, r"matrices for .*query.* \(3, 32\) and \(32, 4\): of two ranks"),
+    "a row short": (cut("lora_B", slice(31)), {}, r"query.weight \(32, 32\) by a tensor \(31, 32\)"),
+    "a class short": (cut("classifier.weight", slice(2)), {}, r"classifier.weight \(3, 32\) by a tensor \(2, 32\)"),
+    "rank 0": (dict, {"r": 0}, "rank for .* is 0"),
+    "a rank of text": (dict, {"rank_pattern": {"query": "4"}}, "rank for .* is '4'"),
+    "an alpha of text": (dict, {"lora_alpha": "8"}, "its alpha '8'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_an_adapter_that_does_not_fit_changes_nothing(name, start, tmp_path):
+    changed, settings, words = BROKEN[name]
+    theirs = transformers.BertForSequenceClassification.from_pretrained(start(BERT))
+    options = config(target_modules=["query"], modules_to_save=["classifier"])
+    get_peft_model(theirs, options).save_pretrained(tmp_path)
+    save_file(changed(load_file(tmp_path / "adapter_model.safetensors")), tmp_path / "adapter_model.safetensors")
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**saved, **settings}))
+    ours = minitrans.BertForSequenceClassification.from_pretrained(start(BERT))
+    before = {path: tensor.clone() for path, tensor in ours.state_dict().items()}
+    with pytest.raises(ValueError, match=words):
+        ours.load_adapter(tmp_path)
+    with pytest.raises(TypeError, match="load_adapter has no option 'weight'"):
+        ours.load_adapter(tmp_path, weight=0.5)
+    assert all(torch.equal(tensor, before[path]) for path, tensor in ours.state_dict().items())
+
+
 @pytest.mark.parametrize("part", ["lora_A", "lora_B", "classifier"])
 @pytest.mark.parametrize("spoilt", [torch.int8, torch.float8_e4m3fn, torch.bool, float("nan"), float("inf")], ids=str)
 def test_an_adapter_of_integers_or_of_no_numbers_changes_nothing(part, spoilt, start, tmp_path):

@@ -283,6 +283,7 @@ BAD = [
     ([["a", "b"]], {}, TypeError, "<U1"),
     ([[[0.1], [0.1, 0.2]]], {}, ValueError, "unequal"),
     (3.0, {}, ValueError, "shape"),
+    *[(kind(b"RIFF"), {}, TypeError, f"not a {kind.__name__}") for kind in (bytes, bytearray, memoryview)],
     ("missing.wav", {}, FileNotFoundError, "missing.wav"),
     (__file__, {}, ValueError, "could not be read as audio"),
     (GOOD, {"padding": "longst"}, ValueError, "'longst'"),
@@ -301,11 +302,14 @@ def test_bad_input_is_refused_with_a_sentence(audio, options, kind, sentence):
 
 
 @pytest.mark.parametrize(
-    "features", [{}, [], {"input_ids": [[1]]}, {"input_values": []}, [{"input_values": GOOD}, {"labels": [1]}], 5]
+    "features",
+    [{}, [], {"input_ids": [[1]]}, {"input_values": []}, [{"input_values": GOOD}, {"labels": [1]}], 5]
+    + [{"input_values": values} for values in (GOOD, GOOD.tolist(), torch.zeros(2, 3, 4), [[[0.5]]])],
 )
 def test_pad_refuses_what_is_no_features(features):
-    with pytest.raises(ValueError, match=r"features|input_values"):
-        Wav2Vec2FeatureExtractor().pad(features)
+    for options in ({}, {"truncation": True, "max_length": 2}):
+        with pytest.raises(ValueError, match=r"features|input_values"):
+            Wav2Vec2FeatureExtractor().pad(features, **options)
 
 
 @pytest.mark.parametrize(

@@ -348,12 +348,18 @@ def test_bad_logits_get_a_sentence(tmp_path):
     processor = Wav2Vec2ProcessorWithLM.from_pretrained(folder(tmp_path))
     for logits, words in (
         (np.zeros(4), r"\(4,\)"),
-        (np.full((2, 4), np.nan), "logits"),
+        (np.full((2, 4), np.nan), "logits of frame 0 is nan"),
+        ([[0, 0, 0, 0], [0, np.inf, 0, 0]], "logits of frame 1 is inf; it must be finite"),
+        ([[0, 0, 0, 0], [0, 0, 0, 0], [-np.inf] * 4], "logits of frame 2 is -inf; it must be finite"),
         (np.zeros((2, 3)), "3 tokens"),
         (np.zeros((0, 4)), "logits"),
     ):
         with pytest.raises(ValueError, match=words):
             processor.decode(logits)
+    found = processor.decode([[-np.inf, -np.inf, 5, -np.inf]] * 2)  # one finite logit is enough
+    assert (found.text, found.logit_score, found["word_offsets"]) == ("A", 0.0, None)
+    with pytest.raises(KeyError, match="nothing"):
+        found["nothing"]
     with pytest.raises(ValueError, match="hotwords"):
         processor.decode(np.zeros((2, 4)), hotwords=["A"])
     (tmp_path / "alphabet.json").write_text('{"labels": [], "is_bpe": true}')

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 import minitrans
 from minitrans import corpora
 from minitrans.cli import main
+from minitrans.corpora.tables import Shard, table
 from minitrans.tasks.base import prefetched
 
 COUNT = 60
@@ -192,6 +194,19 @@ def test_subtitles(form: str, tmp_path: Path, capsys: Any) -> None:
     row = next(row for row in objects(output) if row["file"].endswith("in/a.wav"))
     expected = minitrans.Transcriber.from_pretrained(folder)(tmp_path / "in" / "a.wav")
     assert row["answer"]["text"] == expected["text"]
+    job = partial(minitrans.Transcriber.from_pretrained, str(folder))
+    (tmp_path / "in" / "b.wav.mp3").touch()
+    with pytest.raises(
+        ValueError, match=rf"Two sounds would both have b\.wav\.{form} of their own; do them in two jobs"
+    ):
+        corpora.run(job, str(tmp_path / "in"), tmp_path / "twice", form=form)
+    (tmp_path / "there" / "deep").mkdir(parents=True)
+    (tmp_path / "there" / "deep" / f"a.{form}").write_text("mine")
+    (tmp_path / "in" / "b.wav.mp3").unlink()
+    with pytest.raises(FileExistsError, match=rf"deep/a\.{form} is there already; choose another folder"):
+        corpora.run(job, str(tmp_path / "in"), tmp_path / "there", form=form)
+    assert [path.read_text() for path in (tmp_path / "there").rglob("*") if path.is_file()] == ["mine"]
+    assert not (tmp_path / "twice").exists()
 
 
 # Every answer out
@@ -415,6 +430,38 @@ def test_mistakes_get_one_sentence(model: Path, tmp_path: Path, capsys: Any) -> 
         assert "should not have happened" not in said.err
         assert (said.err.count("\n"), said.out) == (1, "")
         assert not (tmp_path / "out").exists()
+
+
+def test_what_only_a_program_can_ask_for(model: Path, lines: str, tmp_path: Path, monkeypatch: Any) -> None:
+    for form in ("xml", "", 5):
+        with pytest.raises(ValueError, match=f"form is {form!r}; it must be parquet, jsonl, srt or vtt"):
+            corpora.run(load(model), lines, tmp_path / "out", form=form)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(ImportError, match=r'Parquet needs pyarrow: pip install "minitrans\[corpora\]"'):
+        corpora.run(load(model), tmp_path / "a.parquet", tmp_path / "out", form="jsonl")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r'This needs Ray: pip install "minitrans\[ray\]"'):
+        corpora.run(load(model), lines, tmp_path / "out", form="jsonl", ray="local")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "csv", "tsv", "parquet"])
+@pytest.mark.parametrize("left", [0, 20, 59])
+def test_a_table_that_has_become_shorter(ending: str, left: int, tmp_path: Path) -> None:
+    """Between the beginning of a job and a shard of it; the sentence names the row that is not there."""
+    path = tmp_path / f"a.{ending}"
+    tables(tmp_path)
+    (tmp_path / "a.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    (_, rows, offset), *others = table(str(path)).cut(COUNT)
+    assert (rows, others) == (COUNT, [])
+    if ending == "parquet":
+        pq.write_table(pq.read_table(path).slice(0, left), path)
+    else:
+        *_, (_, _, end) = islice(table(str(path)).cut(1), left + 1)
+        os.truncate(path, end)
+    with pytest.raises(OSError, match=rf"a\.{ending} ends before its row {left}: it has changed since the job began"):
+        list(table(str(path)).read(Shard(0, str(path), 0, rows, offset), ["text"], 7))
 
 
 def test_another_job(model: Path, minilm: Path, lines: str, tmp_path: Path, vectors: np.ndarray) -> None:

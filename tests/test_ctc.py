@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,6 +155,8 @@ def test_double_letters_blanks_and_times(folder):
         "char": "L", "start_offset": 6, "end_offset": 8,
         "start_time": pytest.approx(0.12), "end_time": pytest.approx(0.16),
     }  # fmt: skip
+    with pytest.raises(KeyError, match="nothing"):
+        output["nothing"]
     assert tokenizer.decode(VOCAB["H"]) == "H"
     assert tokenizer.decode([]) == tokenizer.decode([0, 0]) == ""
     assert tokenizer.batch_decode([]) == []
@@ -469,10 +472,13 @@ def test_processor_masks_as_the_tokenizer_of_older_years_says(tmp_path, mask):
 
 
 def test_processor_takes_files(folder, tmp_path):
-    soundfile.write(tmp_path / "clip.wav", np.zeros((800, 2)), 8000)
-    ours, _ = processors(folder)
-    got = ours(audio=tmp_path / "clip.wav", mono=True, resample=True, return_tensors="pt")
-    assert got.input_values.shape == (1, 1600)
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (800, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "clip.wav", sound, 8000, subtype="FLOAT")
+    ours, theirs = processors(folder)
+    got = ours(audio=tmp_path / "clip.wav", mono=True, resample=True, return_tensors="pt").input_values
+    clip = soxr.resample(sound.mean(1), 8000, 16000)
+    expected = theirs(audio=clip, sampling_rate=16000, return_tensors="pt").input_values
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Every class as CUDA graphs but for the capture: in place of the GPU stands what runs the same computation."""
 
+import re
+
 import pytest
 import torch
 from families import PUBLISHED, captured, family_of, flat, inputs_of, make
@@ -142,7 +144,23 @@ def test_large_batches_of_mostly_padding_are_packed():
     assert FrozenModel(model, [(4, 256)], lambda compute: compute).buckets[0].pays([1] * 4)
 
 
-def test_what_cannot_be_frozen():
+@pytest.mark.parametrize(("name", "key"), [("BertModel", "input_ids"), ("DistilBertModel", "input_ids"),
+                                           ("BertModel", "token_type_ids")])  # fmt: skip
+def test_ids_without_a_row_and_training_are_refused(name, key):
+    model = make(minitrans, name)
+    subject, given = frozen(model, name), inputs_of(name)
+    rows = {"input_ids": 60, "token_type_ids": 2}[key]
+    for index in (rows - 1, 0):
+        subject(**{**given, key: torch.full_like(given["input_ids"], index)})
+    for index in (rows, -1):
+        with pytest.raises(ValueError, match=rf"{key} holds {index}, outside the .* of {rows} rows"):
+            subject(**{**given, key: torch.full_like(given["input_ids"], index)})
+    model.train()
+    with pytest.raises(RuntimeError, match=r"in training mode.*call \.eval\(\) first"):
+        subject(**given)
+
+
+def test_what_cannot_be_frozen(monkeypatch):
     model = make(minitrans, "BertModel")
     model.layers[0].register_forward_hook(lambda *arguments: None)
     with pytest.raises(RuntimeError, match="calls no hooks"):
@@ -155,6 +173,22 @@ def test_what_cannot_be_frozen():
         model = make(minitrans, name)
         with pytest.raises(ValueError, match=words):
             BUCKETS[model.main_input_name].shapes(model, {1}, lengths)
+    for name, size in (("BertModel", 512), ("Wav2Vec2Model", 40)):  # the last, and the first, that there is room for
+        model = make(minitrans, name)
+        shapes = BUCKETS[model.main_input_name].shapes
+        assert shapes(model, {1}, [size]) == {(1, size)}
+        with pytest.raises(ValueError, match="are not sizes"):
+            shapes(model, {1}, [size + 1 if name == "BertModel" else size - 1])
+    model = make(minitrans, "BertModel").to("meta")
+    with pytest.raises(ValueError, match="A model on 'meta' cannot be frozen; move it to a CPU or a CUDA GPU"):
+        model.freeze()
+    with pytest.raises(ValueError, match="dtype is 'bfloat16'; off a CPU a model is frozen in its own"):
+        model.freeze("bfloat16")
+    monkeypatch.setattr(minitrans.BertModel, "device", torch.device("cuda"))
+    for name in ("batch_sizes", "lengths"):
+        for values in ([0], [1, -1], [], ["16"], [2.5], [None]):
+            with pytest.raises(ValueError, match=re.escape(f"{name} is {values}; it must hold whole numbers from 1")):
+                model.freeze(**{name: iter(values)})
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])

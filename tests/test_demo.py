@@ -55,6 +55,16 @@ def test_demo_is_right(printed: dict[str, str], family: str, pattern: str, least
     assert (100 - float(found[1]) if family == "wav2vec2" else float(found[1])) >= least
 
 
+def test_demo_says_what_it_has_and_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("gpt2", "Bert", ""):
+        with pytest.raises(ValueError, match=f"The demo has no '{wrong}'; it has bert, distilbert, swin, wav2vec2"):
+            demo.main(wrong)
+    for name in demo.NEEDED:
+        monkeypatch.setattr(demo, "NEEDED", (name, "no_such_package"))
+        with pytest.raises(ImportError, match=r'pip install "minitrans\[demo\]"'):
+            demo.main("bert")
+
+
 def test_demo_draws_and_tells_times(printed: dict[str, str]) -> None:
     assert len(re.findall(r"\d \(\d+%\)", printed["swin"])) == 8
     assert re.search(r"\[PER \w+", printed["distilbert"])

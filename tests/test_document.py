@@ -4,6 +4,7 @@ import importlib.util
 import json
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -185,10 +186,10 @@ def test_pixels(folder, options):
 
 
 def test_scans_in_grey_and_black_become_three_channels():
-    processor = LayoutLMv2ImageProcessor(apply_ocr=False)
+    ours, theirs = (kind(apply_ocr=False) for kind in (LayoutLMv2ImageProcessor, LayoutLMv2ImageProcessorPil))
     for mode in ("L", "1"):
         page = drawn_page().convert(mode)
-        np.testing.assert_array_equal(processor(page).pixel_values, processor(page.convert("RGB")).pixel_values)
+        np.testing.assert_array_equal(ours(page).pixel_values, theirs(page.convert("RGB")).pixel_values)
 
 
 @pytest.mark.needs("tesseract")
@@ -290,8 +291,8 @@ def test_boxes_as_readers_of_pages_give_them(folder, box, expected):
 
 
 def test_quadrangles_and_arrays(tokenizers):
-    ours, _ = tokenizers
-    expected = ours([WORDS, WORDS], boxes=[BOXES, BOXES], word_labels=[LABELS, LABELS])
+    ours, theirs = tokenizers
+    expected = theirs([WORDS, WORDS], boxes=[BOXES, BOXES], word_labels=[LABELS, LABELS])
     corners = [[[[x0, y0], [x1, y0], [x1, y1], [x0, y1]] for x0, y0, x1, y1 in BOXES]] * 2
     for kind in (np.array, torch.tensor, list):
         for boxes in ([BOXES, BOXES], corners):
@@ -370,6 +371,9 @@ def test_bad_calls_of_the_processor_get_a_sentence(folder, monkeypatch):
         LayoutLMv2Processor.from_pretrained(folder, sizes=3)
     monkeypatch.setattr("pytesseract.pytesseract.tesseract_cmd", "no-such-tesseract")
     with pytest.raises(FileNotFoundError, match="apt-get install tesseract-ocr"):
+        processor(page)
+    monkeypatch.setitem(sys.modules, "pytesseract", None)
+    with pytest.raises(ImportError, match=r'pip install "minitrans\[ocr\]"'):
         processor(page)
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from checkpoints import CLASSES, batch, pair, relative
-from families import PUBLISHED, captured, flat, inputs_of, make
+from families import PUBLISHED, captured, flat, inputs_of, make, published_pair
 from sentence_transformers import SentenceTransformer
 from torch.testing import assert_close
 
@@ -408,13 +408,16 @@ def test_the_model_that_is_frozen_in_another_dtype_stays_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_frozen_model_of_sound_relies_on_its_weights_and_a_thawed_one_does_not(dtype):
-    model, x = make(minitrans, "Wav2Vec2Model").to(dtype), inputs_of("Wav2Vec2Model")
+def test_a_frozen_model_of_sound_relies_on_its_weights_and_a_thawed_one_does_not(dtype, tmp_path):
+    theirs, model = published_pair("Wav2Vec2Model", tmp_path)
+    model, x = model.to(dtype), inputs_of("Wav2Vec2Model")
     given = {key: value.to(dtype) for key, value in x.items()}
     with torch.no_grad():
         model(**given)  # it keeps filters of weights that are not these any more when it is frozen
         model.positions.weight.original0.mul_(-20)
+        theirs.load_state_dict(model.state_dict())
         expected = model(**given).last_hidden_state
+        assert distance(expected.float(), theirs(**x).last_hidden_state) <= BUDGET[dtype]
         frozen = model.freeze()
         assert distance(frozen(**x).last_hidden_state, expected.float()) <= BUDGET[dtype] / 2
         thawed = frozen.thawed()

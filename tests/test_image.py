@@ -409,6 +409,15 @@ BROKEN[3, 3, 1] = np.nan
         (CHINA, {"size": {"max_height": 10**6, "max_width": 10**6}}, ValueError, "must stay within"),
         (np.zeros((1, 9000, 3), np.uint8), {"size": {"shortest_edge": 224}}, ValueError, "must stay within"),
         (CHINA, {"do_center_crop": True, "crop_size": 10**5}, ValueError, "pixels at most"),
+        *[
+            (
+                Image.new("RGB", (9, 9)),
+                {"image_mean": [0.5] * count, "image_std": [0.5] * count},
+                ValueError,
+                f"Image 0 cannot have the {count} channels of image_mean; give an array",
+            )
+            for count in (2, 5)
+        ],
         (CHINA, {"resample": 2.0}, ValueError, "resample is 2.0"),
         (CHINA, {"do_resize": [True]}, ValueError, "do_resize is"),
         (CHINA, {"data_format": ["channels_first"]}, ValueError, "data_format is"),
@@ -417,6 +426,12 @@ BROKEN[3, 3, 1] = np.nan
 def test_bad_input_gets_a_sentence(image, options, error, words):
     with pytest.raises(error, match=words):
         ViTImageProcessor()(image, **options)
+
+
+def test_pillow_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match=r'pip install "minitrans\[image\]"'):
+        ViTImageProcessor()(CHINA)
 
 
 def test_names_that_training_scripts_use(tmp_path, monkeypatch):

@@ -10,11 +10,13 @@ import torch
 import transformers
 
 import minitrans
-from minitrans import outputs
+from minitrans import bench, ops, outputs
 from minitrans.models.wav2vec2 import _compute_mask_indices
 from minitrans.processing import beam
 from minitrans.processing.encoding import BatchEncoding
+from minitrans.processing.features import BatchFeature
 from minitrans.tasks.image import save_maps
+from minitrans.weights import LoadReport
 
 TEXT, SWIN, SOUND = families.TEXT, families.SIZES["Swin"], families.SIZES["Wav2Vec2"]
 
@@ -55,6 +57,55 @@ def aligned(frames, tokens):
 def moved(dtype):
     return lambda: minitrans.BertModel.from_config(minitrans.BertConfig(**TEXT), dtype=dtype)
 
+
+def speaker(frames):
+    made = model("Wav2Vec2ForXVector")
+    samples = made.wav2vec2.feature_encoder.samples(frames)
+    return lambda: made(torch.randn(1, samples))
+
+
+def rate(value):
+    return lambda: FEATURES(np.zeros(4000), sampling_rate=value, resample=True)
+
+
+def chances(mask, replace, random):
+    return lambda: minitrans.DataCollatorForLanguageModeling(
+        WORDS, mlm_probability=mask, mask_replace_prob=replace, random_replace_prob=random
+    )
+
+
+def box(*edges):
+    return lambda: minitrans.LayoutLMv2Tokenizer(VOCABULARY)(["a"], boxes=[list(edges)])
+
+
+def pixels(value):
+    image = np.zeros((4, 4, 3), np.int64)
+    image[1, 2, 0] = value
+    return lambda: minitrans.ViTImageProcessor(do_resize=False)(image)
+
+
+def strided(stride):
+    options = {"truncation": True, "max_length": 7, "return_overflowing_tokens": True}
+    return lambda: WORDS("a a a a a a a a", stride=stride, **options)
+
+
+def shifted(shift):
+    qkv, table = torch.randn(1, 4, 4, 3, 1, 8), torch.zeros(9, 1)
+    return lambda: ops.window_attention(qkv, table, 2, shift, None)
+
+
+def with_threads(count):
+    def enter():
+        with bench.threads(count):
+            pass
+
+    return enter
+
+
+FEATURES = minitrans.Wav2Vec2FeatureExtractor()
+FLOAT32 = float(np.finfo(np.float32).max)
+VOCABULARY = {token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])}
+WORDS = minitrans.BertTokenizer(VOCABULARY)
 
 # name -> what is just allowed, what is just refused, the error and its words
 LIMITS = {
@@ -120,9 +171,131 @@ LIMITS = {
         lambda: minitrans.AutoModel.register(OwnConfig, Own, exist_ok=True),
         lambda: minitrans.AutoModel.register(minitrans.SwinConfig, minitrans.BertModel),
         ValueError, "BertModel has the config_class BertConfig, not SwinConfig"),
+    "the most classes": (
+        lambda: minitrans.BertConfig(num_labels=10**6), lambda: minitrans.BertConfig(num_labels=10**6 + 1),
+        ValueError, "num_labels is 1000001; it must be a whole number from 1 to 1000000"),
+    "the fewest classes": (
+        lambda: minitrans.BertConfig(num_labels=1), lambda: minitrans.BertConfig(num_labels=0),
+        ValueError, "num_labels is 0"),
+    "the widest stage": (
+        lambda: minitrans.SwinConfig(embed_dim=1, depths=[1] * 15, num_heads=[1] * 15),
+        lambda: minitrans.SwinConfig(embed_dim=1, depths=[1] * 40, num_heads=[1] * 40),
+        ValueError, "hidden_size, embed_dim doubled from stage to stage"),
+    "the last stage": (
+        lambda: model("SwinBackbone", out_indices=[-3, 2]), lambda: model("SwinBackbone", out_indices=[0, 3]),
+        ValueError, "out_indices holds 3; the stages are 0 to 2"),
+    "the first stage": (
+        lambda: model("SwinBackbone", out_indices=[-3]), lambda: model("SwinBackbone", out_indices=[-4]),
+        ValueError, "out_indices holds -4"),
+    "the padding token": (
+        lambda: model("BertModel", pad_token_id=59), lambda: model("BertModel", pad_token_id=60),
+        ValueError, "pad_token_id is 60, outside the vocabulary of 60"),
+    "a padding token from the end": (
+        lambda: model("BertModel", pad_token_id=-60), lambda: model("BertModel", pad_token_id=-61),
+        ValueError, "pad_token_id is -61"),
+    "the blank": (
+        lambda: model("Wav2Vec2ForCTC", vocab_size=9, pad_token_id=8),
+        lambda: model("Wav2Vec2ForCTC", vocab_size=9, pad_token_id=9),
+        ValueError, "vocab_size is 9 and pad_token_id 9"),
+    "a vocabulary of one word": (
+        lambda: model("BertModel").resize_token_embeddings(1), lambda: model("BertModel").resize_token_embeddings(0),
+        ValueError, "A vocabulary of 0 tokens was asked for; it needs at least 1"),
+    "frames of a speaker": (speaker(16), speaker(15), ValueError, "15 frames has no deviation .* at least 16"),
+    "the lowest rate": (
+        rate(1000), rate(999), ValueError, r"sampling_rate is 999; it must be .* \(Hz\) from 1000 to 384000"),
+    "the highest rate": (rate(384_000), rate(384_001), ValueError, "sampling_rate is 384001"),
+    "channels of a clip": (
+        lambda: FEATURES(np.zeros((8, 400)), sampling_rate=16000, mono=True),
+        lambda: FEATURES(np.zeros((9, 400)), sampling_rate=16000, mono=True),
+        ValueError, r"has the shape \(9, 400\); a clip is \(n,\)"),
+    "a value of padding": (
+        lambda: minitrans.Wav2Vec2FeatureExtractor(padding_value=-FLOAT32),
+        lambda: minitrans.Wav2Vec2FeatureExtractor(padding_value=FLOAT32 * 1.0001),
+        ValueError, "padding_value is .*; it must be a number that float32 holds"),
+    "a length of padding": (
+        lambda: FEATURES.pad({"input_values": [[0.5]]}, padding="max_length", max_length=1),
+        lambda: FEATURES.pad({"input_values": [[0.5]]}, padding="max_length", max_length=0),
+        ValueError, "max_length is 0; it must be 1 or more"),
+    "chances of a mask": (
+        chances(1.0, 0.5, 0.5), chances(1.0001, 0.5, 0.5), ValueError, "each lies between 0 and 1"),
+    "no chance": (chances(0.5, 0.0, 0.0), chances(0.5, 0.0, -0.0001), ValueError, "each lies between 0 and 1"),
+    "chances together": (chances(0.5, 0.75, 0.25), chances(0.5, 0.75, 0.2501), ValueError, "no more than 1 together"),
+    "the right edge of a page": (
+        box(0, 0, 1000, 9), box(0, 0, 1001, 9), ValueError, r"has the box .*1001.* at the word 'a'"),
+    "the left edge of a page": (box(0, 0, 9, 9), box(-1, 0, 9, 9), ValueError, r"has the box \[-1"),
+    "a box without a width": (box(5, 0, 5, 9), box(6, 0, 5, 9), ValueError, "whose end comes before its beginning"),
+    "a box without a height": (box(0, 5, 9, 5), box(0, 6, 9, 5), ValueError, "whose end comes before its beginning"),
+    "the most pixels": (
+        lambda: minitrans.ViTImageProcessor(size={"height": 1, "width": 2**24}),
+        lambda: minitrans.ViTImageProcessor(size={"height": 1, "width": 2**24 + 1}),
+        ValueError, "an image may have 16777216 pixels at most"),
+    "the least edge": (
+        lambda: minitrans.ViTImageProcessor(size=1), lambda: minitrans.ViTImageProcessor(size=0),
+        ValueError, "its edges must be whole numbers of at least 1"),
+    "white": (pixels(255), pixels(256), ValueError, "pixels from 0 to 256"),
+    "black": (pixels(0), pixels(-1), ValueError, "pixels from -1 to 0"),
+    "room for special tokens": (
+        lambda: WORDS("a", truncation=True, max_length=2), lambda: WORDS("a", truncation=True, max_length=1),
+        ValueError, "max_length=1 is less than the 2 special tokens"),
+    "the longest stride": (strided(4), strided(5), ValueError, "stride=5 must be positive and less than the 5 tokens"),
+    "the last id of a vocabulary": (
+        lambda: minitrans.BertTokenizer({**VOCABULARY, "z": 10**7 - 1}),
+        lambda: minitrans.BertTokenizer({**VOCABULARY, "z": 10**7}),
+        ValueError, "has the id 10000000; ids go up to 9999999"),
+    "rows of a convolution": (
+        lambda: ops.convolution(torch.ones(5, 3), torch.ones(4, 3, 3), torch.ones(4), dilation=2),
+        lambda: ops.convolution(torch.ones(4, 3), torch.ones(4, 3, 3), torch.ones(4), dilation=2),
+        ValueError, r"convolution takes at least 5 rows of 3, not \(4, 3\)"),
+    "the shift of windows": (
+        shifted(1), shifted(2), ValueError, "cannot shift windows of 2 by 2; 0 to 1 it can"),
+    "a shift to the other side": (shifted(0), shifted(-1), ValueError, "cannot shift windows of 2 by -1"),
+    "threads": (with_threads(1), with_threads(0), ValueError, "threads is 0; it must be 1 or more"),
     "rows of an encoding": (
         lambda: BatchEncoding({"input_ids": [[1]]})["input_ids"], lambda: BatchEncoding({"input_ids": [[1]]})[0],
         KeyError, "this encoding has the keys input_ids and no sequences to count"),
+}  # fmt: skip
+
+
+# name -> the error, its words, and calls that get it
+REFUSED = {
+    "an Auto class is no model": (
+        TypeError, r"^Auto(\w+) is made by Auto\1\.from_pretrained\(\.\.\.\)",
+        [minitrans.AutoModel, minitrans.AutoModelForCTC, minitrans.AutoTokenizer, minitrans.AutoProcessor,
+         minitrans.AutoImageProcessor, minitrans.AutoFeatureExtractor]),
+    "a dtype of a configuration": (
+        ValueError, r"BertConfig\.dtype is .*; it must be a torch dtype, such as 'bfloat16'",
+        [lambda dtype=dtype: minitrans.BertConfig(dtype=dtype).dtype for dtype in ("float33", "nn", 3, ["float32"])]),
+    "an input twice": (
+        TypeError, "was given an input twice, or more than it takes in order: input_ids, attention_mask,",
+        [lambda: model("BertForMaskedLM")(torch.ones(1, 2).long(), input_ids=torch.ones(1, 2).long()),
+         lambda: model("DistilBertForMaskedLM")(*[None] * 40)]),
+    "ends of an answer": (
+        ValueError, r"2 outputs \(start, end\); num_labels is [13]",
+        [lambda name=name, count=count: model(name, num_labels=count)
+         for name in ("BertForQuestionAnswering", "DistilBertForQuestionAnswering") for count in (1, 3)]),
+    "a model that scores no vocabulary": (
+        NotImplementedError, "has no layer that scores the vocabulary",
+        [lambda name=name: model(name).set_output_embeddings(torch.nn.Linear(2, 2))
+         for name in ("BertModel", "SwinModel", "Wav2Vec2ForCTC", "BertForTokenClassification")]),
+    "no name and nothing else": (
+        ValueError, r"Without the name of a checkpoint, from_pretrained needs config= and state_dict=",
+        [lambda options=options: minitrans.BertModel.from_pretrained(None, **options)
+         for options in ({}, {"config": minitrans.BertConfig(**TEXT)}, {"state_dict": {}})]),
+    "an option of saving": (
+        TypeError, "save_pretrained has no option 'repo'",
+        [lambda name=name: model(name).save_pretrained("never", repo="x") for name in ("BertModel", "SwinModel")]),
+    "what loading does not do": (
+        ValueError, r"^(from_tf|from_flax|use_kernels|tp_plan|adapter_kwargs|key_mapping)=.* is not done here; leave",
+        [lambda options=options: minitrans.BertModel.from_pretrained(
+            None, config=minitrans.BertConfig(**TEXT), state_dict=model("BertModel").state_dict(), **options)
+         for options in ({"from_tf": True}, {"from_flax": True}, {"use_kernels": True}, {"tp_plan": "auto"},
+                         {"adapter_kwargs": {"a": 1}}, {"key_mapping": {"a": "b"}})]),
+    "a key of a load report": (
+        KeyError, "A load report has no 'missing'; it has missing_keys, unexpected_keys",
+        [lambda: LoadReport()["missing"]]),
+    "a value of features": (
+        AttributeError, r"There is no 'pixels' here, only ('input_values'|nothing)\.",
+        [lambda: BatchFeature({"input_values": [1]}).pixels, lambda: BatchFeature().pixels]),
 }  # fmt: skip
 
 
@@ -145,6 +318,15 @@ def test_what_is_just_allowed_and_what_is_just_not(name):
     with pytest.raises(error, match=sentence) as caught:
         refused()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    error, sentence, calls = REFUSED[name]
+    for call in calls:
+        with pytest.raises(error, match=sentence) as caught:
+            call()
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("index", [0, 99, 30521, -1, -100])

@@ -232,6 +232,11 @@ def test_paths_as_programs_write_them():
     words = make(minitrans, "BertForMaskedLM")
     assert words.cls.predictions.decoder is words.get_output_embeddings()
     assert words.cls.predictions.transform.dense is words.predictions.dense
+    for owner, name, groups in ((words.bert, "encoder", "layer"), (words, "cls", "predictions"),
+                                (words.bert.encoder.layer[0], "output", "dense, LayerNorm")):  # fmt: skip
+        kind = "BertForMaskedLM" if owner is words else "BertModel"
+        with pytest.raises(AttributeError, match=rf"{kind} has no module '.*{name}' to replace: it groups {groups};"):
+            setattr(owner, name, torch.nn.Identity())
     for path in ("bert.encoder.layers", "bert.encoder.layer.0.nothing", "cls.predictions.transform.nothing"):
         with pytest.raises(AttributeError, match=r"nothing|layers"):
             words.get_submodule(path)

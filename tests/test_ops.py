@@ -162,8 +162,8 @@ def test_linear_of_odd_inputs():
     x = torch.randn(5, 12)[:, ::2]
     torch.testing.assert_close(ops.linear(x, weight, bias), F.linear(x, weight, bias))
     torch.testing.assert_close(ops.linear(x[0], weight, bias), F.linear(x[0], weight, bias))
-    half = ops.linear(x.bfloat16(), weight.bfloat16(), bias.bfloat16())
-    assert half.dtype == torch.bfloat16
+    half = [tensor.bfloat16() for tensor in (x, weight, bias)]
+    torch.testing.assert_close(ops.linear(*half), F.linear(*half))
     with torch.autocast("cpu", torch.bfloat16):
         assert ops.linear(x, weight, bias).dtype == torch.bfloat16
     with torch.inference_mode():

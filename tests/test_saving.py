@@ -392,3 +392,32 @@ def test_a_note_that_is_none_is_no_hindrance(note, tmp_path):
     model_of("Bert", 1.0).save_pretrained(tmp_path)
     save_file(load_file(tmp_path / MODEL), tmp_path / MODEL, metadata={"format": "pt", "minitrans_config": note})
     assert numbers(minitrans.AutoModel.from_pretrained(tmp_path)) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), r"answers could not be written: No space left; what is finished"),
+        (OSError(errno.EFBIG, "File too large", "answers"), "answers could not be written: File too large"),
+        (OSError(errno.ENOENT, "No such file", "input"), r"^\[Errno 2\] No such file: 'input'$"),
+        (OSError("of a library"), "^of a library$"),
+    ],
+    ids=["no space", "at the place", "of another file", "without a number"],
+)
+def test_a_file_of_answers_is_written_whole_or_not_at_all(error, words, tmp_path):
+    path = tmp_path / "answers"
+    path.write_bytes(b"before")
+    if error.filename == "answers":
+        error.filename = str(path)
+
+    def write(fails: bool) -> None:
+        with saving.atomic_file(path) as stream:
+            stream.write(b"whole")
+            if fails:
+                raise error
+
+    with pytest.raises(OSError, match=words):
+        write(True)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("answers", b"before")]
+    write(False)
+    assert path.read_bytes() == b"whole"

@@ -18,6 +18,7 @@ import transformers
 from sounds import babble
 from transformers import pipeline
 
+import minitrans
 from minitrans import AudioClassifier, AutoProcessor, Transcriber
 from minitrans.processing.speech import Wav2Vec2Processor
 from minitrans.tasks import subtitles
@@ -441,6 +442,11 @@ def test_an_n_gram_model_decodes_where_the_folder_has_one(clip: np.ndarray, weig
     sounds = [clip[:9000], clip[:399], clip[20000:120000]]
     answers = transcribe([(sound, RATE) for sound in sounds], chunk_seconds=chunk, characters=True)
     assert answers[1] == {"text": "", "words": [], "characters": []}
+    if processor.decoder is not None:
+        with pytest.raises(
+            ValueError, match="An n-gram model weighs words: return_timestamps='word' gives their times"
+        ):
+            minitrans.pipeline("automatic-speech-recognition", weighed, return_timestamps="char")
     greedy = Transcriber(transcribe.model, Wav2Vec2Processor(processor.feature_extractor, processor.tokenizer))
     for sound, answer in zip(sounds[::2], answers[::2], strict=True):
         values = torch.from_numpy(processor(sound, sampling_rate=RATE)["input_values"][0])[None]

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from transformers import pipeline
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+import minitrans
 from minitrans import FeatureMaps, ImageClassifier
 from minitrans.tasks.image import save_maps
 
@@ -79,13 +80,32 @@ def test_one_image_of_any_kind(folder: Path, images: list[Path]) -> None:
     assert [answer[0]["label"] for answer in classify(path for path in images[1:2])] == [expected[0]["label"]]
 
 
+def test_a_model_that_pools_nothing(folder: Path, images: list[Path]) -> None:
+    processor = minitrans.AutoImageProcessor.from_pretrained(folder)
+    for pooling in (True, False):
+        model = minitrans.SwinModel.from_pretrained(folder, add_pooling_layer=pooling)
+        read = minitrans.pipeline("image-feature-extraction", model=model, image_processor=processor)
+        assert len(np.shape(read(images[0], pool=False))) == 3
+        if pooling:
+            assert np.shape(read(images[0], pool=True)) == (1, model.config.hidden_size)
+        else:
+            with pytest.raises(ValueError, match=r"The model pools nothing .*leave pool out"):
+                read(images[0], pool=True)
+
+
 def test_sizes_that_differ(folder: Path, images: list[Path]) -> None:
     """Without resizing, each image is computed at its own size."""
     maps = FeatureMaps.from_pretrained(folder, out_features=["stage1"])
     maps.processor.do_resize = False
     maps.processor.do_convert_rgb = True
-    shapes = [answer["stage1"].shape for answer in maps([*images, images[0]])]
-    assert shapes == [(12, 8, 13), (12, 16, 16), (12, 12, 8), (12, 23, 5), (12, 8, 13)]
+    theirs = transformers.SwinBackbone.from_pretrained(folder, out_features=["stage1"]).eval()
+    processor = ViTImageProcessorPil(do_resize=False)
+    for path, answer in zip([*images, images[0]], maps([*images, images[0]]), strict=True):
+        with torch.inference_mode():
+            given = processor(Image.open(path).convert("RGB"), return_tensors="pt")["pixel_values"]
+            (expected,) = theirs(given).feature_maps
+        assert answer["stage1"].shape == expected.shape[1:]
+        assert np.abs(answer["stage1"] - expected[0].numpy()).max() <= 1e-5 * float(expected.abs().max())
 
 
 @pytest.mark.parametrize("stages", [["stage1", "stage3"], ["stem"], ["stage2"]])

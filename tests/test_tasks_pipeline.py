@@ -1,6 +1,7 @@
 """`pipeline` against transformers' own on tiny checkpoints: what it lacks against the definitions."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -275,6 +276,7 @@ def spans(folder: Path, question: str, text: str, longest: int) -> tuple[list[tu
     return ranked, float(first[0] * last[0]), float(begin[0] + end[0]) - best
 
 
+SPEECH = "automatic-speech-recognition"
 ASKED = [("Who lives in the hole?", SAID[0]), ("When does the ferry leave?", SAID[2]), ("What dries faster?", SAID[3])]
 
 
@@ -486,12 +488,25 @@ class TestForms:
             (lambda: classify("x", function_to_apply="tanh"), "function_to_apply is 'tanh'"),
             (lambda: classify("x", top_k=0), "top_k is 0"),
             (lambda: classify("x", max_length=0), "max_tokens is 0"),
+            (lambda: pipeline("zero-shot-classification", folders["Ranker"]), "two classes or more; this one has one"),
+            *[
+                (
+                    lambda times=times: pipeline(SPEECH, folders["Wav2Vec2ForCTC"], return_timestamps=times),
+                    f"return_timestamps is {times!r}; a CTC checkpoint gives",
+                )
+                for times in (True, "words", 1)
+            ],
         ):
             with pytest.raises(ValueError, match=message):
                 call()
         for wrong in ("temperature", "tokenizer_kwargs"):
             with pytest.raises(TypeError, match=f"no option '{wrong}'; it has top_k, function_to_apply"):
                 classify("x", **{wrong: 1})
+        read = pipeline("feature-extraction", folders["BertModel"])
+        assert np.shape(read(SAID[0], tokenize_kwargs={"max_length": 5, "truncation": True})) == (1, 5, 32)
+        for wrong in ("stride", "add_special_tokens"):
+            with pytest.raises(TypeError, match=f"padding, truncation and max_length are taken, not '{wrong}'"):
+                read(SAID[0], tokenize_kwargs={wrong: 1})
         model = minitrans.BertForTokenClassification.from_pretrained(folders["BertForTokenClassification"])
         with pytest.raises(
             ValueError, match="takes a BertForSequenceClassification, not a BertForTokenClassification"
@@ -500,3 +515,13 @@ class TestForms:
         theirs = transformers.BertForSequenceClassification.from_pretrained(folder)
         with pytest.raises(TypeError, match="a folder, a hub id or a model of minitrans"):
             pipeline("text-classification", model=theirs, tokenizer=str(folder))
+
+    @pytest.mark.parametrize(
+        "template",
+        ["It is this.", "", "{", "{label}", "{} or {}", "{0.name}", "{:d}", "{{}}", 5, None, ["{}"]],
+        ids=repr,
+    )
+    def test_templates_without_a_place_for_a_label(self, folders: dict[str, Path], template: Any) -> None:
+        classify = pipeline("zero-shot-classification", folders["NLI"])
+        with pytest.raises(ValueError, match=re.escape(f"hypothesis_template is {template!r}; a label needs {{}}")):
+            classify("a text", candidate_labels=["art", "law"], hypothesis_template=template)

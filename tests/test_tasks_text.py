@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import shutil
 from itertools import product
 from pathlib import Path
@@ -106,6 +107,24 @@ class TestEmbedder:
     def test_budget_changes_nothing(self, embedder: Embedder, budget: int) -> None:
         assert np.abs(embedder.encode(TEXTS, batch_tokens=budget) - embedder.encode(TEXTS)).max() <= 5e-6
 
+    def test_a_prompt_that_leaves_nothing_to_pool(self, embedder: Embedder) -> None:
+        """[CLS] and the words of the prompt are left out, [SEP] never."""
+        model, tokenizer = embedder.model, embedder.tokenizer
+        for words in (5, 6, 7):
+            task = Embedder(model, tokenizer, max_tokens=8, include_prompt=False, prompt="a " * words)
+            for text in ("", "a text that is cut"):
+                if words < 7:
+                    assert task.encode(text).shape == (384,)
+                else:
+                    with pytest.raises(ValueError, match="The prompt has 8 tokens and leaves none of 8 to pool"):
+                        task.encode(text)
+        with pytest.raises(TypeError, match="Embedder has no option 'cache_folder'"):
+            Embedder(model, tokenizer, cache_folder="x")
+        spoilt: list[dict[str, Any]] = [{"prompt": 5}, {"prompts": ["query"]}, {"prompts": {"query": None}}]
+        for options in spoilt:
+            with pytest.raises(TypeError, match=rf"{next(iter(options))} of the Embedder is .*; it must be"):
+                Embedder(model, tokenizer, **options)
+
     def test_budget_of_nothing(self, embedder: Embedder) -> None:
         with pytest.raises(ValueError, match="budget of a batch is 0"):
             embedder.encode(TEXTS, batch_tokens=0)
@@ -173,6 +192,25 @@ class TestEmbedder:
             state = {"linear.weight": torch.ones(20, 384), "linear.bias": spoilt}
             save_file(state, tmp_path / "2_Dense" / "model.safetensors")
             with pytest.raises(ValueError, match=r"NaN or infinite|linear\.bias as int8"):
+                Embedder.from_pretrained(tmp_path)
+        for shape in ((20, 383), (20, 385), (20, 768)):
+            state = {"linear.weight": torch.ones(shape), "linear.bias": torch.ones(20)}
+            save_file(state, tmp_path / "2_Dense" / "model.safetensors")
+            with pytest.raises(ValueError, match=f"takes vectors of {shape[1]}, and these are of 384"):
+                Embedder.from_pretrained(tmp_path)
+        settings = json.loads((tmp_path / "2_Dense" / "config.json").read_text())
+        for setting, spoilt in (
+            ({"activation_function": "torch.nn.modules.activation.Softplus"}, {}),
+            ({"module_input_name": "token_embeddings"}, {}),
+            ({"bias": False}, {}),
+            ({}, {"linear.scale": torch.ones(20)}),
+        ):
+            save_file({**state, **spoilt}, tmp_path / "2_Dense" / "model.safetensors")
+            (tmp_path / "2_Dense" / "config.json").write_text(json.dumps({**settings, **setting}))
+            words = (
+                r"The Dense module of .* holds linear.bias, .*linear.weight and has the settings .*computed here are"
+            )
+            with pytest.raises(ValueError, match=words):
                 Embedder.from_pretrained(tmp_path)
 
     def test_lower_case_and_length_from_the_folder(self, minilm: Path, tmp_path: Path) -> None:
@@ -355,6 +393,26 @@ class TestAsSentenceTransformers:
             same(ours.rank(TEXTS[0], TEXTS, **options), theirs.rank(TEXTS[0], TEXTS, **options), corpus_id="corpus_id")
         with pytest.raises(ValueError, match="one number, this checkpoint 3 classes"):
             minitrans.Reranker(checkpoint(minilm, tmp_path / "3", "BertForSequenceClassification", num_labels=3))
+
+    def test_what_is_no_ranking_is_refused(self, minilm: Path, tmp_path: Path) -> None:
+        folder = checkpoint(minilm, tmp_path, "BertForSequenceClassification", num_labels=1)
+        for nothing in ([], (), iter([])):
+            with pytest.raises(ValueError, match="There are no documents for 'query'"):
+                minitrans.Reranker(folder)(("query", nothing))
+        for count in (0, -1, 1.0, "3", True):
+            with pytest.raises(ValueError, match=f"top_k is {count!r}; it must be a whole number of at least 1"):
+                minitrans.Reranker(folder)(("query", TEXTS), top_k=count)
+        config = json.loads((folder / "config.json").read_text())
+        old, new = "sbert_ce_default_activation_function", "sentence_transformers"
+        for named in ("torch.nn.modules.activation.Softplus", "Sigmoid", 5, ["torch.nn.modules.activation.Tanh"]):
+            for setting in ({old: named}, {new: {"activation_fn": named}}):
+                (folder / "config.json").write_text(json.dumps({**config, **setting}))
+                words = f"activation is {named!r}; computed here are GELU, ReLU, SiLU, Sigmoid, Tanh, Identity"
+                with pytest.raises(ValueError, match=re.escape(words)):
+                    minitrans.Reranker(folder)
+        (folder / "config.json").write_text(json.dumps({**config, new: "Sigmoid"}))
+        with pytest.raises(TypeError, match=r"sentence_transformers of the configuration .* it must be an object"):
+            minitrans.Reranker(folder)
 
 
 HEADS = [

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+import transformers
 from test_tasks_text import TEXTS, checkpoint
 from transformers import pipeline
 
@@ -161,8 +162,8 @@ def test_labels_that_do_not_count_from_0(minilm: Path, tmp_path: Path, names: di
     with caplog.at_level(logging.WARNING, "minitrans"):
         answer = minitrans.TextClassifier.from_pretrained(folder)(TEXTS[0])
     assert "id2label names the classes" in caplog.text
-    scores = minitrans.BertForSequenceClassification.from_pretrained(folder)
-    row = minitrans.AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")
+    scores = transformers.BertForSequenceClassification.from_pretrained(folder)
+    row = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")
     with torch.inference_mode():
         shares = scores(**row).logits[0].softmax(-1).tolist()
     expected = {names.get(index, f"LABEL_{index}"): share for index, share in enumerate(shares)}
@@ -191,6 +192,12 @@ class TestAnswers:
         answer = minitrans.QuestionAnswerer.from_pretrained(checkpoint(minilm, tmp_path, "BertForQuestionAnswering"))
         assert answer(("Why?", "")) == {"answer": "", "score": 0.0, "start": 0, "end": 0}
         assert answer(("Why?", ""), handle_impossible_answer=True)["answer"] == ""
+        wrong: list[dict[str, Any]] = [{}, {"question": "Why?"}, {"context": ""}]
+        for given in [*wrong, {"inputs": ("Why?", ""), "question": "Why?"}]:
+            with pytest.raises(
+                TypeError, match=r"takes a tuple \(question, text\), .*, or both question= and context="
+            ):
+                answer(**given)
 
     def test_no_answer_in_several_windows(self, minilm: Path, tmp_path: Path) -> None:
         """The least sum of [CLS]'s logits counts, against the best span of all."""
@@ -217,3 +224,6 @@ def test_a_target_that_is_no_word_is_said(minilm: Path, tmp_path: Path, caplog: 
     assert np.allclose([word["score"] for word in words], [item["score"] for item in expected], rtol=1e-4)
     with pytest.raises(ValueError, match="targets is ''; it must hold a word"):
         fill("The [MASK] leaves.", targets="")
+    fill.tokenizer.mask_token = None
+    with pytest.raises(ValueError, match="The tokenizer has no mask_token"):
+        fill("The [MASK] leaves.")

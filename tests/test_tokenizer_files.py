@@ -494,6 +494,58 @@ def test_extra_special_tokens_can_be_set(kind):
         tokenizer.extra_special_tokens = ["<never>"]
 
 
+@pytest.mark.parametrize(
+    "wrong", [5, None, ["<a>"], {"content": 5}, object(), "<\ud800>", {"content": "<\ud800>"}], ids=ascii
+)
+@pytest.mark.parametrize("kind", ["bert", "own", "ctc", "words"])
+def test_what_is_no_token_is_not_added(kind, wrong):
+    tokenizer = processing(kind)
+    before = tokenizer.get_vocab(), tokenizer.special_tokens_map, tokenizer.extra_special_tokens
+    words = r"A token is a string or an AddedToken, not |is not Unicode: it has half a surrogate pair"
+    calls = [
+        lambda: tokenizer.add_tokens(["<new>", wrong], special_tokens=True),
+        lambda: tokenizer.add_special_tokens({"pad_token": wrong}),
+        lambda: tokenizer.add_special_tokens({"extra_special_tokens": ["<new>", wrong]}),
+    ]
+    for call in calls if isinstance(wrong, list) else [*calls, lambda: tokenizer.add_tokens(wrong)]:
+        with pytest.raises((TypeError, ValueError), match=words):
+            call()
+    for name in ("extra_special_tokens", "additional_special_tokens"):
+        if not isinstance(wrong, list):
+            with pytest.raises(TypeError, match="without a name are given as a list, not as"):
+                tokenizer.add_special_tokens({name: wrong})
+    assert (tokenizer.get_vocab(), tokenizer.special_tokens_map, tokenizer.extra_special_tokens) == before
+    assert tokenizer.add_tokens(iter([transformers.AddedToken("<one>"), {"content": "<two>"}, "<three>"])) == 3
+    assert tokenizer.add_tokens({"content": "<four>"}) == tokenizer.add_tokens("<five>") == 1
+
+
+@pytest.mark.parametrize("kind", ["bert", "ctc"])
+@pytest.mark.parametrize("index", ["6", -1, 7.0, True, None, 10**7, 10**30])
+def test_added_tokens_have_ids(kind, index, tmp_path):
+    tokenizer = processing(kind)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").unlink(missing_ok=True)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    for given in (len(tokenizer), index):
+        (tmp_path / "added_tokens.json").write_text(json.dumps({"<new>": given}))
+        if given == len(tokenizer):
+            assert type(tokenizer).from_pretrained(tmp_path).convert_tokens_to_ids("<new>") == given
+        else:
+            words = (
+                rf"added_tokens.json of .* gives '<new>' the id {given!r}; an id is a whole number from 0 to 9999999"
+            )
+            with pytest.raises(TypeError, match=words):
+                type(tokenizer).from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bert", "own", "ctc"])
+def test_the_mask_of_special_tokens_is_of_one_encoded_sequence(kind):
+    tokenizer = processing(kind)
+    for options in ({"token_ids_1": [3]}, {"already_has_special_tokens": False}):
+        with pytest.raises(ValueError, match="pass its ids alone, with already_has_special_tokens=True"):
+            tokenizer.get_special_tokens_mask([1, 2], **options)
+
+
 def test_an_encoding_by_its_published_names():
     ours, theirs = BertTokenizer(VOCAB), transformers.BertTokenizer(vocab=VOCAB)
     for tokenizer, kind in ((ours, minitrans.BatchEncoding), (theirs, transformers.BatchEncoding)):

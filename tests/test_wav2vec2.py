@@ -429,6 +429,10 @@ def test_given_frames_are_masked_as_in_transformers(tmp_path: Path) -> None:
     theirs, ours = pair(tmp_path)
     samples, _ = sound(600, 600)
     masked = _losses("ForPreTraining")["mask_time_indices"]
+    with pytest.raises(ValueError, match="needs a model with mask_time_prob or mask_feature_prob above 0"):
+        minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**{**TINY, "mask_time_prob": 0.0}))(
+            samples, mask_time_indices=masked
+        )
     with torch.no_grad():
         agree(
             ours(samples, mask_time_indices=masked),
@@ -531,6 +535,14 @@ def test_languages_are_loaded_from_their_adapter_files(suffix: str, tmp_path: Pa
     assert torch.equal(direct(samples).logits, ours(samples).logits)
     with pytest.raises(FileNotFoundError, match=r"adapter\.xyz\.safetensors"):
         ours.load_adapter("xyz")
+    for values, words in ((ADAPTERS["adapters of languages"], "is 6 here"), ({}, "is None here")):
+        made = minitrans.Wav2Vec2ForCTC(minitrans.Wav2Vec2Config(**{**TINY, **values}))
+        with pytest.raises(
+            ValueError, match=rf"The language 'kab' needs a model that from_pretrained made.*it {words}"
+        ):
+            made.load_adapter("kab")
+    with pytest.raises(ValueError, match="Wav2Vec2ForCTC has no adapters of languages: adapter_attn_dim is None"):
+        made._get_adapters()
     state = {path: tensor.clone() for path, tensor in ours.state_dict().items()}
     for name, spoilt in {"nan": torch.full((23,), float("nan")), "int": torch.ones(23, dtype=torch.int8)}.items():
         save_file({**language, "lm_head.bias": spoilt}, tmp_path / f"adapter.{name}.safetensors")
@@ -617,6 +629,30 @@ BAD_INPUTS: dict[str, tuple[str, Any, str]] = {
         lambda x, m: {"input_values": x, "sampled_negative_indices": torch.zeros(2, 43, 3).long()},
         "mask_time_indices",
     ),
+    **{
+        f"the frame {frame}, of 2 · 44": (
+            "ForPreTraining",
+            lambda x, m, frame=frame: {
+                "input_values": x,
+                "mask_time_indices": torch.arange(44).eq(3).expand(2, 44),
+                "sampled_negative_indices": torch.full((2, 44, 3), frame),
+            },
+            rf"sampled_negative_indices holds {frame}, outside the batch of frames of 88 rows \(0 to 87\)",
+        )
+        for frame in (88, -1)
+    },
+    **{
+        f"others of shape {shape}": (
+            "ForPreTraining",
+            lambda x, m, shape=shape: {
+                "input_values": x,
+                "mask_time_indices": torch.arange(44).eq(3).expand(2, 44),
+                "sampled_negative_indices": torch.zeros(shape).long(),
+            },
+            rf"has the shape \({shape[0]}, {shape[1]}.*must be \(2, 44, n\): n other frames for each",
+        )
+        for shape in ((2, 44), (2, 43, 3), (1, 44, 3))
+    },
 }
 
 
@@ -643,6 +679,8 @@ def test_bad_input_is_one_sentence(case: str) -> None:
         ("ForSequenceClassification", {"add_adapter": True}, "add_adapter=False"),
         ("ForAudioFrameClassification", {"add_adapter": True}, "add_adapter=False"),
         ("ForXVector", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
+        ("ForPreTraining", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
+        ("ForSpeechClassification", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
     ],
 )
 def test_what_is_not_computed_is_refused(name: str, values: dict[str, Any], message: str) -> None:

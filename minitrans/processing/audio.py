@@ -161,9 +161,10 @@ class Wav2Vec2FeatureExtractor(Likeness, hub.Saved):
         if return_tensors is None and hasattr(columns["input_values"][0], "detach"):
             return_tensors = "pt"
         limit = _limit(truncation, max_length, pad_to_multiple_of)
-        values = [_array(clip).astype(np.float32, copy=False)[:limit] for clip in columns["input_values"]]
-        if any(clip.ndim != 1 for clip in values):
-            raise ValueError("input_values must be a batch of clips, each of shape (n,).")
+        values = [_array(clip).astype(np.float32, copy=False) for clip in columns["input_values"]]
+        if wrong := [clip.shape for clip in values if clip.ndim != 1]:
+            raise ValueError(f"input_values must be a batch of clips, each of shape (n,), and one has {wrong[0]}.")
+        values = [clip[:limit] for clip in values]
         masks = columns.pop("attention_mask", None)
         if return_attention_mask is None:
             return_attention_mask = self.return_attention_mask or masks is not None

@@ -231,8 +231,6 @@ def search(
                         longer = _extended(prefix, token, symbol, prefixes, model)
                         reached = total if others is states else _total(others)
                         _add(grown, longer, token, reached + logits[token])
-        if not grown:
-            raise ValueError("A frame gives every token the probability 0.")
         scores = {text: _total(states) + _added(prefixes[text]) for text, states in grown.items()}
         ranked = sorted(scores, key=scores.__getitem__, reverse=True)[:width]
         least = scores[ranked[0]] + beam_prune_logp

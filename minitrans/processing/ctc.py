@@ -24,6 +24,7 @@ from minitrans.processing.encoding import (
     TokenizerBase,
     clean_up,
     is_id,
+    listed,
     read_settings,
     special_id,
     special_token,
@@ -157,11 +158,11 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
 
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
         """Let tokens (text or AddedToken) be found whole in a text; return how many got a new id, after the others."""
-        tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else new_tokens
+        tokens = [_added(token, special=special_tokens) for token in listed(new_tokens)]
         added = dict(self._added)
         vocab = {**self.encoder, **{token.content: index for index, token in added.items()}}
         before, taken = len(vocab), set(vocab.values())
-        for token in (_added(token, special=special_tokens) for token in tokens):
+        for token in tokens:
             if token.special and token.content not in self.all_special_tokens:
                 self._extra.append(token.content)
             if token.content not in vocab:
@@ -498,8 +499,9 @@ def _timed(items: list[dict[str, Any]], time_per_frame: float | None) -> list[di
 
 def _added(token: Any, special: bool = False, strip: bool = False) -> AddedToken:
     """A new AddedToken of a text, of the dict that stands for one in JSON, or of another."""
+    text = token_text(token)
     if isinstance(token, str):
-        return AddedToken(token, lstrip=strip, rstrip=strip, normalized=False, special=special)
+        return AddedToken(text, lstrip=strip, rstrip=strip, normalized=False, special=special)
     flags = {**(token if isinstance(token, Mapping) else token.__getstate__())}
     flags.pop("__type", None)
     return AddedToken(**{**flags, "special": special or flags.get("special", False)})

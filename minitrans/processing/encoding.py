@@ -352,7 +352,10 @@ class TokenizerBase(Likeness, hub.Saved):
     ) -> int:
         """Add special tokens, by name or as a list under `extra_special_tokens`; return how many."""
         named = dict(special_tokens_dict)
-        extra = [*named.pop("extra_special_tokens", ()), *named.pop("additional_special_tokens", ())]
+        lists = [named.pop(name, ()) for name in ("extra_special_tokens", "additional_special_tokens")]
+        if wrong := [tokens for tokens in lists if not isinstance(tokens, list | tuple)]:
+            raise TypeError(f"Special tokens without a name are given as a list, not as {wrong[0]!r:.80}.")
+        extra = [token for tokens in lists for token in tokens]
         known = dict.fromkeys((*ROLES, *self._special))
         if unknown := named.keys() - known.keys():
             raise ValueError(f"{min(unknown)!r} is not a role of a special token; there are {', '.join(known)}.")
@@ -410,7 +413,8 @@ class TokenizerBase(Likeness, hub.Saved):
         """Return 1 for each id of an encoded sequence that is a special token and 0 for the others."""
         if not already_has_special_tokens or token_ids_1 is not None:
             raise ValueError(
-                "Only one sequence of encoded ids can be asked for special tokens: already_has_special_tokens=True."
+                "The mask is made of one sequence that is encoded already: pass its ids alone, with "
+                "already_has_special_tokens=True."
             )
         special = set(self.all_special_ids)
         return [int(int(index) in special) for index in token_ids_0]
@@ -597,11 +601,17 @@ class TokenizerBase(Likeness, hub.Saved):
 PreTrainedTokenizerBase = TokenizerBase  # the published name
 
 
+def listed(tokens: Any) -> list[Any]:
+    """Return the tokens of an iterable, or a list of the one that stands alone."""
+    is_one = isinstance(tokens, str | Mapping) or not isinstance(tokens, Iterable)
+    return [tokens] if is_one else list(tokens)
+
+
 def token_text(token: Any) -> str:
-    """Return the text of a special token: a string, an AddedToken, or the dict that stands for one in JSON."""
+    """Return the text of a token: a string, an AddedToken, or the dict that stands for one in JSON."""
     text = token.get("content") if isinstance(token, Mapping) else getattr(token, "content", token)
     if not isinstance(text, str):
-        raise TypeError(f"A special token is a string or an AddedToken, not {token!r:.80}.")
+        raise TypeError(f"A token is a string or an AddedToken, not {token!r:.80}.")
     if not is_unicode(text):
         raise ValueError(f"The token {text!r:.80} is not Unicode: it has half a surrogate pair.")
     return text
@@ -705,8 +715,12 @@ def read_settings(repository: hub.Repository) -> dict[str, Any]:
         settings.update(_settings_in(repository, "special_tokens_map.json"))
         if repository.find("added_tokens.json"):
             added = repository.json("added_tokens.json")
-            if not all(map(is_id, added.values())):
-                raise TypeError(f"added_tokens.json of {repository.name} must give each token its id, a whole number.")
+            for token, index in added.items():
+                if not is_id(index):
+                    raise TypeError(
+                        f"added_tokens.json of {repository.name} gives {token!r:.80} the id {index!r:.80}; an id is a "
+                        f"whole number from 0 to {MOST_IDS - 1}."
+                    )
             special = {token_text(token) for token in (*named_tokens(settings).values(), *extra_tokens(settings))}
             settings["added_tokens_decoder"] = {
                 index: {"content": token, "special": token in special, "normalized": token not in special}

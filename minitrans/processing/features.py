@@ -35,7 +35,9 @@ class BatchFeature(dict):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"There is no {name!r} here, only {', '.join(map(repr, self))}.") from None
+            raise AttributeError(
+                f"There is no {name!r} here, only {', '.join(map(repr, self)) or 'nothing'}."
+            ) from None
 
     def keys(self) -> KeysView[str]:  # type: ignore[override]
         """Return the names of the values, in a view that prints as transformers' does."""

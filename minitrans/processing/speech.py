@@ -263,9 +263,13 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
 
     def _log_probabilities(self, logits: Any) -> np.ndarray:
         logits = np.asarray(_numpy(logits), dtype=np.float64)
-        if logits.ndim != 2 or np.isnan(logits).any() or not len(logits):
+        if logits.ndim != 2 or not logits.size:
             raise ValueError(f"decode takes the logits (T, V) of one clip, not an array {logits.shape}.")
-        logits = logits - logits.max(axis=1, keepdims=True)
+        best = logits.max(axis=1, keepdims=True)
+        if not (finite := np.isfinite(best)).all():
+            frame = int(finite.argmin())
+            raise ValueError(f"The largest of the logits of frame {frame} is {best[frame, 0]}; it must be finite.")
+        logits = logits - best
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     def _symbols(self, count: int) -> tuple[list[str | None], int]:

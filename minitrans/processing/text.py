@@ -256,9 +256,9 @@ class Tokenizer(TokenizerBase):
         Tokens of the vocabulary keep their id and are no longer split; others come after it, and the model needs as
         many embeddings: `model.resize_token_embeddings(len(tokenizer))`.
         """
-        tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else new_tokens
+        tokens = [_as_added(token, special_tokens) for token in shared.listed(new_tokens)]
         with _ADDING:
-            return self._replace_backend(self._state[0], [_as_added(token, special_tokens) for token in tokens])
+            return self._replace_backend(self._state[0], tokens)
 
     @classmethod
     def _described(cls, backend: tokenizers.Tokenizer) -> dict[str, Any] | None:
@@ -586,12 +586,13 @@ def _tokens_to_add(
 
 
 def _as_added(token: Any, special: bool) -> AddedToken:
+    text = shared.token_text(token)
     if isinstance(token, str):
-        return AddedToken(token, special=special, normalized=not special)
+        return AddedToken(text, special=special, normalized=not special)
     flags = token if isinstance(token, Mapping) else token.__getstate__()
     known = ("single_word", "lstrip", "rstrip", "normalized", "special")
     flags = {flag: bool(flags[flag]) for flag in known if flag in flags}
-    return AddedToken(shared.token_text(token), **{**flags, "special": special or flags.get("special", False)})
+    return AddedToken(text, **{**flags, "special": special or flags.get("special", False)})
 
 
 def _read_backend(path: Path) -> tokenizers.Tokenizer:

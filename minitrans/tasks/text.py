@@ -22,11 +22,13 @@ from minitrans.auto import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
+from minitrans.processing.kinds import check_kinds, mapping, or_none
 from minitrans.tasks.base import Classifier, Piece, Task, check_count
 
 logger = logging.getLogger("minitrans")
 
 PAIR = ("text", "text_pair")
+OBJECT = or_none(mapping(lambda value: True)), "an object, or null"
 # How sentence-transformers names the activation of its Dense module -> our name.
 ACTIVATIONS = {
     "torch.nn.modules.activation.GELU": "gelu",
@@ -219,7 +221,11 @@ class ZeroShotClassifier(TextTask):
             raise ValueError(
                 'There are no candidate_labels; name the classes, such as candidate_labels=["art", "law"].'
             )
-        if self.hypothesis_template.format(self.candidate_labels[0]) == self.hypothesis_template:
+        try:
+            hypotheses = {self.hypothesis_template.format(label) for label in ("one", "two")}
+        except (AttributeError, LookupError, TypeError, ValueError):  # no text, or braces of another kind
+            hypotheses = set()
+        if len(hypotheses) < 2:
             raise ValueError(f"hypothesis_template is {self.hypothesis_template!r}; a label needs {{}} to stand in.")
 
     @override
@@ -301,10 +307,13 @@ class Reranker(ListTask):
                 f"A cross-encoder that ranks gives one number, this checkpoint {model.config.num_labels} classes: "
                 "TextClassifier classifies pairs."
             )
+        check_kinds(
+            model.config.extra, {"sentence_transformers": OBJECT}, f"the configuration of {type(model).__name__}"
+        )
         named = model.config.extra.get("sentence_transformers") or {}
         old = model.config.extra.get("sbert_ce_default_activation_function")
         activation = named.get("activation_fn") or old or "torch.nn.modules.activation.Sigmoid"
-        if activation not in ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
             known = ", ".join(name.rpartition(".")[2] for name in ACTIVATIONS)
             raise ValueError(f"The configuration's activation is {activation!r}; computed here are {known}.")
         self.activation = ACTIVATIONS[activation]
