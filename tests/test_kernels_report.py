@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import triton
-from minitrans.kernels.report import cycles, main, report, unit
+from minitrans.kernels.report import KERNELS, cycles, main, report, unit
 
 from benchmarks import counts
 
@@ -80,6 +81,23 @@ if __name__ == "__main__":
     except ValueError as error:
         print(error)
 """
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape", "microseconds"),
+    [
+        ("window_attention", (64, 56, 56, 3, 32, 7, 3), 46), ("window_attention", (64, 28, 28, 6, 32, 7, 3), 23),
+        ("window_attention", (64, 14, 14, 12, 32, 7, 3), 11.5), ("window_attention", (64, 7, 7, 24, 32, 7, 0), 5.75),
+        ("layer_norm", (4096, 768), 3.76), ("add_layer_norm", (4096, 768), 5.63),
+        ("residual_layer_norm", (4096, 768), 7.5), ("embedding_layer_norm", (4096, 768), 3.76),
+        ("merge_layer_norm", (64, 56, 56, 96), 23), ("bias_gelu", (4096, 3072), 15),
+        ("convolution", (16, 160_000, 512, 10, 5), 156.5), ("attention", (64, 512, 12, 64), 60.1),
+    ],
+)  # fmt: skip
+def test_what_moves_in_16_bits_takes_this_long_at_3350_gigabytes_a_second(kernel, shape, microseconds):
+    """Each input and output once, by hand."""
+    moved = KERNELS[kernel][1](torch.bfloat16, *shape).moved
+    assert moved / 3.35e6 == pytest.approx(microseconds, rel=0.005)
 
 
 def test_a_kernel_of_a_program_that_interprets_is_counted_too(tmp_path):
