@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import triton
-from minitrans.kernels.report import KERNELS, cycles, main, report, unit
+from minitrans.kernels.report import KERNELS, Report, cycles, main, report, unit
 
 from benchmarks import counts
 
@@ -81,6 +81,20 @@ if __name__ == "__main__":
     except ValueError as error:
         print(error)
 """
+
+
+@pytest.mark.parametrize(
+    ("target", "registers", "warps", "shared", "programs"),
+    [
+        ("sm_90", 255, 8, 0, 1), ("sm_90", 128, 8, 0, 2), ("sm_90", 129, 8, 0, 1), ("sm_90", 32, 4, 0, 16),
+        ("sm_90", 16, 1, 0, 32), ("sm_90", 32, 32, 0, 2), ("sm_90", 16, 4, 115_712, 2), ("sm_90", 16, 4, 115_713, 1),
+        ("sm_90", 16, 4, 232_448, 1), ("sm_80", 16, 4, 166_912, 1), ("sm_86", 16, 1, 0, 16), ("sm_89", 16, 2, 0, 24),
+        ("sm_86", 16, 4, 0, 12),
+    ],
+)  # fmt: skip
+def test_programs_a_multiprocessor_are_those_of_cuda_s_occupancy_table(target, registers, warps, shared, programs):
+    """Limits of the CUDA programming guide: registers by eight, 1 KiB of shared memory a program for the system."""
+    assert Report("k", target, "", 1, warps, registers, 0, shared, ()).resident == programs
 
 
 @pytest.mark.parametrize(
