@@ -1,7 +1,10 @@
 """`pipeline` against transformers' own on tiny checkpoints: what it lacks against the definitions."""
 
+import json
+import logging
 import math
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -525,3 +528,22 @@ class TestForms:
         classify = pipeline("zero-shot-classification", folders["NLI"])
         with pytest.raises(ValueError, match=re.escape(f"hypothesis_template is {template!r}; a label needs {{}}")):
             classify("a text", candidate_labels=["art", "law"], hypothesis_template=template)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("BertForSequenceClassification", "TextClassifier"), ("BertForTokenClassification", "EntityRecognizer"),
+        ("SwinForImageClassification", "ImageClassifier"), ("Wav2Vec2ForSequenceClassification", "AudioClassifier"),
+        ("Wav2Vec2ForAudioFrameClassification", "FrameClassifier"),
+    ],
+)  # fmt: skip
+def test_every_task_says_that_labels_do_not_count_from_0(name, task, folders, tmp_path, caplog):
+    folder = shutil.copytree(folders[name], tmp_path / name)
+    values = minitrans.AutoConfig.from_pretrained(folder).to_dict()
+    names = {str(index + 1): f"L{index}" for index in range(len(values["id2label"]))}
+    (folder / "config.json").write_text(json.dumps({**values, "id2label": names, "label2id": {}}))
+    with caplog.at_level(logging.WARNING, "minitrans"):
+        getattr(minitrans, task).from_pretrained(folder)
+    assert caplog.text.count("id2label names the classes 1, 2") == 1
+    assert "and not 0, so" in caplog.text
