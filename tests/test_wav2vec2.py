@@ -407,6 +407,26 @@ def test_ctc_loss_of_a_padded_batch_is_that_of_its_clips(reduction: str) -> None
     assert relative(loss, combined) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mask_time_prob": 0.3, "mask_time_length": 3},
+        {"mask_time_prob": 0.05, "mask_time_length": 2, "mask_time_min_masks": 4},
+        {"mask_time_prob": 0.0, "mask_feature_prob": 0.3, "mask_feature_length": 4},
+        {"mask_time_prob": 0.0, "mask_feature_prob": 0.02, "mask_feature_length": 3, "mask_feature_min_masks": 3},
+        {"mask_time_prob": 0.2, "mask_time_length": 2, "mask_feature_prob": 0.4, "mask_feature_length": 5},
+    ],
+)
+def test_a_seed_of_numpy_masks_what_it_masks_in_transformers(values: dict[str, Any], tmp_path: Path) -> None:
+    models, (samples, _) = pair(tmp_path, "Model", **{**QUIET, **values}), sound(9000, 9000)
+    found = []
+    for model in models:
+        np.random.seed(3)
+        found.append(model.train()(samples).last_hidden_state)
+    assert relative(found[1], found[0]) < 1e-4
+    assert relative(models[1].eval()(samples).last_hidden_state, found[1]) > 1e-2
+
+
 def test_training_masks_frames_and_channels_and_drops_layers() -> None:
     torch.manual_seed(0)
     samples, mask = sound(4000, 2500)
