@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import triton
-from minitrans.kernels.report import KERNELS, Report, cycles, main, report, unit
+from minitrans.kernels.report import GPUS, KERNELS, Report, cycles, main, report, unit
 
 from benchmarks import counts
 
@@ -81,6 +81,16 @@ if __name__ == "__main__":
     except ValueError as error:
         print(error)
 """
+
+
+@pytest.mark.parametrize(
+    ("opcode", "target", "lanes"),
+    [("MUFU.EX2", "sm_90", 16), ("MUFU.RSQ", "sm_80", 16), ("FFMA", "sm_90", 128), ("FADD", "sm_80", 64),
+     ("IMAD.WIDE", "sm_90", 64), ("LOP3.LUT", "sm_90", 64), ("IADD3", "sm_86", 64)],
+)  # fmt: skip
+def test_results_a_cycle_are_those_of_the_programming_guide(opcode, target, lanes):
+    """The table of arithmetic instructions' throughput in CUDA's programming guide, of a multiprocessor."""
+    assert 32 / cycles(opcode, GPUS[target]) == lanes
 
 
 @pytest.mark.parametrize(
