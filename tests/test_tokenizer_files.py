@@ -495,7 +495,7 @@ def test_extra_special_tokens_can_be_set(kind):
 
 
 @pytest.mark.parametrize(
-    "wrong", [5, None, ["<a>"], {"content": 5}, object(), "<\ud800>", {"content": "<\ud800>"}], ids=ascii
+    "wrong", [5, None, ["<a>"], {"content": 5}, b"<a>", "<\ud800>", {"content": "<\ud800>"}], ids=ascii
 )
 @pytest.mark.parametrize("kind", ["bert", "own", "ctc", "words"])
 def test_what_is_no_token_is_not_added(kind, wrong):
