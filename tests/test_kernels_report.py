@@ -10,6 +10,7 @@ import pytest
 import torch
 import triton
 from minitrans.kernels.report import GPUS, KERNELS, Report, cycles, main, report, unit
+from triton.backends.compiler import GPUTarget
 
 from benchmarks import counts
 
@@ -62,6 +63,7 @@ import os
 os.environ["TRITON_INTERPRET"] = "1"
 import triton
 import triton.language as tl
+from triton.backends.compiler import GPUTarget
 from minitrans.kernels.report import of_kernel
 
 @triton.jit
@@ -98,12 +100,14 @@ def test_results_a_cycle_are_those_of_the_programming_guide(opcode, target, lane
     [
         ("sm_90", 255, 8, 0, 1), ("sm_90", 128, 8, 0, 2), ("sm_90", 129, 8, 0, 1), ("sm_90", 32, 4, 0, 16),
         ("sm_90", 16, 1, 0, 32), ("sm_90", 32, 32, 0, 2), ("sm_90", 16, 4, 115_712, 2), ("sm_90", 16, 4, 115_713, 1),
-        ("sm_90", 16, 4, 232_448, 1), ("sm_80", 16, 4, 166_912, 1), ("sm_86", 16, 1, 0, 16), ("sm_89", 16, 2, 0, 24),
+        ("sm_90", 16, 4, 232_448, 1), ("sm_80", 16, 4, 166_912, 1),
+        ("sm_80", 16, 1, 0, 32), ("sm_86", 16, 1, 0, 16), ("sm_89", 16, 2, 0, 24),
         ("sm_86", 16, 4, 0, 12),
     ],
 )  # fmt: skip
 def test_programs_a_multiprocessor_are_those_of_cuda_s_occupancy_table(target, registers, warps, shared, programs):
     """Limits of the CUDA programming guide: registers by eight, 1 KiB of shared memory a program for the system."""
+    assert GPUS[target].target == GPUTarget("cuda", int(target[3:]), 32)
     assert Report("k", target, "", 1, warps, registers, 0, shared, ()).resident == programs
 
 

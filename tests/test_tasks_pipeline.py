@@ -31,7 +31,7 @@ transformers.utils.logging.disable_progress_bar()
 RATE = 16000
 SAID = [text for text in TEXTS if text]
 WORDS = ["In", "a", "hole", "in", "the", "ground", "there", "lived", "a", "hobbit", "."]
-NLI = {"num_labels": 3, "id2label": {0: "CONTRADICTION", 1: "neutral", 2: "ENTAILMENT"}}
+NLI = {"num_labels": 3, "id2label": {0: "ENTAILMENT", 1: "neutral", 2: "CONTRADICTION"}}
 HEADS: dict[str, dict[str, Any]] = {
     "BertForSequenceClassification": {"num_labels": 3, "id2label": {0: "bad", 1: "so-so", 2: "good"}},
     "BertForTokenClassification": {"id2label": dict(enumerate(LABELS))},
