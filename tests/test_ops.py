@@ -1,5 +1,6 @@
 """The operations of the text models against their formulas in float64, and the choice of the engine."""
 
+import itertools
 import logging
 import math
 import threading
@@ -105,6 +106,28 @@ def test_gradients_of_attention(layout):
     qkv = torch.randn(row_count(sequences), 3, 2, 2, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, b: ops.attention(*x.unbind(1), sequences, bias=b), (qkv, bias))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)]
+)
+@pytest.mark.parametrize("lengths", [[7], [4, 4, 4], [5, 2, 2, 7]], ids=str)
+def test_dropout_of_attention_is_that_of_torch(lengths, dtype, tolerance):
+    """One seed drops the same weights: of sequences of one length in one call, of others one after the other."""
+    torch.manual_seed(0)
+    given = torch.randn(sum(lengths), 3, 4, 8, dtype=dtype, requires_grad=True)
+    upstream = torch.randn(sum(lengths), 4, 8, dtype=dtype)
+    torch.manual_seed(1)
+    out = ops.attention(*given.unbind(1), layouts(lengths)["ragged"], dropout=0.3)
+    torch.manual_seed(1)
+    pieces = []
+    for _, group in itertools.groupby(given.split(lengths), key=len):
+        q, k, v = torch.stack(list(group)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=0.3)
+        pieces.append(mixed.transpose(1, 2).flatten(0, 1))
+    expected = torch.cat(pieces)
+    for found, wanted in zip(*([x, *torch.autograd.grad(x, given, upstream)] for x in (out, expected)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("layout", ["ragged", "padded"])
