@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -59,19 +60,26 @@ def measure(form: str, count: int, folder: Path) -> None:
     of_images, options = form.startswith("images"), FORMS[form]
     corpora.jobs.PREFETCH = 0 if form.endswith("nothing ahead") else corpora.jobs.PREFETCH
     kind, model = (ImageVectors, folder / "swin") if of_images else (Embedder, minilm())
-    load = partial(kind.from_pretrained, model, **FASTEST)
-    task: Any = load()
-    source = folder / ("images" if of_images else f"{count}.txt")
-    task([str(source / "0.jpg")] if of_images else [text(number) for number in range(64)])  # what is done once
-    start = time.perf_counter()
-    if options is None:
-        task.encode(source.read_text().splitlines(), show_progress=False)
-    else:
-        # Several processes load the model each, which counts: so they are used.
-        given = task if options["workers"] == 1 else load
+    load: Any = partial(kind.from_pretrained, model, **FASTEST)
+    names = ("images", "few") if of_images else (f"{count}.txt", "few.txt")
+    source, few = (folder / name for name in names)
+
+    def job(task: Any, source: Path, **options: Any) -> None:
         settings = {"pool": True} if of_images else {}
         with tempfile.TemporaryDirectory(dir=folder) as output:
-            corpora.run(given, source, output, show_progress=False, **options, **settings)
+            corpora.run(task, source, output, show_progress=False, **options, **settings)
+
+    if options is None:
+        task = load()
+        task.encode(few.read_text().splitlines())  # what is done once
+        start = time.perf_counter()
+        task.encode(source.read_text().splitlines(), show_progress=False)
+    else:
+        job(load, few)  # first of all, as in a process that does nothing else
+        # Several processes load the model each, which counts: so they are used.
+        given = load() if options["workers"] == 1 else load
+        start = time.perf_counter()
+        job(given, source, **options)
     seconds = time.perf_counter() - start
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     print(json.dumps({"seconds": seconds, "peak": peak}))
@@ -84,16 +92,18 @@ def prepare(folder: Path, counts: list[int]) -> None:
 
     from minitrans import SwinConfig, SwinModel
 
-    for count in counts:
-        with (folder / f"{count}.txt").open("w") as stream:
+    for name, count in {"few": 64, **{str(count): count for count in counts}}.items():
+        with (folder / f"{name}.txt").open("w") as stream:
             stream.writelines(f"{text(number)}\n" for number in range(count))
     SwinModel(SwinConfig()).save_pretrained(folder / "swin")
     settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}}
     (folder / "swin" / "preprocessor_config.json").write_text(json.dumps(settings))
     (folder / "images").mkdir()
+    (folder / "few").mkdir()
     coarse = np.random.default_rng(0).integers(0, 256, (IMAGES, 12, 16, 3), dtype=np.uint8)
     for number, pixels in enumerate(coarse):
         Image.fromarray(pixels).resize((1600, 1200), Image.Resampling.BICUBIC).save(folder / f"images/{number}.jpg")
+    shutil.copy(folder / "images/0.jpg", folder / "few")
 
 
 def measured(form: str, count: int, folder: Path) -> dict[str, float]:
