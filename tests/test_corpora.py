@@ -621,6 +621,25 @@ def test_ray(cluster: None, model: Path, alone: Any, tmp_path: Path, monkeypatch
 # Ahead of the model
 
 
+@pytest.mark.parametrize("given", [None, "7"])
+def test_few_compiled_products_are_kept(given: Any, model: Path, lines: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """oneDNN reads how many when it first computes: what the user says, or what keeps memory from growing."""
+    names, found = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), []
+    for name in names:
+        monkeypatch.setenv(name, given or "")
+        if given is None:
+            monkeypatch.delenv(name)
+
+    class Recorder(minitrans.Embedder):
+        @classmethod
+        def from_pretrained(cls, *inputs: Any, **options: Any) -> Any:
+            found.extend(map(os.environ.get, names))
+            return super().from_pretrained(*inputs, **options)
+
+    corpora.run(partial(Recorder.from_pretrained, str(model)), lines, tmp_path / "out")
+    assert found == [given or "16"] * 2
+
+
 def test_prefetched() -> None:
     """The same items in the same order; errors travel; the thread ends with its reader."""
     made = []

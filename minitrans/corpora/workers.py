@@ -28,9 +28,9 @@ from minitrans.tasks.base import Task
 
 ATTEMPTS = 3  # workers that may die of one shard
 SUBTITLES = {"srt": subtitles.srt, "vtt": subtitles.vtt}
-# How many compiled products oneDNN keeps, and torch above it, each of up to a megabyte: by default 1,024. Texts take
-# four for each number of tokens in a batch, of which a corpus has thousands; images take 21 in all.
-PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
+# How many compiled products oneDNN keeps, and torch above it; by default 1,024. Texts take four for each number of
+# tokens in a batch, of which a corpus has thousands, and what is kept among the rest leaves holes in the memory.
+PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "LRU_CACHE_CAPACITY": "16"}
 
 
 @dataclass(frozen=True)
