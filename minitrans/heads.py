@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from minitrans.activations import Activation
 from minitrans.config import PreTrainedConfig, pair
-from minitrans.layers import Activation, LayerNorm, Linear, channels_first, check_tensor, is_plain
+from minitrans.layers import LayerNorm, Linear, channels_first, check_tensor, is_plain
 from minitrans.names import Module
 from minitrans.outputs import (
     Encoded,

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from minitrans import ops
+from minitrans.activations import Activation
 from minitrans.config import PreTrainedConfig
 from minitrans.names import Module
 from minitrans.outputs import States
@@ -49,18 +50,6 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
         return ops.layer_norm(x, self.weight, self.bias, self.eps)
-
-
-class Activation(nn.Module):
-    """An activation function by its name in configurations, for hooks to see and programs to replace."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape, kept."""
-        return ops.ACTIVATIONS[self.name](x)
 
 
 def add_norm(norm: nn.Module, x: Tensor, residual: Tensor) -> Tensor:

@@ -20,19 +20,20 @@ KERNELS = ROOT / "kernels" / "src"
 
 # A part of the package -> the parts that it may import. A folder is one part.
 LEAVES = {"sequences", "hub", "names", "saving"}
-BELOW_MODELS = {"ops", "config", "weights", "outputs", "layers", "pretrained", "heads", *LEAVES}
+BELOW_MODELS = {"ops", "activations", "config", "weights", "outputs", "layers", "pretrained", "heads", *LEAVES}
 ALLOWED: dict[str, set[str]] = {
     "sequences": set(),
     "cpu": set(),
     "plain": {"cpu", "sequences"},
     "ops": {"cpu", "plain", "sequences", "kernels", "utils"},
+    "activations": {"ops"},
     "saving": set(),
     "hub": {"saving"},
     "config": {"hub"},
     "names": set(),
     "weights": {"hub", "names"},
     "outputs": {"sequences"},
-    "layers": {"ops", "config", "names", "outputs", "sequences"},
+    "layers": {"ops", "activations", "config", "names", "outputs", "sequences"},
     "text_inputs": {"ops", "config", "layers", "outputs", "sequences"},
     "audio_layers": {"ops", "layers", "names", "sequences"},
     "adapters": {"weights", "hub"},
@@ -50,7 +51,6 @@ ALLOWED: dict[str, set[str]] = {
     "corpora": {"tasks", "processing", "hub", "weights", "saving"},
     "cli": {"corpora", "tasks", "auto", "hub", "demo", "bench"},
     "__main__": {"cli"},
-    "activations": {"ops"},
     "utils": set(),
     "kernels": set(),
 }
