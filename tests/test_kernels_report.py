@@ -58,6 +58,18 @@ def test_products_counted_in_the_code_are_those_of_the_formula(kernel, dtype, pr
     assert done == products * 2 * batch * heads * length**2 * head_dim
 
 
+def test_products_counted_in_the_backward_pass_of_windows_are_the_five_of_the_formula():
+    """The scores again, dP, dQ, dK and dV, of windows of 49 that fill tiles of 64."""
+    (each,) = report("window_attention_backward", (4, 28, 28, 3, 32, 7, 3), "bfloat16", "sm_90")
+    products = sum(
+        part.turns * count * cycles(opcode, each.gpu) * each.gpu.tensor * each.programs * each.warps
+        for part in each.parts
+        for opcode, count in part.opcodes.items()
+        if unit(opcode) == "tensor core"
+    )
+    assert products == 5 * 2 * (4 * 4 * 4 * 3) * 64**2 * 32
+
+
 LESSON = """
 import os
 os.environ["TRITON_INTERPRET"] = "1"
@@ -120,6 +132,10 @@ def test_programs_a_multiprocessor_are_those_of_cuda_s_occupancy_table(target, r
         ("residual_layer_norm", (4096, 768), 7.5), ("embedding_layer_norm", (4096, 768), 3.76),
         ("merge_layer_norm", (64, 56, 56, 96), 23), ("bias_gelu", (4096, 3072), 15),
         ("convolution", (16, 160_000, 512, 10, 5), 156.5), ("attention", (64, 512, 12, 64), 60.1),
+        ("window_attention_backward", (64, 56, 56, 3, 32, 7, 3), 80.5), ("layer_norm_backward", (4096, 768), 5.63),
+        ("add_layer_norm_backward", (4096, 768), 7.5), ("embedding_layer_norm_backward", (4096, 768), 5.63),
+        ("merge_layer_norm_backward", (64, 56, 56, 96), 34.5), ("bias_gelu_backward", (4096, 3072), 22.5),
+        ("attention_backward", (64, 512, 12, 64), 120.2),
     ],
 )  # fmt: skip
 def test_what_moves_in_16_bits_takes_this_long_at_3350_gigabytes_a_second(kernel, shape, microseconds):
@@ -165,6 +181,9 @@ def test_the_command_line_prints_what_a_reader_asks(monkeypatch, capsys):
         ("window_attention --shape 1,56,56,3,32,7,7", "the shift is less than the window"),
         ("convolution --shape 1,5,512,10,5", "no more than a clip has samples"),
         ("merge_layer_norm --shape 1,2,2,9000", "rows have 36000 channels"),
+        ("layer_norm_backward --shape 4,8193", "rows have 8193 channels; a program holds up to 8192"),
+        ("window_attention_backward --shape 1,48,48,6,32,9,6", "the backward pass holds windows of up to 8"),
+        ("window_attention_backward --shape 1,48,48,6,33,8,4", "heads have up to 32 channels"),
     ],
 )
 def test_what_cannot_be_counted_is_said(arguments, words, monkeypatch, capsys):

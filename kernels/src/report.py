@@ -568,7 +568,16 @@ def _attention(
 
 
 def _window_attention(
-    dtype: torch.dtype, batch: int, height: int, width: int, heads: int, head_dim: int, window: int, shift: int
+    dtype: torch.dtype,
+    batch: int,
+    height: int,
+    width: int,
+    heads: int,
+    head_dim: int,
+    window: int,
+    shift: int,
+    *,
+    backward: bool = False,
 ) -> Call:
     qkv, padding = (
         _empty(batch, height, width, 3, heads, head_dim, dtype=dtype),
@@ -585,12 +594,27 @@ def _window_attention(
         within = -(-(window**2) // launch.options["BLOCK_N"])
         return (each, within) if within > 1 else (each,)
 
+    elements, products = batch * height * width * heads * head_dim, 4 * windows * window**4 * head_dim * heads
+    if backward:  # q, k, v and the gradient are read, three gradients written; the biases' partial sums are small
+        grad = _empty(batch, height, width, heads, head_dim, dtype=dtype)
+        wanted = (True, True, True)
+        return Call(
+            lambda: window_attention.window_attention_backward(grad, qkv, table, window, shift, padding, *wanted),
+            7 * elements * dtype.itemsize,
+            products * 5 // 2,
+            lambda launch: (windows * heads / launch.programs,),
+        )
     return Call(
         lambda: window_attention.window_attention(qkv, table, window, shift, padding),
-        4 * batch * height * width * heads * head_dim * dtype.itemsize,
-        4 * windows * window**4 * head_dim * heads,
+        4 * elements * dtype.itemsize,
+        products,
         turns,
     )
+
+
+def _shared(rows: int) -> Callable[[Launch], Sequence[float]]:
+    """The turns of a loop whose programs share the rows."""
+    return lambda launch: (-(-rows // launch.options["ROWS"]) / launch.programs,)
 
 
 def _norm(launcher: Callable, tensors: int, dtype: torch.dtype, rows: int, width: int) -> Call:
@@ -600,26 +624,63 @@ def _norm(launcher: Callable, tensors: int, dtype: torch.dtype, rows: int, width
     return Call(lambda: launcher(*inputs, weight, weight, 1e-12), tensors * rows * width * dtype.itemsize, 0)
 
 
-def _embedding_layer_norm(dtype: torch.dtype, rows: int, width: int) -> Call:
-    index, weight = _empty(rows, dtype=torch.int64), _empty(width, dtype=dtype)
-    word, position, type_ = (_empty(size, width, dtype=dtype) for size in (30522, 512, 2))
+def _norm_backward(residual: bool, dtype: torch.dtype, rows: int, width: int) -> Call:
+    x, weight = _empty(rows, width, dtype=dtype), _empty(width, dtype=dtype)
     return Call(
-        lambda: embedding_layer_norm.embedding_layer_norm(
-            index, index, index, word, position, type_, weight, weight, 1e-12
-        ),
-        2 * rows * width * dtype.itemsize,
+        lambda: layer_norm.layer_norm_backward(x, None, x, x if residual else None, weight, 1e-12, True, True),
+        (3 + residual) * x.numel() * dtype.itemsize,
         0,
+        _shared(rows),
     )
 
 
-def _merge_layer_norm(dtype: torch.dtype, batch: int, height: int, width: int, channels: int) -> Call:
+def _embedding_layer_norm(dtype: torch.dtype, rows: int, width: int, *, backward: bool = False) -> Call:
+    index, weight = _empty(rows, dtype=torch.int64), _empty(width, dtype=dtype)
+    tables = [_empty(size, width, dtype=dtype) for size in (30522, 512, 2)]
+    taken, moved = (index, index, index, *tables), rows * width * dtype.itemsize
+    if backward:
+        grad = _empty(rows, width, dtype=dtype)
+        return Call(
+            lambda: embedding_layer_norm.embedding_layer_norm_backward(grad, *taken, weight, 1e-12, True, True),
+            3 * moved,
+            0,
+            _shared(rows),
+        )
+    return Call(lambda: embedding_layer_norm.embedding_layer_norm(*taken, weight, weight, 1e-12), 2 * moved, 0)
+
+
+def _merge_layer_norm(
+    dtype: torch.dtype, batch: int, height: int, width: int, channels: int, *, backward: bool = False
+) -> Call:
     x, weight = _empty(batch, height, width, channels, dtype=dtype), _empty(4 * channels, dtype=dtype)
-    return Call(lambda: merge_layer_norm.merge_layer_norm(x, weight, weight, 1e-5), 2 * x.numel() * dtype.itemsize, 0)
+    moved, rows = x.numel() * dtype.itemsize, batch * -(-height // 2) * -(-width // 2)
+    if backward:
+        grad = _empty(rows, 4 * channels, dtype=dtype)
+        return Call(
+            lambda: merge_layer_norm.merge_layer_norm_backward(grad, x, weight, 1e-5, True, True),
+            3 * moved,
+            0,
+            _shared(rows),
+        )
+    return Call(lambda: merge_layer_norm.merge_layer_norm(x, weight, weight, 1e-5), 2 * moved, 0)
 
 
-def _bias_gelu(dtype: torch.dtype, rows: int, width: int) -> Call:
+def _bias_gelu(dtype: torch.dtype, rows: int, width: int, *, backward: bool = False) -> Call:
     x, bias = _empty(rows, width, dtype=dtype), _empty(width, dtype=dtype)
-    return Call(lambda: bias_gelu.bias_gelu(x, bias), 2 * x.numel() * dtype.itemsize, 0)
+    moved = x.numel() * dtype.itemsize
+    if backward:
+
+        def turns(launch: Launch) -> Sequence[float]:
+            tile = launch.options["ROWS"], launch.options["COLUMNS"]
+            return (-(-rows // tile[0]) * -(-width // tile[1]) / launch.programs,)
+
+        return Call(
+            lambda: bias_gelu.bias_gelu_backward(x, x, bias, True, True),
+            3 * moved,
+            0,
+            turns,
+        )
+    return Call(lambda: bias_gelu.bias_gelu(x, bias), 2 * moved, 0)
 
 
 def _convolution(dtype: torch.dtype, clips: int, samples: int, channels: int, taps: int, stride: int) -> Call:
@@ -635,22 +696,25 @@ def _convolution(dtype: torch.dtype, clips: int, samples: int, channels: int, ta
 
 KERNELS: dict[str, tuple[str, Callable[..., Call]]] = {
     "attention": ("batch,length,heads,head_dim", _attention),
-    "attention_backward": (
-        "batch,length,heads,head_dim",
-        partial(_attention, backward=True),
-    ),
+    "attention_backward": ("batch,length,heads,head_dim", partial(_attention, backward=True)),
     "attention_dropout": ("batch,length,heads,head_dim", partial(_attention, dropout=0.1)),
-    "attention_backward_dropout": (
-        "batch,length,heads,head_dim",
-        partial(_attention, backward=True, dropout=0.1),
-    ),
+    "attention_backward_dropout": ("batch,length,heads,head_dim", partial(_attention, backward=True, dropout=0.1)),
     "window_attention": ("batch,height,width,heads,head_dim,window,shift", _window_attention),
+    "window_attention_backward": (
+        "batch,height,width,heads,head_dim,window,shift",
+        partial(_window_attention, backward=True),
+    ),
     "layer_norm": ("rows,width", lambda *shape: _norm(layer_norm.layer_norm, 2, *shape)),
     "add_layer_norm": ("rows,width", lambda *shape: _norm(layer_norm.add_layer_norm, 3, *shape)),
     "residual_layer_norm": ("rows,width", lambda *shape: _norm(layer_norm.residual_layer_norm, 4, *shape)),
+    "layer_norm_backward": ("rows,width", partial(_norm_backward, False)),
+    "add_layer_norm_backward": ("rows,width", partial(_norm_backward, True)),
     "embedding_layer_norm": ("rows,width", _embedding_layer_norm),
+    "embedding_layer_norm_backward": ("rows,width", partial(_embedding_layer_norm, backward=True)),
     "merge_layer_norm": ("batch,height,width,channels", _merge_layer_norm),
+    "merge_layer_norm_backward": ("batch,height,width,channels", partial(_merge_layer_norm, backward=True)),
     "bias_gelu": ("rows,width", _bias_gelu),
+    "bias_gelu_backward": ("rows,width", partial(_bias_gelu, backward=True)),
     "convolution": ("clips,samples,channels,taps,stride", _convolution),
 }
 """What `report` knows: the numbers of a shape, and the call of that shape."""
@@ -689,7 +753,11 @@ def report(kernel: str, shape: Sequence[int], dtype: str = "bfloat16", target: s
 
 def _why_not(kernel: str, shape: Mapping[str, int], dtype: str) -> str | None:
     """The reason why no launcher takes this shape, or None: what `why_not` would say of tensors on a GPU."""
-    largest = 64 if dtype == "float32" else 128
+    backward, largest = "backward" in kernel, 64 if dtype == "float32" else 128
+    if backward and "window" in shape:
+        largest = window_attention.LARGEST_BACKWARD
+        if shape["window"] > window_attention.WIDEST_BACKWARD:
+            return f"the backward pass holds windows of up to {window_attention.WIDEST_BACKWARD}"
     if shape.get("head_dim", 0) > largest:
         return f"heads have up to {largest} channels"
     if shape.get("shift", 0) >= shape.get("window", 1):
@@ -698,7 +766,7 @@ def _why_not(kernel: str, shape: Mapping[str, int], dtype: str) -> str | None:
         return f"the filter has up to {convolution.TAPS} taps, and no more than a clip has samples"
     if "norm" not in kernel:
         return None
-    return too_wide(4 * shape["channels"] if kernel == "merge_layer_norm" else shape["width"])
+    return too_wide(4 * shape["channels"] if "channels" in shape else shape["width"], backward=backward)
 
 
 def _known(target: str) -> None:

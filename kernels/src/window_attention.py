@@ -74,6 +74,8 @@ LARGE_WINDOWS = {
 }
 LARGEST_BACKWARD = 32
 """The head size that the backward pass has registers for, which is every published Swin's."""
+WIDEST_BACKWARD = 8
+"""The window that one tile of the backward pass holds."""
 
 ENOUGH_PROGRAMS = 1000
 """About two for each place on an H100 (132 multiprocessors × 4); past it, a program serves more windows."""
@@ -491,8 +493,9 @@ def why_not(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: T
     largest = 64 if qkv.dtype is torch.float32 else 128
     if gradient_wanted(tensors):
         largest = LARGEST_BACKWARD
-        if window > 8:
-            return f"a gradient is wanted, and the backward pass holds windows of up to 8, not {window}"
+        if window > WIDEST_BACKWARD:
+            widest = f"the backward pass holds windows of up to {WIDEST_BACKWARD}"
+            return f"a gradient is wanted, and {widest}, not {window}"
     if qkv.shape[5] > largest:
         return f"the head size is {qkv.shape[5]}; the kernel holds {qkv.dtype} heads of up to {largest}"
     heads, size = qkv.shape[4:]
