@@ -34,7 +34,7 @@ def test_a_product(benchmark: Any, size: tuple[int, int, int], form: str, activa
     ways = {
         "ours": lambda: plain.linear(x, ours, bias, activation),
         "F.linear": lambda: plain.ACTIVATIONS[activation](F.linear(x, weight, bias)),
-        "oneDNN": lambda: cpu.linear(x, weight, bias, plain.ONEDNN[activation]),
+        "oneDNN": lambda: cpu.linear(x, weight, bias, cpu.EPILOGUES[activation]),
     }
     with torch.inference_mode():
         times = bench.in_turns({name: bench.per_call(run, at_least=0.005) for name, run in ways.items()}, seconds=2)

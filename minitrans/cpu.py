@@ -3,8 +3,9 @@
 A product x Wᵀ + b has three ways through torch:
 
 - `F.linear`, which in float32 is the BLAS (MKL on x86), and after it the activation;
-- oneDNN, with the weight as it lies: the activation is computed as the product leaves the registers, but the weight is
-  brought into oneDNN's order at every call, which takes longer than the product where the rows are few;
+- oneDNN, with the weight as it lies: the activation is computed as the product leaves the registers (`epilogue` says
+  which), but the weight is brought into oneDNN's order at every call, which takes longer than the product where the
+  rows are few;
 - oneDNN with a weight that was brought into its order before (`packed`, what `model.freeze()` does): never slower.
 
 So the one thing to choose is from how many rows on oneDNN reads weights as they lie: `TABLE`. What the CPU is decides
@@ -79,16 +80,18 @@ class Rule:
 
 
 NEVER = float("inf")
+# The activations that oneDNN computes as the product leaves the registers, and what it calls them.
+EPILOGUES = {"gelu": "gelu", "gelu_python": "gelu", "relu": "relu", "linear": "none"}
 # The first rule that holds; where none does, F.linear computes.
 TABLE = (
     # Zen 4: 1.1 to 1.8 times F.linear at any size, as MKL does not do its best on AMD.
     Rule(1, torch.float32, vendor="AuthenticAMD", avx512=True),
-    # Zen 4 held to AVX2: 1.35 times for BERT-base and 16 tokens; 0.98 and 0.92 for MiniLM (384 channels), 12 and 48.
+    # Zen 4 held to AVX2: 1.2 to 1.35 times for 768 channels and up to 64 rows, 1.04 for 1024; 0.84 to 1.02 for 96 to
+    # 384 channels.
     Rule(1, torch.float32, vendor="AuthenticAMD", inputs=512),
-    Rule(64, torch.float32, vendor="AuthenticAMD"),
     # Sapphire Rapids: 0.93 to 0.97 of F.linear for 12 and 16 rows; the same from 128 on, with the GELU saved, and 1.5
     # times for 96 channels.
-    Rule(64, torch.float32, vendor="GenuineIntel"),
+    Rule(64, torch.float32, vendor="GenuineIntel", avx512=True),
     # F.linear is oneDNN here too: what is saved is a pass for the GELU.
     Rule(64, torch.bfloat16),
 )
@@ -148,6 +151,15 @@ def packs(dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def epilogue(activation: str) -> str | None:
+    """What oneDNN calls an activation that it computes with the product, where that is not slower than after it.
+
+    Without AVX-512 its GELU is: on a Zen 4 held to AVX2, a packed product with torch's GELU takes 0.86 to 0.96 of it.
+    """
+    name = EPILOGUES.get(activation)
+    return None if name == "gelu" and not this_cpu().avx512 else name
 
 
 def packed(weight: Tensor) -> Tensor:

@@ -42,8 +42,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
 }
 
-# Those that oneDNN computes with the product, and what it calls them.
-ONEDNN = {"gelu": "gelu", "gelu_python": "gelu", "relu": "relu", "linear": "none"}
 # The classes of a weight that is its numbers; what is quantised has another.
 ORDINARY = (Tensor, nn.Parameter)
 # An intermediate beyond this size leaves the cache, and past 32 MiB glibc maps it afresh each time.
@@ -76,8 +74,8 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "linear") -> Tensor:
     if _onednn(x, weight, bias):
-        if activation in ONEDNN:
-            return cpu.linear(x, weight, bias, ONEDNN[activation])
+        if epilogue := cpu.epilogue(activation):
+            return cpu.linear(x, weight, bias, epilogue)
         return ACTIVATIONS[activation](cpu.linear(x, weight, bias, "none"))
     dense = weight.to_dense() if weight.is_mkldnn else weight  # packed, but not for these arguments
     return ACTIVATIONS[activation](F.linear(x, dense, bias))
