@@ -636,8 +636,8 @@ def _norm_backward(residual: bool, dtype: torch.dtype, rows: int, width: int) ->
 
 def _embedding_layer_norm(dtype: torch.dtype, rows: int, width: int, *, backward: bool = False) -> Call:
     index, weight = _empty(rows, dtype=torch.int64), _empty(width, dtype=dtype)
-    tables = [_empty(size, width, dtype=dtype) for size in (30522, 512, 2)]
-    taken, moved = (index, index, index, *tables), rows * width * dtype.itemsize
+    word, position, type_ = (_empty(size, width, dtype=dtype) for size in (30522, 512, 2))
+    taken, moved = (index, index, index, word, position, type_), rows * width * dtype.itemsize
     if backward:
         grad = _empty(rows, width, dtype=dtype)
         return Call(

@@ -413,7 +413,9 @@ def window_attention_backward(
         dqkv if into_qkv else None, dbias, None if filled is None else sums,
         batch, windows_each, height, width, down, across, shift, heads, *edges, head_dim**-0.5,
         WINDOW=window, HEAD_DIM=head_dim, BLOCK_D=max(16, power_of_2(head_dim)), BLOCK_M=max(16, power_of_2(tokens)),
-        SHIFTED=shift > 0, PRECISION="ieee" if precision == "tf32x3" else precision, num_warps=8, num_stages=1,
+        SHIFTED=shift > 0, PRECISION="ieee" if precision == "tf32x3" else precision,
+        # Eight warps would compute the scores of 64 rows twice; in float32 four have too few registers.
+        num_warps=8 if qkv.dtype is torch.float32 else 4, num_stages=1,
     )  # fmt: skip
     dtable = dqkv.new_empty(0) if dbias is None else _into_table(dbias.sum(0), window)
     dpadding = dqkv.new_empty(0) if sums is None else sums.sum(0)
