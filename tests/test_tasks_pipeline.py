@@ -478,6 +478,12 @@ class TestForms:
         with pytest.raises(FileNotFoundError, match=r"gone\.wav"):
             hear([str(path), "gone.wav"])
 
+    def test_which_model_is_used_is_said(self, caplog: Any) -> None:
+        with pytest.raises(OSError, match="distilbert-base-uncased-finetuned-sst-2-english"):  # there is no hub
+            pipeline("sentiment-analysis")
+        name = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+        assert caplog.messages == [f"No model was given: {name} is used."]
+
     def test_refused(self, folders: dict[str, Path]) -> None:
         folder = folders["BertForSequenceClassification"]
         classify = pipeline("text-classification", folder)

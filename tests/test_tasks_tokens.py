@@ -16,6 +16,7 @@ from transformers import pipeline
 
 import minitrans
 from minitrans import EntityRecognizer
+from minitrans.tasks.tokens import Spans
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [
@@ -211,6 +212,15 @@ class TestAnswers:
         margin = min(row.null_logits for row in rows) - max(span for row in rows for span in row.best)[3]
         assert answer(("Why?", text), null_threshold=margin - 0.01)["answer"] == ""
         assert answer(("Why?", text), null_threshold=margin + 0.01)["answer"] != ""
+        # The margin decides, even where "no answer" is more probable than the best span.
+        likely = [Spans([(0.2, 3, 7, 1.0), (0.1, 0, 2, 0.5)], 0.9, 5.0)]
+        found = answer.with_options(null_threshold=4.5, top_k=3).assemble(("Why?", text), likely)
+        assert [(each["score"], each["start"], each["end"]) for each in found] == [
+            (0.2, 3, 7),
+            (0.9, 0, 0),
+            (0.1, 0, 2),
+        ]
+        assert answer.with_options(null_threshold=3.5).assemble(("Why?", text), likely)["answer"] == ""
 
 
 def test_a_target_that_is_no_word_is_said(minilm: Path, tmp_path: Path, caplog: Any) -> None:

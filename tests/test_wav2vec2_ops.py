@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minitrans import ops
+from minitrans.audio_layers import _traced_span_mask
 from minitrans.sequences import Sequences
 
 
@@ -70,3 +71,15 @@ def test_group_norm_filter_and_its_gradients() -> None:
     here = torch.autograd.grad((found * direction.float()).sum(), given)
     for ours, theirs in zip(here, there, strict=True):
         assert _error(ours, theirs) < 1e-5
+
+
+def test_spans_that_are_drawn_in_a_trace_stay_within_each_sequence() -> None:
+    """All places that a span of four may have are drawn, and none that reaches beyond a sequence."""
+    torch.manual_seed(0)
+    lengths = [9, 4, 3, 12]
+    drawn = torch.stack([_traced_span_mask(torch.tensor(lengths), 12, 0.5, 4, 1) for _ in range(400)])
+    for length, masks in zip(lengths, drawn.unbind(1), strict=True):
+        assert not masks[:, length:].any()
+        assert masks[:, :length].any(0).all() == (length >= 4)
+    assert drawn[:, 1, :4].all()  # there is one place
+    assert not drawn[:, 2].any()
