@@ -60,14 +60,16 @@ def test_products_counted_in_the_code_are_those_of_the_formula(kernel, dtype, pr
 
 def test_products_counted_in_the_backward_pass_of_windows_are_the_five_of_the_formula():
     """The scores again, dP, dQ, dK and dV, of windows of 49 that fill tiles of 64."""
-    (each,) = report("window_attention_backward", (4, 28, 28, 3, 32, 7, 3), "bfloat16", "sm_90")
+    shape, windows = (4, 28, 28, 3, 32, 7, 3), 4 * 4 * 4 * 3
+    (each,) = report("window_attention_backward", shape, "bfloat16", "sm_90")
     products = sum(
         part.turns * count * cycles(opcode, each.gpu) * each.gpu.tensor * each.programs * each.warps
         for part in each.parts
         for opcode, count in part.opcodes.items()
         if unit(opcode) == "tensor core"
     )
-    assert products == 5 * 2 * (4 * 4 * 4 * 3) * 64**2 * 32
+    assert products == 5 * 2 * windows * 64**2 * 32
+    assert KERNELS["window_attention_backward"][1](torch.bfloat16, *shape).flops == 5 * 2 * windows * 49**2 * 32
 
 
 LESSON = """
