@@ -65,9 +65,11 @@ WARPGROUP_ROWS = 64
 """From this many rows on, a tile on sm_90 is to use the warpgroup's instruction."""
 
 
-SPILL_ALLOWED = 72
-"""Bytes a thread: what window attention's backward pass puts aside on sm_86 and sm_89, where its instructions take 0.6
-of the slots that twice the warps would need; elsewhere some registers, outside the loop."""
+SPILL_ALLOWED = 32
+"""Bytes a thread: some registers that are put aside once, outside the loop."""
+
+SPILLS_MORE = {"window_attention_backward": 72}
+"""On sm_86 and sm_89, where its instructions take 0.6 of the slots that twice the warps would need."""
 
 ATTENTION_FORMS = (
     ("", 512, False, False, 0.0),
@@ -217,7 +219,7 @@ def read_cost(case: Case, target: Target, launch: Launch) -> Cost:
 
 def complaint(target: Target, cost: Cost) -> str | None:
     """What is wrong with a configuration, or None."""
-    if cost.spilled > SPILL_ALLOWED:
+    if cost.spilled > SPILLS_MORE.get(cost.kernel, SPILL_ALLOWED):
         return f"spills {cost.spilled} bytes a thread"
     if cost.shared > target.shared:
         return f"needs {cost.shared} bytes of shared memory; the device has {target.shared}"

@@ -38,6 +38,17 @@ def test_no_kernel_has_more_instructions_than_the_committed_count_and_each_reach
     assert not {row: (us, goal) for row, (us, goal) in counted.items() if us > goal}
 
 
+def products_in(reports):
+    """FLOPs of the matrix instructions that the compiled code of some kernels executes."""
+    return sum(
+        part.turns * count * cycles(opcode, each.gpu) * each.gpu.tensor * each.programs * each.warps
+        for each in reports
+        for part in each.parts
+        for opcode, count in part.opcodes.items()
+        if unit(opcode) == "tensor core"
+    )
+
+
 @pytest.mark.parametrize(
     ("kernel", "dtype", "products"),
     [
@@ -48,27 +59,14 @@ def test_no_kernel_has_more_instructions_than_the_committed_count_and_each_reach
 )
 def test_products_counted_in_the_code_are_those_of_the_formula(kernel, dtype, products):
     batch, length, heads, head_dim = shape = 3, 256, 2, 64
-    done = sum(
-        part.turns * count * cycles(opcode, each.gpu) * each.gpu.tensor * each.programs * each.warps
-        for each in report(kernel, shape, dtype, "sm_90")
-        for part in each.parts
-        for opcode, count in part.opcodes.items()
-        if unit(opcode) == "tensor core"
-    )
+    done = products_in(report(kernel, shape, dtype, "sm_90"))
     assert done == products * 2 * batch * heads * length**2 * head_dim
 
 
 def test_products_counted_in_the_backward_pass_of_windows_are_the_five_of_the_formula():
     """The scores again, dP, dQ, dK and dV, of windows of 49 that fill tiles of 64."""
     shape, windows = (4, 28, 28, 3, 32, 7, 3), 4 * 4 * 4 * 3
-    (each,) = report("window_attention_backward", shape, "bfloat16", "sm_90")
-    products = sum(
-        part.turns * count * cycles(opcode, each.gpu) * each.gpu.tensor * each.programs * each.warps
-        for part in each.parts
-        for opcode, count in part.opcodes.items()
-        if unit(opcode) == "tensor core"
-    )
-    assert products == 5 * 2 * windows * 64**2 * 32
+    assert products_in(report("window_attention_backward", shape, "bfloat16", "sm_90")) == 5 * 2 * windows * 64**2 * 32
     assert KERNELS["window_attention_backward"][1](torch.bfloat16, *shape).flops == 5 * 2 * windows * 49**2 * 32
 
 
