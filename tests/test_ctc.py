@@ -12,6 +12,7 @@ import soxr
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 from transformers import AutoProcessor, AutoTokenizer
 from transformers import Wav2Vec2CTCTokenizer as Reference
 from transformers import Wav2Vec2FeatureExtractor as ReferenceExtractor
@@ -235,15 +236,40 @@ def test_special_tokens_are_added_by_name(folder):
     assert ours.special_tokens_map["eos_token"] == "<E>"
     assert ours.extra_special_tokens == reference.extra_special_tokens
     assert ours.get_added_vocab() == reference.get_added_vocab()
-    assert {index: str(token) for index, token in ours.added_tokens_decoder.items()} == {
-        index: str(token) for index, token in reference.added_tokens_decoder.items()
-    }
+    assert flags(ours) == flags(reference)
     assert ours.num_special_tokens_to_add() == reference.num_special_tokens_to_add() == 0
     assert ours.is_fast is reference.is_fast is False
     ours.save_pretrained(folder / "named")
     assert_same_answers(Wav2Vec2CTCTokenizer.from_pretrained(folder / "named"), reference, "A<E>B <y><z>")
     with pytest.raises(ValueError, match=r"'sound_token' is not a role.*word_delimiter_token"):
         ours.add_special_tokens({"sound_token": "A"})
+
+
+def flags(tokenizer):
+    """Each added token by its id, and how it is found in a text."""
+    return {index: token.__getstate__() for index, token in tokenizer.added_tokens_decoder.items()}
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize(
+    ("token", "special"),
+    [("AB", False), ("<y>", True), (AddedToken("DE"), False), (AddedToken("DE", normalized=False), False),
+     (AddedToken("E", special=True), False), (AddedToken("EE", lstrip=True), True)],
+    ids=str,
+)  # fmt: skip
+def test_added_tokens_are_found_as_published(folder, lower, token, special):
+    ours, reference = pair(folder, do_lower_case=lower)
+    assert ours.add_tokens([token], special_tokens=special) == reference.add_tokens([token], special_tokens=special)
+    assert flags(ours) == flags(reference)
+    assert_same_answers(ours, reference, "AB DE EE ab de <y> OU d")
+
+
+def test_a_setting_that_cannot_be_is_told_with_whose_it_is(folder):
+    with pytest.raises(TypeError, match="do_lower_case of the tokenizer is 'no'"):
+        Wav2Vec2CTCTokenizer(VOCAB, do_lower_case="no")
+    pair(folder)
+    with pytest.raises(TypeError, match=f"do_lower_case of {folder} is 'no'"):
+        Wav2Vec2CTCTokenizer.from_pretrained(folder, do_lower_case="no")
 
 
 def test_languages(folder):

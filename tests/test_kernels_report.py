@@ -144,6 +144,12 @@ def test_what_moves_in_16_bits_takes_this_long_at_3350_gigabytes_a_second(kernel
     assert moved / 3.35e6 == pytest.approx(microseconds, rel=0.005)
 
 
+@pytest.mark.parametrize(("samples", "taps", "stride", "frames"), [(10, 3, 2, 4), (11, 3, 2, 5), (3, 3, 5, 1)])
+def test_a_convolution_multiplies_each_tap_of_each_frame(samples, taps, stride, frames):
+    call = KERNELS["convolution"][1](torch.bfloat16, 2, samples, 8, taps, stride)
+    assert (call.flops, call.moved) == (2 * taps * 2 * frames * 8, 2 * 2 * frames * 8)
+
+
 def test_a_kernel_of_a_program_that_interprets_is_counted_too(tmp_path):
     (tmp_path / "lesson.py").write_text(LESSON)
     command = [sys.executable, str(tmp_path / "lesson.py")]

@@ -159,6 +159,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
         """Let tokens (text or AddedToken) be found whole in a text; return how many got a new id, after the others."""
         tokens = [_added(token, special=special_tokens) for token in listed(new_tokens)]
+        for token in tokens if self.do_lower_case else ():  # as in transformers
+            token.content = token.content.lower() if token.normalized and not token.special else token.content
         added = dict(self._added)
         vocab = {**self.encoder, **{token.content: index for index, token in added.items()}}
         before, taken = len(vocab), set(vocab.values())
