@@ -115,6 +115,17 @@ def test_tables(model: Path, vectors: np.ndarray, ending: str, rows: int, tmp_pa
     assert table.schema.field("vector").type == pa.list_(pa.float32(), 32)
 
 
+def test_json_lines_that_are_texts_alone(model: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    done = corpora.run(load(model), path, tmp_path / "out")
+    assert (done.rows, done.failed) == (COUNT, 0)
+    whole(tmp_path / "out", vectors)
+    done = corpora.run(load(model), path, tmp_path / "kept", keep=["id"])
+    assert done.failed == COUNT
+    assert all("is not a JSON object" in error for error in read(tmp_path / "kept")["error"].to_pylist())
+
+
 @pytest.mark.parametrize("ending", ["", "\n"])
 @pytest.mark.parametrize("rows", [1, 20, 59, 60, 61])
 def test_lines(model: Path, vectors: np.ndarray, ending: str, rows: int, tmp_path: Path) -> None:

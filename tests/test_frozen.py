@@ -391,6 +391,12 @@ def test_the_fastest_dtype_is_the_cpus_and_says_what_it_costs(name, dtype, monke
     assert model.to(DTYPES[-1]).freeze("fastest").error <= BUDGET[dtype]
 
 
+@pytest.mark.parametrize("name", ["BertModel", "DistilBertModel"])
+def test_what_the_fastest_dtype_costs_is_measured_within_few_positions(name, monkeypatch):
+    monkeypatch.setattr(cpu, "this_cpu", lambda: cpu.Cpu("", True, True, False))
+    assert 1e-4 < make(minitrans, name, max_position_embeddings=5).freeze("fastest").error <= BUDGET[torch.bfloat16]
+
+
 def test_the_model_that_is_frozen_in_another_dtype_stays_as_it_was(tmp_path):
     _, ours = pair("BertForMaskedLM", tmp_path)
     given = batch(ours, (2, 7))

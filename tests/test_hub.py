@@ -375,6 +375,18 @@ def test_etags_of_mirrors(hub, cache, digest):
     assert open_repository(NAME).json("config.json") == {"model_type": "bert"}
 
 
+@pytest.mark.parametrize("filename", ["config.json", "model.safetensors"])
+def test_a_mirror_may_write_digests_in_capitals(hub, cache, filename):
+    size = b"blob %d\0" % len(FILES[filename])
+    found = {"config.json": hashlib.sha1(size + FILES[filename]), "model.safetensors": hashlib.sha256(FILES[filename])}
+    header = {"X-Linked-Etag" if filename == "model.safetensors" else "ETag": f'"{found[filename].hexdigest().upper()}"'}
+    hub.faults[filename] = Fault(flip=3, headers=header)
+    with pytest.raises(ConnectionError, match="was announced"):
+        open_repository(NAME).file(filename)
+    hub.faults[filename] = Fault(headers=header)
+    assert open_repository(NAME).file(filename).read_bytes() == FILES[filename]
+
+
 OUTSIDE = [
     "../../../../owned",
     "/{outside}/owned",

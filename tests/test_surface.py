@@ -179,6 +179,14 @@ def test_parameters_of_forward(name):
     assert further - {parameter.name for parameter in published} <= ours_only | returned
 
 
+@pytest.mark.parametrize("name", [name for name in CLASSES if "For" in name])
+def test_a_head_that_takes_the_number_of_items_in_a_batch_shows_it(name):
+    """Trainer asks for the attribute, other programs look at the signature."""
+    model = both(name)[1]
+    shown = "num_items_in_batch" in inspect.signature(model.forward).parameters
+    assert shown == bool(model.accepts_loss_kwargs) or name == "Wav2Vec2ForCTC"  # which takes it for one reduction
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_parameters_of_constructors(name):
     theirs, ours = (inspect.signature(type(model).__init__).parameters for model in both(name))

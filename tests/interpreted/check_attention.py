@@ -220,6 +220,7 @@ def test_why_not(change, reason):
         "lengths": torch.tensor([3]),
     }
     assert why_not(**arguments, longest=3) is None
+    assert why_not(**arguments, longest=3, bias=torch.zeros(1, 3, 3)) is None
     assert reason in why_not(**(arguments | {"longest": 3} | change))
 
 

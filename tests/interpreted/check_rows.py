@@ -351,6 +351,23 @@ def test_operators_are_registered_soundly(name):
     torch.library.opcheck(getattr(torch.ops.minitrans, name).default, inputs)
 
 
+BACKWARD = {
+    "bias_gelu_backward": [(3, 5), (3, 5), (5,)],
+    "layer_norm_backward": [(3, 5), None, (3, 5), None, (5,), 1e-5],
+    "merge_layer_norm_backward": [(1, 2, 1, 8), (1, 3, 2, 2), (8,), 1e-5],
+    "embedding_layer_norm_backward": [(5, 4), *INDICES, (6, 4), (5, 4), (2, 4), (4,), 1e-5],
+}
+"""The arguments before those that say what is wanted; of random tensors the shapes."""
+
+
+@pytest.mark.parametrize("wanted", [*product([False, True], repeat=2)])
+@pytest.mark.parametrize("name", BACKWARD)
+def test_tracing_knows_the_shapes_of_gradients_that_nobody_wants(name, wanted):
+    inputs = [torch.randn(each) if isinstance(each, tuple) else each for each in BACKWARD[name]]
+    operator = getattr(torch.ops.minitrans, name).default
+    torch.library.opcheck(operator, (*inputs, *wanted), test_utils="test_faketensor")
+
+
 def embedded(ids, positions):
     return embedding.why_not(ids, positions, None, *torch.zeros(2, 5, 8), None, *torch.zeros(2, 8), 1e-5)
 

@@ -171,6 +171,13 @@ def test_operator_is_registered_soundly():
     torch.library.opcheck(torch.ops.minitrans.window_attention.default, (qkv, table, 2, 1, padding))
 
 
+@pytest.mark.parametrize("wanted", [*product([False, True], repeat=3)])
+def test_tracing_knows_the_shapes_of_gradients_that_nobody_wants(wanted):
+    qkv, table, padding = case(1, 3, 2, 1, 16, 2)
+    arguments = torch.randn(1, 3, 2, 16), qkv, table, 2, 1, padding, *wanted
+    torch.library.opcheck(torch.ops.minitrans.window_attention_backward.default, arguments, test_utils="test_faketensor")
+
+
 def test_compiles_into_one_graph_with_gradients():
     def doubled(qkv, table, padding):
         return window_attention(qkv, table, 2, 1, padding) * 2
