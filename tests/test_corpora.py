@@ -294,6 +294,18 @@ def test_half_the_bytes(model: Path, vectors: np.ndarray, lines: str, tmp_path: 
     assert "float16 ends at 65504" in table["error"][0].as_py()
 
 
+def test_numbers_that_json_does_not_have(minilm: Path, lines: str, tmp_path: Path) -> None:
+    """NaN costs its row's answer, not the file that the others are in."""
+    folder = test_tasks_text.checkpoint(minilm, tmp_path / "model", "BertForSequenceClassification", num_labels=2)
+    task = minitrans.TextClassifier.from_pretrained(folder)
+    torch.nn.init.constant_(task.model.classifier.bias, float("nan"))
+    done = corpora.run(task, lines, tmp_path / "out", form="jsonl")
+    assert (done.rows, done.failed) == (COUNT, COUNT)
+    for number, row in enumerate(objects(tmp_path / "out")):
+        assert (row["file"], row["row"]) == (lines, number)
+        assert "cannot be written as JSON" in row["error"]
+
+
 # One bad row
 
 
@@ -627,6 +639,18 @@ def test_ray(cluster: None, model: Path, alone: Any, tmp_path: Path, monkeypatch
     assert sorted(table["row"].to_pylist()) == sorted([0, 1, *range(COUNT)])
     texts = table.filter(pa.compute.equal(table["file"], lines))
     assert np.array_equal(matrix(texts), expected)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [None, 1, 2])
+def test_actors_of_ray(cluster: None, model: Path, lines: str, tmp_path: Path, monkeypatch: Any, workers: Any) -> None:
+    """As many as were asked for, or one for each machine."""
+    import ray
+
+    sizes, strategy = [], ray.data.ActorPoolStrategy
+    monkeypatch.setattr(ray.data, "ActorPoolStrategy", lambda size: sizes.append(size) or strategy(size=size))
+    done = corpora.run(load(model), lines, tmp_path / "out", ray=True, workers=workers)
+    assert (done.rows, done.failed, sizes) == (COUNT, 0, [workers or 1])
 
 
 # Ahead of the model

@@ -131,6 +131,8 @@ TEXT_CALLS: list[tuple[str, str, dict[str, Any], tuple[Any, ...], dict[str, Any]
     ("BertForSequenceClassification", "sentiment-analysis", {}, (SAID,), {}),
     ("BertForSequenceClassification", "text-classification", {}, (PAIRED,), {}),
     ("BertForSequenceClassification", "text-classification", {}, ([PAIRED, {"text": TEXTS[1]}],), {"top_k": 2}),
+    ("BertForSequenceClassification", "text-classification", {}, ([[TEXTS[:2]]],), {}),
+    ("BertForSequenceClassification", "text-classification", {}, ([[TEXTS[:2]], [TEXTS[2:4]]],), {"top_k": 1}),
     ("BertForSequenceClassification", "text-classification", {"top_k": None}, (TEXTS[0],), {}),
     ("BertForSequenceClassification", "text-classification", {"top_k": None}, (SAID,), {}),
     ("BertForSequenceClassification", "text-classification", {}, (TEXTS[0],), {"top_k": 1}),
