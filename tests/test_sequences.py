@@ -53,6 +53,15 @@ def test_any_mask(batch, length, seed, share):
     assert sequences.spans == tuple(zip(sequences.starts.tolist(), sequences.lengths.tolist(), strict=True))
 
 
+def test_a_grid_has_the_indices_that_kernels_read():
+    mask = torch.tensor([[False, True, True], [True, False, True], [True, True, True]])
+    grid = Sequences.grid(mask)
+    assert grid.starts.dtype == grid.lengths.dtype == torch.int32
+    assert (grid.starts.tolist(), grid.lengths.tolist()) == ([1, 3, 6], [2, 2, 3])
+    flat = Sequences.grid(torch.ones(2, 3, dtype=torch.bool)).as_grid()
+    assert (flat.starts.dtype, flat.starts.tolist(), flat.lengths.tolist()) == (torch.int32, [0, 3], [3, 3])
+
+
 @settings(max_examples=40, deadline=None, database=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(0, 3))
 def test_lengths(lengths, spare):

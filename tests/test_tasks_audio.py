@@ -496,6 +496,11 @@ def test_marks_stay_with_their_characters() -> None:
         for _, _, cue in made:
             assert not re.match("[\u0e31\u0e33-\u0e3a\u0e47-\u0e4e\u200d]", cue.replace("\u0e33", ""))
             assert not cue.endswith("\u200d")
+    for text in (thai, family):  # as long as they all take together
+        whole = [*subtitles._whole([(character, float(n), n + 1.0) for n, character in enumerate(text)])]
+        assert "".join(character for character, _, _ in whole) == text
+        assert all(end - start == len(character) for character, start, end in whole)
+        assert all(before[2] == after[1] for before, after in pairwise(whole))
 
 
 def test_a_pause_ends_a_cue_inside_a_long_word() -> None:
