@@ -7,8 +7,10 @@ from setuptools import setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "minitrans/__init__.py").read_text(encoding="utf-8"), re.M)[1]
-# A page elsewhere has no files beside it: links to them become their text.
-PAGE = re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", (ROOT / "README.md").read_text(encoding="utf-8"))
+# README.md as a page on its own, on PyPI: no comments, no images of the repository; links to its files become text.
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = re.sub(r"^(<!--.*-->|!\[[^]]*\]\((?!https?:)[^)]+\))\n", "", README, flags=re.MULTILINE)
+PAGE = re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", PAGE)
 
 IMAGE = ["pillow>=10.1"]
 AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
