@@ -8,6 +8,6 @@ tiny and in Triton's interpreter, so that it is known to work before a GPU is sp
     cases        what is run, in which order, and how long each part may take
     operations   the kernels: their checks against float64, the tuning, the timings
     models       the models: their checks against transformers, the timings
-    measure      clocks, floors, timing in turns
+    measure      clocks, rooflines, interleaved timing
     report       results.json and results.md
 """

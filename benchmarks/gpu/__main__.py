@@ -17,7 +17,7 @@ RESERVE = 15.0  # seconds kept back for ending and writing
 
 
 def run(dry: bool, minutes: float, output: Path, only: list[str] | None = None, match: str = "") -> dict[str, Any]:
-    """All cases of these sections within so many minutes; a case that there was no time for says so."""
+    """All cases of these sections within the given number of minutes; a case that there was no time for says so."""
     from .cases import chosen, ends, sections
     from .report import write
 

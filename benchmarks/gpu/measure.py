@@ -66,7 +66,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def describe(setup: Setup) -> dict[str, Any]:
-    """The device, the versions, the peaks that floors come from, and what a copy and a product reach here."""
+    """The device, the versions, the peaks that rooflines come from, and what a copy and a product reach here."""
     import triton
 
     found: dict[str, Any] = {"torch": torch.__version__, "triton": triton.__version__, "name": "CPU, interpreted"}
@@ -99,7 +99,7 @@ def peaks(name: str) -> tuple[float, float] | None:
 
 
 def floor_ms(moved: float, flops: float) -> float | None:
-    """The least time for so many bytes and FLOPs on this device; None where its peaks are not known."""
+    """The roofline: the least time for these bytes and FLOPs on this device; None where its peaks are not known."""
     peak = peaks(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return peak and max(moved / peak[0], flops / peak[1]) * 1e3
 
@@ -118,7 +118,7 @@ def clocks() -> dict[str, str]:
 
 
 def replayed(call: Callable[..., Any], sets: list[tuple[Any, ...]], launches: int) -> Callable[[], Any]:
-    """A CUDA graph of so many calls on sets of inputs in rotation: kernels of microseconds without what launches cost.
+    """A CUDA graph of n calls on sets of inputs in rotation: kernels of microseconds without what launches cost.
 
     The sets together are larger than the L2, so that each call finds its inputs in memory.
     """

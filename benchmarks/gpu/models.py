@@ -135,7 +135,7 @@ def check(name: str, setup: Setup) -> dict[str, Any]:
 
 
 def encoder_flops(size: int, inner: int, tokens: float, pairs: float) -> float:
-    """One transformer layer: four projections, the feed-forward block, and attention over so many pairs of tokens."""
+    """One transformer layer: four projections, the feed-forward block, and attention over `pairs` pairs of tokens."""
     return tokens * (8 * size**2 + 4 * size * inner) + 4 * size * pairs
 
 

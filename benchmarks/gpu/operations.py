@@ -279,7 +279,7 @@ def sdpa_arms(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> dict[str
 
 
 def time_operation(label: str, setup: Setup) -> dict[str, Any]:
-    """Our kernel beside torch's operations, eager and compiled, and its floor."""
+    """Our kernel beside torch's operations, eager and compiled, and its roofline."""
     operation, given = timed_inputs(label, setup)
     arms = {"ours": partial(operation.ours, *given), "torch": partial(operation.in_torch, *given)}
     if TIMED[label][0] == "attention":
@@ -359,7 +359,7 @@ def tiles(module: str, table: str, key: tuple[int, int], rows: Iterable[tuple[in
 
 
 def row_tile(elements: int, a_thread: int) -> Callable[[int], dict[str, int]]:
-    """A stand-in for the launchers' `row_tile`: so many elements a program and a thread, at least."""
+    """A stand-in for the launchers' `row_tile`: at least this many elements per program and per thread."""
 
     def chosen(width: int) -> dict[str, int]:
         block = 1 << (width - 1).bit_length()

@@ -54,8 +54,8 @@ def tuning(cases: Cases) -> Iterator[str]:
 
 
 def timings(cases: Cases) -> Iterator[str]:
-    """Medians in milliseconds, with the 10th and 90th percentile; the share of the floor is our best way's."""
-    yield from header("work", "floor, ms", "goal on an H100, ms", "ours, ms", "floor / ours", "beside it, ms")
+    """Medians in milliseconds, with the 10th and 90th percentile; the share of the roofline is our fastest way's."""
+    yield from header("work", "roofline, ms", "goal on an H100, ms", "ours, ms", "roofline / ours", "others, ms")
     for name, case in cases.items():
         times, floor = case["times"], case["floor_ms"]
         mine = [arm for arm in times if arm.startswith("ours")]

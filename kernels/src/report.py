@@ -1,16 +1,16 @@
 """What a kernel's compiled code says it costs, on a machine without a GPU.
 
 `python -m minitrans.kernels.report attention --shape 64,512,12,64 --target sm_90` compiles what that call would launch
-and prints its floor, registers, shared memory, programs a multiprocessor, and the instructions of a warp by the unit
-that executes them, each loop apart. `report` gives the same as an object; `of_kernel` takes any @triton.jit function.
+and prints its roofline time, registers, shared memory, programs per multiprocessor, and the instructions of a warp by
+the unit that executes them, loop by loop. `report` gives the same as an object; `of_kernel` takes any @triton.jit function.
 
-Method. The machine code is cut into blocks, and a block counts as often as the loops around it turn, which the shape
-says; blocks that only lead to a loop that never turns, or come from it, do not count. Where the code branches
-otherwise, the way on which more is executed counts. A unit's time is its instructions over the
-rate of all multiprocessors; that of the issue slots, four a multiprocessor and cycle, bounds any kernel from below:
-good ones take 1.3 to 2.5 times as long.
+Method. The machine code is cut into basic blocks. A block is counted once per iteration of the loops around it, which
+follows from the shape; blocks that only lead to a loop without iterations, or come from it, do not count. At any other
+branch, the path that executes more counts. A unit's time is its instructions over the rate of all multiprocessors; that
+of the issue slots, four per multiprocessor and cycle, bounds any kernel from below: good ones take 1.3 to 2.5 times as
+long.
 
-Counts belong to a version of Triton, whose compiler makes the code.
+Counts hold for one version of Triton, whose compiler makes the code.
 """
 
 import argparse
@@ -49,10 +49,10 @@ UNITS = ("tensor core", "FMA", "MUFU", "ALU", "load/store", "uniform", "control"
 
 @dataclass(frozen=True)
 class GPU:
-    """A card of a target: what floors and occupancy are worked out for.
+    """A card of a target: what rooflines and occupancy are computed for.
 
-    `bandwidth` is in bytes a second and `flops` that of dense 16-bit products, both as published; `tensor` is FLOPs a
-    cycle and multiprocessor, `fma` lanes of float32; `shared` is bytes a multiprocessor.
+    `bandwidth` is in bytes per second and `flops` that of dense 16-bit products, both as published; `tensor` is FLOPs
+    per cycle and multiprocessor, `fma` lanes of float32; `shared` is bytes per multiprocessor.
     """
 
     name: str
@@ -114,12 +114,12 @@ class Report:
 
     @property
     def gpu(self) -> GPU:
-        """The card that times are worked out for."""
+        """The card that times are computed for."""
         return GPUS[self.target]
 
     @property
     def resident(self) -> int:
-        """How many programs fit into a multiprocessor at a time."""
+        """How many programs fit on a multiprocessor at a time."""
         each = -(-self.registers // 8) * 8 * 32 * self.warps
         shared = self.shared + 1024  # the system's own
         return min(REGISTERS // each, self.gpu.shared // shared, self.gpu.warps // self.warps, self.gpu.programs)
@@ -160,8 +160,8 @@ class Report:
         return max(self.unit_us, key=self.unit_us.__getitem__)
 
     @property
-    def floor_us(self) -> float:
-        """Microseconds at the card's published rates, of the bytes or of the FLOPs."""
+    def roofline_us(self) -> float:
+        """The lower bound in microseconds: the bytes or the FLOPs at the card's published rates."""
         return max(self.moved / self.gpu.bandwidth, self.flops / self.gpu.flops) * 1e6
 
     def _us(self, cycles_a_warp: float) -> float:
@@ -171,14 +171,14 @@ class Report:
     def __str__(self) -> str:
         gpu = self.gpu
         lines = [f"{self.kernel} on {self.target} ({gpu.name}), Triton {self.triton}"]
-        if self.floor_us:
+        if self.roofline_us:
             lines.append(
-                f"floor {self.floor_us:.1f} µs: {self.moved / 1e6:.1f} MB at {gpu.bandwidth / 1e12:.2f} TB/s, "
+                f"roofline {self.roofline_us:.1f} µs: {self.moved / 1e6:.1f} MB at {gpu.bandwidth / 1e12:.2f} TB/s, "
                 f"{self.flops / 1e9:.2f} GFLOP at {gpu.flops / 1e12:.0f} TFLOP/s"
             )
         lines.append(
             f"{self.programs} programs of {self.warps} warps, {self.registers} registers and {self.spilled} spilled "
-            f"bytes a thread, {self.shared / 1024:.0f} KiB shared, {self.resident} programs a multiprocessor"
+            f"bytes per thread, {self.shared / 1024:.0f} KiB shared, {self.resident} programs per multiprocessor"
         )
         width = max(len(part.name) for part in self.parts) + 10
         lines += ["", "instructions of a warp".ljust(width) + "".join(f"{name:>13}" for name in (*UNITS, "all"))]
@@ -385,7 +385,7 @@ def _heaviest(blocks: list[_Block], loops: dict[int, set[int]], weights: list[fl
     """The blocks of the way through the code on which most is executed, through each loop once."""
 
     def onward(index: int) -> set[int]:
-        """The blocks that come next; behind the loop, where the next one is its first again."""
+        """The blocks that come next; those after the loop, where the next one is its first again."""
         nexts = set(blocks[index].following)
         for head in nexts.intersection(loops):
             if index in loops[head]:
@@ -491,7 +491,7 @@ def of_kernel(
 
     Args:
         kernel: the function, from a file.
-        signature: the type of every argument by name, as "*bf16", "i32", "fp32"; ":16" behind it says that an address
+        signature: the type of every argument by name, as "*bf16", "i32", "fp32"; ":16" after it says that an address
             or number is a multiple of 16, as a launch finds out by itself.
         constexprs: the arguments that are constants, with their values; None is one.
         programs: how many the grid has.
@@ -499,7 +499,7 @@ def of_kernel(
             one's for one turn of the outer. Numbers may be averages, and 0 for one that never turns. They are the
             source's: where the assembler unrolled a loop, its part has a turn for several.
         target: one of `GPUS`.
-        moved, flops: what the floor is worked out from; none where they are 0.
+        moved, flops: what the roofline is computed from; there is none where they are 0.
         options: num_warps, num_stages.
 
     Raises:
@@ -723,7 +723,7 @@ KERNELS: dict[str, tuple[str, Callable[..., Call]]] = {
 def report(kernel: str, shape: Sequence[int], dtype: str = "bfloat16", target: str = "sm_90") -> tuple[Report, ...]:
     """What a shipped launcher of `KERNELS` costs at a shape: a report for each kernel that it launches, in order.
 
-    The floor of the call stands in each of them. Sequences and windows are full, and attention is told so.
+    Each of them has the roofline of the whole call. Sequences and windows are full, and attention is told so.
 
     Raises:
         ValueError: for an unknown kernel, dtype or target, a shape with other numbers than the kernel's, or one that
