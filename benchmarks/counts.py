@@ -48,8 +48,8 @@ SHIPPED = (
     ("bias_gelu_backward", (4096, 3072), "bfloat16", None),
     ("convolution", (16, 160000, 512, 10, 5), "bfloat16", 230.0),
 )
-"""Kernel, shape as `report` takes it, dtype, and the issue time in µs that was the goal: windows of the first two stages
-at their rooflines."""
+"""Kernel, shape as `report` takes it, dtype, and the goal for the issue time in µs: for windows of the first two
+stages, the roofline."""
 
 
 def table() -> str:

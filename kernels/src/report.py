@@ -2,13 +2,14 @@
 
 `python -m minitrans.kernels.report attention --shape 64,512,12,64 --target sm_90` compiles what that call would launch
 and prints its roofline time, registers, shared memory, programs per multiprocessor, and the instructions of a warp by
-the unit that executes them, loop by loop. `report` gives the same as an object; `of_kernel` takes any @triton.jit function.
+the unit that executes them, loop by loop. `report` gives the same as an object; `of_kernel` takes any @triton.jit
+function.
 
 Method. The machine code is cut into basic blocks. A block is counted once per iteration of the loops around it, which
 follows from the shape; blocks that only lead to a loop without iterations, or come from it, do not count. At any other
-branch, the path that executes more counts. A unit's time is its instructions over the rate of all multiprocessors; that
-of the issue slots, four per multiprocessor and cycle, bounds any kernel from below: good ones take 1.3 to 2.5 times as
-long.
+branch, the path that executes more counts. A unit's time is its instructions over the rate of all multiprocessors;
+that of the issue slots, four per multiprocessor and cycle, bounds any kernel from below: good ones take 1.3 to 2.5
+times as long.
 
 Counts hold for one version of Triton, whose compiler makes the code.
 """
@@ -81,7 +82,7 @@ REGISTERS = 65536
 
 @dataclass(frozen=True)
 class Part:
-    """Instructions of a warp in a loop, an inner loop's not among them, or outside of all; by opcode, for one turn."""
+    """Instructions of a warp in a loop, without those of inner loops, or outside of all; by opcode, for one turn."""
 
     name: str
     turns: float
@@ -136,7 +137,7 @@ class Report:
 
     @property
     def loop(self) -> Part:
-        """The part that issues most."""
+        """The part that issues the most instructions."""
         return max(self.parts, key=lambda part: part.turns * sum(part.opcodes.values()))
 
     @property
@@ -287,7 +288,7 @@ def _inspect(tool: str, cubin: bytes, *options: str) -> str:
 
 
 def registers_and_spills(compiled: Any) -> tuple[int, int]:
-    """Registers and spilled bytes a thread, from the program's header: cuobjdump reads NVIDIA's, AMD's is text."""
+    """Registers and spilled bytes per thread, from the program's header: cuobjdump reads NVIDIA's, AMD's is text."""
     if "cubin" in compiled.asm:
         header = _inspect("cuobjdump", compiled.asm["cubin"], "--dump-resource-usage")
         counters = (r"REG:(\d+)", r"STACK:(\d+)")
@@ -382,7 +383,7 @@ def _before(blocks: list[_Block]) -> list[list[int]]:
 
 
 def _heaviest(blocks: list[_Block], loops: dict[int, set[int]], weights: list[float], first: int) -> tuple[int, ...]:
-    """The blocks of the way through the code on which most is executed, through each loop once."""
+    """The blocks of the path through the code that executes the most, through each loop once."""
 
     def onward(index: int) -> set[int]:
         """The blocks that come next; those after the loop, where the next one is its first again."""
@@ -432,7 +433,7 @@ def _parts(assembly: str, ptx: str, turns: Sequence[float]) -> tuple[Part, ...]:
         sizes = ", ".join(str(sum(len(blocks[each].opcodes) for each in body)) for body in loops) or "none"
         raise ValueError(
             f"The compiled code has {len(loops)} loops (instructions: {sizes}), and turns are given for {len(turns)}: "
-            "give one number a loop, in the order of the code."
+            "give one number per loop, in the order of the code."
         )
     turns = [turn / times for turn, times in zip(turns, _unrolled(ptx, blocks, loops), strict=True)]
     for block in blocks:
@@ -451,7 +452,7 @@ def _parts(assembly: str, ptx: str, turns: Sequence[float]) -> tuple[Part, ...]:
         for index in idle:
             weights[index] = 0
     if not weights[0]:
-        raise ValueError(f"With turns of {list(turns)} nothing could run: each way through the code has a loop of 0.")
+        raise ValueError(f"With turns of {list(turns)} nothing could run: each path through the code has a loop of 0.")
     parts = [Counter[str]() for _ in range(len(loops) + 1)]
     for index in _heaviest(blocks, every, weights, 0):
         parts[around[index][-1] + 1 if around[index] else 0].update(blocks[index].opcodes)
