@@ -1,6 +1,6 @@
-"""The command. The cases run in a worker process: one that hangs or loses the GPU is ended, and a new one goes on.
+"""The command. The cases run in a worker process: one that hangs or loses the GPU is ended, and a new one continues.
 
-After each case results.json and results.md are written anew, so that a run that is cut off leaves what it had.
+results.json and results.md are rewritten after each case, so that an interrupted run leaves what it had.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 
 from .worker import Worker, use_checkout
 
-RESERVE = 15.0  # seconds kept back for ending and writing
+RESERVE = 15.0  # seconds reserved for ending and writing
 
 
 def run(dry: bool, minutes: float, output: Path, only: list[str] | None = None, match: str = "") -> dict[str, Any]:
