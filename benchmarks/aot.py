@@ -1,7 +1,7 @@
 """Compile every shipped kernel configuration ahead of time and tabulate what it costs; needs no GPU.
 
-`python -m benchmarks.aot` prints the table and fails where a configuration spills registers, needs more shared memory
-than the device has, or misses its matrix instructions; `--write` puts the table into kernels/results/compiled.md.
+`python -m benchmarks.aot` prints the table and fails if a configuration spills registers, needs more shared memory
+than the device has, or lacks matrix instructions; `--write` writes the table to kernels/results/compiled.md.
 
 The real launchers run on CPU tensors under a driver that only names a target, with the launch itself left out: what
 is compiled here is what a user's first call compiles. TRITON_INTERPRET must not be set.
@@ -66,7 +66,7 @@ WARPGROUP_ROWS = 64
 
 
 SPILL_ALLOWED = 32
-"""Bytes a thread: some registers that are put aside once, outside the loop."""
+"""Bytes per thread: some registers that are spilled once, outside the loop."""
 
 SPILLS_MORE = {"window_attention_backward": 72}
 """On sm_86 and sm_89, where its instructions take 0.6 of the slots that twice the warps would need."""
@@ -94,7 +94,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the compiler says about one kernel: registers and spilled bytes a thread, shared bytes a program."""
+    """What the compiler says about one kernel: registers and spilled bytes per thread, shared bytes per program."""
 
     kernel: str
     case: str
@@ -220,7 +220,7 @@ def read_cost(case: Case, target: Target, launch: Launch) -> Cost:
 def complaint(target: Target, cost: Cost) -> str | None:
     """What is wrong with a configuration, or None."""
     if cost.spilled > SPILLS_MORE.get(cost.kernel, SPILL_ALLOWED):
-        return f"spills {cost.spilled} bytes a thread"
+        return f"spills {cost.spilled} bytes per thread"
     if cost.shared > target.shared:
         return f"needs {cost.shared} bytes of shared memory; the device has {target.shared}"
     if cost.products and cost.matrix not in target.matrix:
@@ -237,7 +237,7 @@ def cell(cost: Cost) -> list[str]:
 
 
 def table(costs: dict[str, list[Cost]]) -> str:
-    """A row a configuration, a column a target: registers, KiB of shared memory, matrix instruction."""
+    """One row per configuration, one column per target: registers, KiB of shared memory, matrix instruction."""
     lines = ["| kernel | case | tile, warps | " + " | ".join(costs) + " |", "| --- " * (3 + len(costs)) + "|"]
     found = {name: {(cost.kernel, cost.case): cost for cost in each} for name, each in costs.items()}
     rows: dict[tuple[str, str], Cost] = {}

@@ -1,4 +1,4 @@
-"""Who takes part: how each library makes a program of a checkpoint and inputs, and in which process it runs."""
+"""The candidates: how each library makes a program of a checkpoint and inputs, and in which process it runs."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from minitrans import cpu
 
 # A program that gives an output, of which numbers are compared.
 Run = Callable[[], Tensor]
-# What holds torch, its compiler and the libraries that it computes by to an older instruction set.
+# What limits torch, its compiler and the libraries that it calls to an older instruction set.
 HELD = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 
 class AbsentError(Exception):
-    """Why somebody does not take part."""
+    """Why a candidate is not measured."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Arm:
     check: Callable[[], None] = lambda: None
 
     def check_here(self, row: Row) -> None:
-        """AbsentError with the reason where it cannot take part in a row on this machine."""
+        """AbsentError, with the reason, if it cannot run a row on this machine."""
         if row.measure.endswith("bfloat16"):
             _needs_bfloat16()
         for package in self.packages:
@@ -152,14 +152,14 @@ def _compiled(model: Any, row: Row) -> Run:
 
 
 def _onnx(model: Any, row: Row) -> Run:
-    """The program that torch writes of transformers' model: for images of this size, for texts and sound of any."""
+    """The program that torch exports of transformers' model: for images of this size, for texts and audio of any."""
     import onnxruntime
 
     inputs = row.inputs()
     file = Path(model.name_or_path) / f"{len(inputs)}{row.name if inputs[0].dim() > 2 else ''}.onnx"
     if not file.exists():
         sizes = tuple(dict.fromkeys(range(2), torch.export.Dim.AUTO) if x.dim() == 2 else {} for x in inputs)
-        sample = tuple(torch.cat([x, x]) if x.dim() == 2 else x for x in inputs)  # a size of 1 would be kept for good
+        sample = tuple(torch.cat([x, x]) if x.dim() == 2 else x for x in inputs)  # a size of 1 would become static
         torch.onnx.export(FirstOutput(model), sample, file, dynamic_shapes={"inputs": sizes}, verbose=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -1,11 +1,11 @@
-"""This checkout beside another one, such as the commit before a change: `python -m benchmarks.checkouts OTHER`.
+"""This checkout against another one, such as the commit before a change: `python -m benchmarks.checkouts OTHER`.
 
     git worktree add ../before HEAD~1
     python -m benchmarks.checkouts ../before --output benchmarks/results/checkouts.json
 
-Each checkout computes in a process of its own, and the two take turns, so that a machine whose speed drifts is fair to
-both. Printed are the medians and the median of the ratios other / this: above 1, this checkout is faster. The weights
-are random (the shapes are those of the published base models); what is timed does not depend on their values.
+Each checkout computes in its own process, and the two are interleaved, so clock drift affects both equally. Printed
+are the medians and the median of the ratios other / this: above 1, this checkout is faster. The weights are random
+(the shapes are those of the published base models); what is timed does not depend on their values.
 """
 
 from __future__ import annotations

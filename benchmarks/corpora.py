@@ -2,7 +2,7 @@
 
 Texts have 1 to 4 words, as what people type into a search field, and the model is frozen in the dtype that is the
 fastest on this CPU. Each figure is of a process of its own, which prints its seconds and the peak of its memory; those
-that are compared take turns, and of `--rounds` each the median counts. With `--write` they go into
+that are compared take turns, and the median of `--rounds` runs counts. With `--write` they go into
 benchmarks/results/corpora-<cpu>.json and, as tables, into docs/corpora.md between its two `measured` marks.
 """
 
@@ -124,19 +124,20 @@ def measured(form: str, count: int, folder: Path) -> dict[str, float]:
 
 def tables(figures: dict[str, Any]) -> list[str]:
     """What the page shows of the figures."""
-    lines = ["| | texts or images | a second | of `encode` | peak of memory |", "|---|---:|---:|---:|---:|"]
+    lines = ["| | texts or images | per second | relative to `encode` | peak memory |", "|---|---:|---:|---:|---:|"]
     by = {(item["form"], item["count"]): item for item in figures["measurements"]}
     for (form, count), item in by.items():
         whole = by.get(("encode", count))
         ratio = "" if whole is None or "images" in form else f"{whole['seconds'] / item['seconds']:.2f}"
         rate, peak = count / item["seconds"], item["peak"]
-        lines.append(f"| {form} | {count:,} | {rate:,.4g} | {ratio} | {peak:.0f} MiB |")
+        name = form.replace("nothing ahead", "no prefetching")
+        lines.append(f"| {name} | {count:,} | {rate:,.4g} | {ratio} | {peak:.0f} MiB |")
     largest = max(count for form, count in by if form == "two processes")
     rate = largest / by["two processes", largest]["seconds"]
     core = rate / THREADS
     about, cores = figures["measured_on"], (THREADS, 64, 1280)
     machine = f"On {THREADS} cores of {about['brand']}, torch {about['versions']['torch']}"
-    speed = f"{core:,.0f} texts a second and core. So in all, and with the bytes that are written:"
+    speed = f"{core:,.0f} texts per second and core. The time of larger jobs at that speed, and the bytes written:"
     lines += ["", f"{machine}: {speed}", ""]
     lines += [f"| rows | core hours | {' | '.join(f'{n} cores' for n in cores)} | float32 | float16 |",
               "|---:|" + "---:|" * (len(cores) + 3)]  # fmt: skip
@@ -163,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[10**5, 10**6])
     parser.add_argument("--rounds", type=int, default=3, help="of smaller counts; the largest once")
-    parser.add_argument("--folder", type=Path, help="where the texts and the answers are written")
+    parser.add_argument("--folder", type=Path, help="where the texts and the results are written")
     parser.add_argument("--measure", choices=FORMS, help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
-"""What the compiled code of the shipped kernels says at the sizes that the README talks about; needs no GPU.
+"""What the compiled code of the shipped kernels says at the sizes that kernels/README.md discusses; needs no GPU.
 
-`python -m benchmarks.counts` prints the table, `--write` puts it into kernels/results/counts.md, which a test holds
-later changes to. How it is counted: `minitrans.kernels.report`. TRITON_INTERPRET must not be set.
+`python -m benchmarks.counts` prints the table, `--write` writes it to kernels/results/counts.md, with which a test
+compares later changes. How it is counted: `minitrans.kernels.report`. TRITON_INTERPRET must not be set.
 """
 
 import argparse
@@ -16,7 +16,7 @@ ABOUT = f"""# What the compiled code says, in µs
 
 Written by `python -m benchmarks.counts --write` with Triton {triton.__version__} for {TARGET}, an H100 at 1.755 GHz.
 Nothing here was timed. "Issue" is all warps' instructions, prologues included, over all issue slots; a kernel takes
-longer. "Tightest" is the issue slots, a unit or memory, whichever needs most time.
+longer. "Bound by" is the issue slots, a unit or memory, whichever needs the most time.
 `python -m minitrans.kernels.report` shows where the instructions are.
 
 """
@@ -48,15 +48,15 @@ SHIPPED = (
     ("bias_gelu_backward", (4096, 3072), "bfloat16", None),
     ("convolution", (16, 160000, 512, 10, 5), "bfloat16", 230.0),
 )
-"""Kernel, shape as `report` takes it, dtype, and the µs to issue that were the goal: windows of the first two stages
-at their floors."""
+"""Kernel, shape as `report` takes it, dtype, and the goal for the issue time in µs: for windows of the first two
+stages, the roofline."""
 
 
 def table() -> str:
     """A row for each kernel of each call, in Markdown."""
     lines = [
-        "| kernel | shape, dtype | instructions a warp | registers | programs a multiprocessor | floor | issue | goal "
-        "| tightest |",
+        "| kernel | shape, dtype | instructions per warp | registers | programs per multiprocessor | roofline | issue "
+        "| goal | bound by |",
         "| --- " * 9 + "|",
     ]
     for kernel, shape, dtype, goal in SHIPPED:
@@ -69,7 +69,7 @@ def table() -> str:
             tightest = f"{each.tightest} {each.unit_us[each.tightest]:.1f}"
             lines.append(
                 f"| {name} | {size}, {dtype} | {each.instructions:.0f} "
-                f"| {each.registers} | {each.resident} | {each.floor_us:.1f} | {each.issue_us:.2f} "
+                f"| {each.registers} | {each.resident} | {each.roofline_us:.1f} | {each.issue_us:.2f} "
                 f"| {f'{goal:g}' if goal else ''} | {tightest} |"
             )
     return "\n".join(lines)
@@ -77,7 +77,7 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Count the shipped kernels' instructions without a GPU.")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {TABLE.name}")
+    parser.add_argument("--write", action="store_true", help=f"write the table to {TABLE.name}")
     options = parser.parse_args()
     text = table()
     print(text)

@@ -1,8 +1,8 @@
 """What an idle thread costs: `python -m benchmarks.idle_thread`.
 
-A thread that has computed in parallel once keeps its OpenMP workers. While it lives there are more of them than cores,
-so that libgomp lets workers sleep between operations instead of waiting awake, and every small operation of every
-other thread first wakes one. Printed are the median time of Swin-T for 8 images, alone and beside such a thread, and
+A thread that has once computed in parallel keeps its OpenMP workers. While it lives there are more workers than cores,
+so libgomp lets them sleep between operations instead of spinning, and every small operation of every other thread
+first wakes one. Printed are the median time of Swin-T for 8 images, alone and beside such a thread, and
 how often a forward pass sleeps; with `OMP_WAIT_POLICY=active` in the environment it sleeps less.
 """
 

@@ -1,12 +1,12 @@
-"""Why `model.freeze()` has no int8: `python -m benchmarks.int8`.
+"""Why `model.freeze()` does not offer int8: `python -m benchmarks.int8`.
 
-Products of 8-bit integers are quicker than those in bfloat16, but activations have to be quantised first, and there is
-no operation of torch's that does it with one scale a row as the rows leave a norm or a GELU. Printed are the median
+Products of 8-bit integers are faster than those in bfloat16, but activations have to be quantised first, and torch has
+no operation that does it with one scale per row as the rows leave a norm or a GELU. Printed are the median
 times of a packed product in bfloat16, with its GELU, and of two ways to multiply in int8:
 
 - `quantized.linear_dynamic`, which quantises inside with one scale for all rows: a text's numbers then depend on the
   batch that it is in;
-- one scale and one offset a row, by separate passes around `onednn.qlinear_pointwise`;
+- one scale and one offset per row, by separate passes around `onednn.qlinear_pointwise`;
 
 and the cosines between MiniLM's sentence vectors, one text at a time, and those in float32.
 """
@@ -40,7 +40,7 @@ def dynamic(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
 
 
 def by_rows(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """x ≈ low + step · q with one low and one step a row, q in 0 … 255: x Wᵀ = step · (q Wᵀ) + low · (sums of W)."""
+    """x ≈ low + step · q with one low and one step per row, q in 0 … 255: x Wᵀ = step · (q Wᵀ) + low · (sums of W)."""
     scales = weight.abs().amax(1) / 127
     whole = (weight / scales[:, None]).round().to(torch.int8)
     zeros = torch.zeros(len(weight), dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""Runs the rows: processes for whoever takes part in them, turns, ratios, and how much of the machine each uses."""
+"""Runs the rows: processes for the candidates, interleaving, ratios, and how much of the machine each uses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from benchmarks.worker import PEAKS, LostError, Worker
 from minitrans import bench, cpu
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "sentence-transformers", "minitrans")
-DIFFERENT = 0.1  # relative; who differs more from transformers than bfloat16 does, computes something else
+DIFFERENT = 0.1  # relative; outputs that differ more from transformers' than by bfloat16 error are something else
 NARROW_ARMS = (NARROW, HALF, DEFAULT)
 
 
@@ -112,7 +112,7 @@ def _flops(checkpoint: str, length: Any, trains: bool) -> int:
 
 
 def compared(row: Row, times: bench.Times, about: dict[str, Any]) -> dict[str, Any]:
-    """Medians and quartiles of a row's numbers, and of ours beside each other's; which other is the yardstick."""
+    """Medians and quartiles of a row's numbers, and of ours against each other's; which other is the yardstick."""
     others = [arm for arm in times if arm not in (*OURS, *PEAKS)]
     ours = [arm for arm in OURS if arm in times]
     ratios = {arm: {other: vars(bench.ratios(times, arm, other)) for other in others} for arm in ours}
@@ -126,7 +126,7 @@ def compared(row: Row, times: bench.Times, about: dict[str, Any]) -> dict[str, A
 
 
 def shares(row: Row, flops: int, times: bench.Times, peaks: dict[str, float]) -> dict[str, Any]:
-    """Who -> the share of the product peak of its precision that it reached, by the product's turn in each round."""
+    """Candidate -> its share of the product peak of its precision, by the product's turn in each round."""
     found = {}
     for arm in times:
         narrow = arm in NARROW_ARMS or row.measure.endswith("bfloat16")
@@ -177,7 +177,7 @@ class Session:
         self.about["bandwidth"] = self.machine.ask("bandwidth")
 
     def row(self, row: Row, worker: Callable[[str], Worker]) -> dict[str, Any]:
-        """Everything about a row; whoever is not in it is `absent`, with the reason."""
+        """Everything about a row; candidates that were not measured are `absent`, with the reason."""
         measure = self.processes if row.measure in startup.SCRIPTS else self.programs
         times, absent = measure(row, worker)
         result = {"name": row.name, "measure": row.measure, "absent": absent, **compared(row, times, self.about)}
@@ -251,7 +251,7 @@ class Session:
 
 
 def difference(numbers: list[float], truth: list[float]) -> float:
-    """‖difference‖ / ‖truth‖; infinite where there are not as many numbers, or some are none."""
+    """‖difference‖ / ‖truth‖; infinite if their sizes differ or some are NaN."""
     found, expected = torch.tensor(numbers), torch.tensor(truth)
     if found.shape != expected.shape or not found.isfinite().all():
         return float("inf")

@@ -77,7 +77,7 @@ def scaling(result: Result) -> Any:
 
 
 def roofline(result: Result) -> Any:
-    """What each row reaches, against the FLOPs that it has for a byte of weights, below what the machine can."""
+    """What each row reaches, against its FLOPs per byte of weights, below the machine's roofline."""
     about = result["machine"]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     peaks = {name.split()[1]: flops / 1e9 for name, flops in about["peaks"].items()}

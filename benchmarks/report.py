@@ -1,8 +1,8 @@
 """Measures this machine and writes the report: `python -m benchmarks.report`; benchmarks/README.md explains it.
 
-Into benchmarks/results/<cpu>.json goes what was measured, and from all files there are made: the plots, the complete
-tables in benchmarks/README.md, and the short one in README.md. With `--quick` a few rows, which are only printed and
-kept in <cpu>-quick.json; with `--only` some rows anew, beside the others in the file.
+The measurements are written to benchmarks/results/<cpu>.json; from all files there, it makes the plots, the complete
+tables in benchmarks/README.md, and the short one in README.md. With `--quick` it measures a few rows, which are only
+printed and kept in <cpu>-quick.json; with `--only` it measures some rows again and keeps the others in the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMPLETE = HERE / "README.md"
 
 
 def chosen(quick: bool, only: str | None) -> list[Row]:
-    """The rows to measure; ValueError where no name is like `only`."""
+    """The rows to measure; ValueError if no name matches `only`."""
     rows = [row for row in ROWS if (row.quick or not quick) and (not only or fnmatch.fnmatch(row.name, only))]
     if not rows:
         known = "\n  ".join(row.name for row in ROWS if row.quick or not quick)
@@ -44,7 +44,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def keep(file: Path, about: dict[str, Any], rows: Sequence[dict[str, Any]], quick: bool) -> dict[str, Any]:
-    """Write measured rows, beside those that the file has of others; a reader never sees half of it."""
+    """Write measured rows, and keep the file's other rows; a reader never sees half a file."""
     before = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     known = {row["name"]: row for row in (*before, *rows)}
     result = {"machine": about, "quick": quick, "rows": [known[row.name] for row in ROWS if row.name in known]}
@@ -70,10 +70,10 @@ def publish(results: Path, readme: Path, complete: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few rows, without peers, in some three minutes")
-    parser.add_argument("--only", metavar="GLOB", help='rows whose names are like this, such as "Swin-T*"')
-    parser.add_argument("--threads", type=int, default=2, help="how many threads everybody computes in (2)")
-    parser.add_argument("--plots-only", action="store_true", help="tables and plots anew, from the results there are")
+    parser.add_argument("--quick", action="store_true", help="a few rows, without peers, in about three minutes")
+    parser.add_argument("--only", metavar="GLOB", help='rows whose names match this, such as "Swin-T*"')
+    parser.add_argument("--threads", type=int, default=2, help="the number of threads for all libraries (2)")
+    parser.add_argument("--plots-only", action="store_true", help="redraw tables and plots from the existing results")
     parsed = parser.parse_args(arguments)
     try:
         if not parsed.plots_only:
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Measure, keep after each row what there is, and print it all."""
+    """Measure, save after each row, and print it all."""
     start, rows, result = time.perf_counter(), [], {}
     picked = chosen(parsed.quick, parsed.only)
     for about, row in measure.rows(picked, parsed.threads, parsed.quick, lambda line: print(line, flush=True)):

@@ -1,6 +1,6 @@
-"""What is measured: checkpoints, inputs, who takes part, and the goals. Everything else of the report reads this.
+"""What is measured: checkpoints, inputs, candidates, and the goals. The rest of the report reads this.
 
-Weights are random but for MiniLM's in the rows of sentences (the shapes are those of the published checkpoints); what
+Weights are random except MiniLM's in the rows of sentences (the shapes are those of the published checkpoints); what
 is timed does not depend on their values.
 """
 
@@ -87,10 +87,10 @@ class Goal:
 class Row:
     """One row of the report.
 
-    `lengths` are tokens, samples or, for images, sides (height, width), one a member of the batch. `measure` says what
-    is measured: "time" of a forward pass or its "memory", "training float32" or "training bfloat16", "encode query" or
-    "encode corpus", or one of the numbers of `benchmarks.startup`. `series` are the curves that the row is a point of
-    -> where. `quick` rows are those of `--quick`, `short` ones those of README.md.
+    `lengths` are tokens, samples or, for images, sides (height, width), one per member of the batch. `measure` says
+    what is measured: "time" of a forward pass or its "memory", "training float32" or "training bfloat16", "encode
+    query" or "encode corpus", or one of the numbers of `benchmarks.startup`. `series` are the curves that the row is a
+    point of -> where. `quick` rows are those of `--quick`, `short` ones those of README.md.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Row:
         return self.measure.startswith("training")
 
     def inputs(self) -> tuple[Tensor, ...]:
-        """The model's inputs in their order; a mask where the members are not of one length."""
+        """The model's inputs in their order; a mask if the members differ in length."""
         generator = torch.Generator().manual_seed(1)
         if self.checkpoint == "Swin-T":
             return (torch.randn(len(self.lengths), 3, *self.lengths[0], generator=generator),)
@@ -265,9 +265,9 @@ def minilm() -> Path:
 
 @cache
 def docstrings(count: int = 2000, shortest: int = 3, longest: int = 256) -> list[str]:
-    """Texts that somebody wrote, which any machine has: docstrings of Python's standard library, in a fixed order.
+    """Real texts that every machine has: docstrings of Python's standard library, in a fixed order.
 
-    Their lengths in MiniLM's tokens lie between `shortest` and `longest`, and are as mixed as documentation's are.
+    Their lengths in MiniLM's tokens are between `shortest` and `longest`, and are as mixed as documentation's are.
     """
     from minitrans import AutoTokenizer
 

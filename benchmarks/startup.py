@@ -1,4 +1,4 @@
-"""Whole processes in turns: from their start to the first output, loading, and the most memory that they held."""
+"""Whole processes, interleaved: from their start to the first output, loading, and the most memory that they held."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ MEMORY = ("memory", "peak")
 
 
 def replaced(text: str, block: str) -> str:
-    """A page with `block` between its two marks; ValueError for one that has not both, once."""
+    """A page with `block` between its two marks; ValueError unless it has each of them once."""
     if [text.count(mark) for mark in MARKS] != [1, 1]:
         raise ValueError(f"The page must have {' and '.join(MARKS)} once each; nothing was written.")
     start, end = map(re.escape, MARKS)
@@ -38,24 +38,31 @@ def label(result: Result) -> str:
 
 
 def short(results: Sequence[Result], plot: str = "") -> str:
-    """The rows for README.md, a column a machine; a machine that lacks a row has a dash there."""
-    lines = [["work", *map(label, results)]]
+    """The rows for README.md, one column per machine; a machine that lacks a row has a dash there."""
+    befores = [None, *results[:-1]]
+    lines = [["work", *(_column(result, before) for result, before in zip(results, befores, strict=True))]]
     by_name = [{row["name"]: row for row in result["rows"]} for result in results]
     for row in ROWS:
         if row.short and any(row.name in rows for rows in by_name):
             found = [rows.get(row.name) for rows in by_name]
-            cells = [", ".join(_ratio(one, arm) for arm in _ours(one)) if one else "" for one in found]
-            lines.append([row.name, *(cell or "–" for cell in cells)])
+            lines.append([row.name, *(_medians(one) if one else "–" for one in found)])
     caption = (
-        "The time of transformers' faster attention, or of sentence-transformers, over ours: as loaded, frozen, "
-        f"frozen in bfloat16. {_legend(lines)}"
-    ).strip()
+        "The time of transformers with its faster attention, or of sentence-transformers, divided by ours: as loaded, "
+        "frozen, frozen in bfloat16."
+    )
     picture = [f"\n![Ratios and their quartiles]({plot})"] if plot else []
     return "\n".join([caption, "", *table(lines), *picture])
 
 
+def _column(result: Result, before: Result | None) -> str:
+    """A machine in words, short where it is the one of the column before, limited to older instructions."""
+    about, other = result["machine"], before["machine"] if before else {}
+    same = all(about[name] == other.get(name) for name in ("brand", "family", "model"))
+    return f"the same CPU, limited to {about['capability']}" if same else label(result)
+
+
 def complete(results: Sequence[Result]) -> str:
-    """Every figure, machine after machine."""
+    """Every figure, machine by machine."""
     return "\n".join(line for result in results for line in _machine(result)).rstrip("\n")
 
 
@@ -71,8 +78,20 @@ def _mark(row: Result, arm: str) -> str:
     return BELOW if _spread(row, arm)["median"] < row["goals"][arm] else ""
 
 
+def _median(row: Result, arm: str) -> str:
+    return f"{_spread(row, arm)['median']:.2f}"
+
+
+def _medians(row: Result) -> str:
+    """Our ways' ratios in their order; a way that was not measured has a dash where one that was comes after it."""
+    cells = [_median(row, arm) if arm in row["against"] else "–" for arm in OURS]
+    while cells and cells[-1] == "–":
+        cells.pop()
+    return ", ".join(cells) or "–"
+
+
 def _ratio(row: Result, arm: str) -> str:
-    return f"{_spread(row, arm)['median']:.2f}{_mark(row, arm)}"
+    return f"{_median(row, arm)}{_mark(row, arm)}"
 
 
 def _legend(lines: list[list[str]]) -> str:
@@ -90,14 +109,14 @@ def _machine(result: Result) -> Iterator[str]:
     yield f"- Python {about['python']} on {about['system']}; {versions}."
     dates = [row["date"] for row in rows]
     yield f"- Rows: {len(rows)}, measured from {min(dates)} to {max(dates)}.\n"
-    for title, part in (("Ratios", _ratios), ("Beside others in the same precision", _peers), ("Times", _values)):
+    for title, part in (("Ratios", _ratios), ("Other libraries in the same precision", _peers), ("Times", _values)):
         lines = list(part(rows))
         if len(lines) > 1:
             yield f"#### {title}\n"
             yield from table(lines)
             yield f"\n{_legend(lines)}\n" if _legend(lines) else ""
     if missing := list(_missing(rows)):
-        yield "#### Who is not in it\n"
+        yield "#### Not measured\n"
         yield from (*missing, "")
 
 
@@ -136,7 +155,7 @@ def _values(rows: list[Result]) -> Iterator[list[str]]:
 
 
 def _missing(rows: list[Result]) -> Iterator[str]:
-    """Each reason once, with the rows that it is of."""
+    """Each reason once, with the rows that it applies to."""
     found = defaultdict(list)
     for row in rows:
         for arm, reason in row["absent"].items():

@@ -1,6 +1,6 @@
-"""The matrix products of `minitrans.cpu` beside each other: F.linear, oneDNN with a weight as it lies, and packed.
+"""The matrix products of `minitrans.cpu` compared: F.linear, oneDNN with an unpacked weight, and with a packed one.
 
-`python -m pytest benchmarks/test_products.py`, on a quiet machine: pytest-benchmark prints the times of what the
+`python -m pytest benchmarks/test_products.py`, on an idle machine: pytest-benchmark prints the times of what the
 table of paths chooses, and with `--benchmark-json=FILE` the ratios too.
 """
 
@@ -26,7 +26,7 @@ BAR = 0.9  # of the faster other way; a shared machine moves by as much
 @pytest.mark.parametrize("form", ["chosen", "packed"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_a_product(benchmark: Any, size: tuple[int, int, int], form: str, activation: str, dtype: torch.dtype) -> None:
-    """What the table chooses, and a packed weight, are not behind either way to multiply with a weight as it lies."""
+    """What the table chooses, and a packed weight, are not slower than either product with an unpacked weight."""
     torch.set_num_threads(2)
     rows, inputs, outputs = size
     x, weight, bias = (torch.randn(*shape).to(dtype) for shape in ((rows, inputs), (outputs, inputs), (outputs,)))

@@ -1,7 +1,7 @@
-"""Nothing falls far behind what this CPU's results hold: `python -m pytest benchmarks`, on a quiet machine.
+"""Nothing is much slower than in this CPU's results: `python -m pytest benchmarks`, on an idle machine.
 
 The rows are those of `--quick`. A ratio may be 15 % below the one that benchmarks/results has for this CPU (a shared
-machine moves by some 10 %), or, where it has none, below 1.
+machine varies by about 10 %), or, where it has none, below 1.
 """
 
 from __future__ import annotations

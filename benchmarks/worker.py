@@ -18,14 +18,14 @@ from benchmarks.arms import ARMS, AbsentError
 from benchmarks.rows import Row
 from minitrans import bench, cpu
 
-ANSWER_WITHIN = 600.0  # seconds, for whatever a worker is asked
-PAUSE = 0.02  # seconds before a turn: until then the threads of whoever was before may be waiting awake
+ANSWER_WITHIN = 600.0  # seconds, for any request to a worker
+PAUSE = 0.02  # seconds before a turn: until then the threads of the previous candidate may be spinning
 NUMBERS = 64  # of each output that are compared
 PEAKS = {"peak float32": torch.float32, "peak bfloat16": torch.bfloat16}
 
 
 class LostError(AbsentError):
-    """Why `arm`, which took part, does not any more."""
+    """Why `arm`, which was measured so far, is no longer."""
 
     def __init__(self, arm: str, why: object) -> None:
         super().__init__(str(why))
@@ -57,7 +57,7 @@ class Worker:
         return answer
 
     def turn(self, arm: str) -> float:
-        """Seconds of a call; LostError where there is no more of it."""
+        """Seconds of a call; LostError if the arm can no longer run."""
         time.sleep(PAUSE)
         try:
             return self.ask("turn", arm)
@@ -73,7 +73,7 @@ class Worker:
 
 
 def serve(connection: Connection, threads: int) -> None:
-    """Answer until nobody asks any more; what libraries print is not said."""
+    """Answer requests until there are no more; what libraries print is dropped."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -86,14 +86,14 @@ def serve(connection: Connection, threads: int) -> None:
             return
         try:
             answer = True, getattr(state, what)(*arguments)
-        except Exception as error:  # whatever a library raises is the reason why it is not in the report
+        except Exception as error:  # whatever a library raises is the reason why it is not measured
             first = next(iter(str(error).strip().splitlines()), "")
             answer = False, first if isinstance(error, AbsentError) else f"{type(error).__name__}: {first[:200]}"
         connection.send(answer)
 
 
 class State:
-    """What a process can be asked for."""
+    """The requests that a process understands."""
 
     def __init__(self) -> None:
         self.models: dict[str, Any] = {}
@@ -127,7 +127,7 @@ class State:
         return most
 
     def peak(self, name: str, side: int = 2048) -> float:
-        """Make a turn of a product of `side` × `side` matrices, in whichever way is the fastest; its FLOPs."""
+        """Make a turn of a product of `side` × `side` matrices, in the fastest way; its FLOPs."""
         dtype = PEAKS[name]
         if not cpu.packs(dtype):
             raise AbsentError(f"oneDNN has no {str(dtype).removeprefix('torch.')} on this CPU")
@@ -142,7 +142,7 @@ class State:
         return 2.0 * side**3
 
     def bandwidth(self, size: int = 2**26) -> float:
-        """Bytes a second that a sum of `size` float32 reads."""
+        """Bytes per second that a sum of `size` float32 reads."""
         numbers = torch.ones(size)
         times = bench.in_turns({"sum": bench.per_call(numbers.sum)}, 1)
         return 4 * size / bench.spread(times["sum"]).median

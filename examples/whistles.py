@@ -1,7 +1,7 @@
-"""CTC in plain torch, from random weights: `python examples/whistles.py [FOLDER]` trains a reader of whistled letters.
+"""CTC in plain torch, from random weights: `python examples/whistles.py [FOLDER]` learns to transcribe whistles.
 
 Each of five letters is a tone, words have a pause between them, and a Wav2Vec2 of 0.2 million parameters learns to
-write them down in seconds. It is saved in FOLDER, and transformers opens it too.
+transcribe them in seconds. It is saved in FOLDER, and transformers can load it too.
 """
 
 import sys

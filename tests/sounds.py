@@ -6,7 +6,7 @@ FORMANTS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 
 
 
 def babble(seconds: float, rate: int, seed: int) -> np.ndarray:
-    """About so many seconds of syllables in words with pauses between: float32 samples at `rate` Hz, below 1."""
+    """About this many seconds of syllables in words with pauses between: float32 samples at `rate` Hz, below 1."""
     generator = np.random.default_rng(seed)
     pieces, total = [], 0
     while total < seconds * rate:

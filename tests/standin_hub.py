@@ -34,7 +34,7 @@ class Fault:
     """What goes wrong with a file, for `times` requests, or for all where it is None."""
 
     status: int = 0  # answer with this HTTP status
-    cut_after: int | None = None  # send so many bytes of the body, then close the connection
+    cut_after: int | None = None  # send this many bytes of the body, then close the connection
     silent: bool = False  # close the connection without an answer
     delay: float = 0.0  # seconds before the answer
     times: int | None = None

@@ -330,7 +330,7 @@ class TestOneBadInput:
 
 
 def test_options_stand_anywhere(checkpoints: dict[str, Path], capsys: Any) -> None:
-    """As other programs take them: before, between and behind MODEL and INPUT."""
+    """As other programs take them: before, between and after MODEL and INPUT."""
     folder, texts = checkpoints["SequenceClassification"], ["the sun", "is hot"]
     expected = objects(capsys, "run", folder, *texts, "--top-k", "2")
     for command in (

@@ -69,7 +69,7 @@ def given(model: Any, size: int = 11, *, masked: bool = False, labels: bool = Fa
             inputs["bool_masked_pos"] = torch.randint(0, 2, (BATCH, patches)).bool()
         return {**inputs, "labels": torch.tensor([0, 2])} if labels and "Classification" in name else inputs
     if name in SOUNDS:
-        samples = 5 * (2 * (2 * size + 1)) + 5  # what so many frames are made of
+        samples = 5 * (2 * (2 * size + 1)) + 5  # what this many frames are made of
         lengths = torch.tensor([samples, samples * 2 // 3])
         inputs = {"input_values": torch.randn(BATCH, samples)}
         if masked:

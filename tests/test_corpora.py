@@ -746,7 +746,7 @@ def snippets() -> list[str]:
 
 
 def run_snippet(index: int, minilm: Path, folder: Path, monkeypatch: Any) -> dict[str, Any]:
-    """What a snippet defines, behind the first, in a folder with the table that they read."""
+    """What a snippet defines, after the first, in a folder with the table that they read."""
     monkeypatch.chdir(folder)
     pq.write_table(pa.table({"text": TEXTS[:5]}), "texts.parquet")
     places = {"sentence-transformers/all-MiniLM-L6-v2": minilm}

@@ -64,7 +64,10 @@ def test_the_wheel_holds_the_package_and_no_more(tracked, built):
     assert metadata["License-Expression"] == "Apache-2.0"
     page = metadata.get_payload()
     assert page.startswith("# minitrans")
-    assert re.findall(r"\]\((?!https?://)[^)]*\)", page) == []  # no page elsewhere has these files beside it
+    # On PyPI the repository's files are not beside the page.
+    assert re.findall(r"!?\[[^]]*\]\((?!https?://)[^)]*\)|^!.*", page, re.MULTILINE) == []
+    assert "Ratios and their quartiles" not in page
+    assert "<!--" not in page
 
 
 def test_the_installed_wheel_imports(built, tmp_path):

@@ -161,7 +161,7 @@ def test_a_page_of_a_gpu():
     assert f"| work | 0.25 | 0.5 | {ours} | 25% | theirs: gone |" in page
 
 
-def test_floors_are_those_of_the_plan():
+def test_rooflines_are_those_of_the_plan():
     """In milliseconds on an H100, as the issue that asked for the kernels has them."""
     bandwidth, rate = peaks("NVIDIA H100 80GB HBM3")
     plan = {"BERT-base 32 × 128": 0.72, "BERT-base 1 × 128": 0.051, "BERT-base 64 × 512, 256 on average": 3.0,

@@ -89,7 +89,7 @@ if __name__ == "__main__":
     types = {"x": "*fp32:16", "out": "*fp32:16", "size": "i32:16"}
     report = of_kernel(sums, types, {"FACTOR": 2.0}, 1000, (8,), "sm_80", moved=1000 * 1024 * 4, num_warps=4)
     loop = report.parts[1]
-    print(loop.opcodes["LDG.E"] * loop.turns, report.spilled, round(report.floor_us, 2))
+    print(loop.opcodes["LDG.E"] * loop.turns, report.spilled, round(report.roofline_us, 2))
     try:
         of_kernel(sums, types, {"FACTOR": 2.0}, 1000, (8, 2), "sm_80")
     except ValueError as error:
@@ -165,9 +165,9 @@ def test_the_command_line_prints_what_a_reader_asks(monkeypatch, capsys):
     main()
     printed = capsys.readouterr().out
     for words in (
-        "floor 60.1 µs: 201.3 MB at 3.35 TB/s, 51.54 GFLOP at 989 TFLOP/s",
-        "registers and 0 spilled bytes a thread",
-        "programs a multiprocessor",
+        "roofline 60.1 µs: 201.3 MB at 3.35 TB/s, 51.54 GFLOP at 989 TFLOP/s",
+        "registers and 0 spilled bytes per thread",
+        "programs per multiprocessor",
         "tensor core          FMA         MUFU          ALU   load/store      uniform      control",
         "µs at least: issue",
     ):

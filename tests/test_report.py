@@ -14,7 +14,7 @@ from families import SIZES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import measure, report, startup, worker
+from benchmarks import measure, report, startup, tables, worker
 from benchmarks.arms import ARMS, AbsentError
 from benchmarks.rows import (
     CHECKPOINTS,
@@ -163,12 +163,15 @@ class TestReport:
             assert "old" not in page
             assert "77" not in page
         lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in short.splitlines() if line[:1] == "|"]
-        assert [cell.rpartition(", ")[2] for cell in lines[0]] == ["work", "AVX512", "AVX2"]
+        assert lines[0][1].endswith(", AVX512")
+        assert [lines[0][0], *lines[0][2:]] == ["work", "the same CPU, limited to AVX2"]
         assert lines[2:] == [
-            [BERT, "1.50, 3.00, 6.00", "1.00 ▾, 2.00, 4.00"],
+            [BERT, "1.50, 3.00, 6.00", "1.00, 2.00, 4.00"],
             [SWIN, "1.25, 2.50, 5.00", "–"],
         ]
-        assert "▾ is below its goal" in short
+        assert "▾" not in short  # goals are in the complete table
+        assert "1.00 ▾ (0.90 to 1.10)" in complete
+        assert "▾ is below its goal" in complete
         assert "1.50 (1.35 to 1.65)" in complete  # the quartiles of 1.2, 1.5 and 1.8
         assert f"- {DEFAULT}: why not ({SWIN})." in complete
         for name in report.read(results):
@@ -179,6 +182,12 @@ class TestReport:
         before = {file: file.read_bytes() for file in results.rglob("*.*")}
         report.publish(results, results / "README.md", results / "complete.md")
         assert before == {file: file.read_bytes() for file in results.rglob("*.*")}
+
+    def test_a_way_that_was_not_measured_has_a_dash(self, results: Path) -> None:
+        result = next(iter(report.read(results).values()))
+        for missing, expected in ((FROZEN, "1.50, –, 6.00"), (NARROW, "1.50")):
+            del result["rows"][0]["against"][missing]
+            assert tables.short([result]).splitlines()[4].split("|")[2].strip() == expected
 
     def test_a_page_without_marks_stays(self, results: Path) -> None:
         (results / "README.md").write_text("no marks")

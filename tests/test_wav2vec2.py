@@ -111,7 +111,7 @@ def pair(folder: Path, name: str = "Model", seed: int = 0, **values: Any) -> tup
 
 
 def sound(*lengths: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Clips of so many samples as a batch, with its mask."""
+    """Clips of these numbers of samples as a batch, with its mask."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     return torch.randn(mask.shape, generator=generator) * mask, mask.long()

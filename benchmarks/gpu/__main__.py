@@ -1,6 +1,6 @@
-"""The command. The cases run in a worker process: one that hangs or loses the GPU is ended, and a new one goes on.
+"""The command. The cases run in a worker process: one that hangs or loses the GPU is ended, and a new one continues.
 
-After each case results.json and results.md are written anew, so that a run that is cut off leaves what it had.
+results.json and results.md are rewritten after each case, so that an interrupted run leaves what it had.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from typing import Any
 
 from .worker import Worker, use_checkout
 
-RESERVE = 15.0  # seconds kept back for ending and writing
+RESERVE = 15.0  # seconds reserved for ending and writing
 
 
 def run(dry: bool, minutes: float, output: Path, only: list[str] | None = None, match: str = "") -> dict[str, Any]:
-    """All cases of these sections within so many minutes; a case that there was no time for says so."""
+    """All cases of these sections within the given number of minutes; a case that there was no time for says so."""
     from .cases import chosen, ends, sections
     from .report import write
 

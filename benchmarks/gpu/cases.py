@@ -12,7 +12,7 @@ from .measure import Setup, describe
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the run: its share of the time beside the other parts, and the seconds that one case may take."""
+    """A part of the run: its share of the time relative to the other parts, and the seconds that one case may take."""
 
     title: str
     share: float
@@ -21,7 +21,7 @@ class Section:
 
 
 def sections(dry: bool) -> dict[str, Section]:
-    """All parts in their order: first what is right, then what is fast, last what compiles for long."""
+    """All parts in their order: first correctness, then speed, last what takes long to compile."""
     from . import models, operations
 
     def each(function: Callable[[str, Setup], dict[str, Any]], labels: Any) -> dict[str, Any]:

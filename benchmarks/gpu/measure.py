@@ -1,4 +1,4 @@
-"""What every part needs: the device, its peaks, random inputs, and timing in turns."""
+"""What every part needs: the device, its peaks, random inputs, and interleaved timing."""
 
 import re
 import statistics
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Bytes and dense 16-bit FLOPs a second, from the vendor's data sheets; the first name that fits counts.
+# Bytes and dense 16-bit FLOPs per second, from the vendor's data sheets; the first name that fits counts.
 PEAKS = {
     "H200": (4.8e12, 989e12),
     "H100 PCIe": (2.0e12, 756e12),
@@ -66,7 +66,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def describe(setup: Setup) -> dict[str, Any]:
-    """The device, the versions, the peaks that floors come from, and what a copy and a product reach here."""
+    """The device, the versions, the peaks that rooflines come from, and what a copy and a product reach here."""
     import triton
 
     found: dict[str, Any] = {"torch": torch.__version__, "triton": triton.__version__, "name": "CPU, interpreted"}
@@ -99,7 +99,7 @@ def peaks(name: str) -> tuple[float, float] | None:
 
 
 def floor_ms(moved: float, flops: float) -> float | None:
-    """The least time for so many bytes and FLOPs on this device; None where its peaks are not known."""
+    """The roofline: the least time for these bytes and FLOPs on this device; None where its peaks are not known."""
     peak = peaks(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return peak and max(moved / peak[0], flops / peak[1]) * 1e3
 
@@ -118,7 +118,7 @@ def clocks() -> dict[str, str]:
 
 
 def replayed(call: Callable[..., Any], sets: list[tuple[Any, ...]], launches: int) -> Callable[[], Any]:
-    """A CUDA graph of so many calls on sets of inputs in rotation: kernels of microseconds without what launches cost.
+    """A CUDA graph of n calls on sets of inputs in rotation: kernels of microseconds without what launches cost.
 
     The sets together are larger than the L2, so that each call finds its inputs in memory.
     """
@@ -139,7 +139,7 @@ def in_turns(
 
     With `flush` the L2 is filled with other data before each run, by reading it, so that no dirty line is left to be
     written back into the time; and the host gets a lead, so that what is timed is the GPU's work. Without, each run
-    starts on an idle GPU: its time is what a caller waits. Times are divided by `per`, the works in a run.
+    starts on an idle GPU: its time is what a caller waits. Times are divided by `per`, the calls in a run.
     """
     results: dict[str, dict[str, Any]] = {}
     running, once = {}, 0.0
@@ -173,7 +173,7 @@ def clock_under(arm: Callable[[], Any], setup: Setup) -> int | None:
         arm()
     try:
         return torch.cuda.clock_rate()
-    except Exception:  # whatever NVML has against it
+    except Exception:  # whatever NVML objects to
         return None
     finally:
         torch.cuda.synchronize()
@@ -202,7 +202,7 @@ def sentence(error: BaseException) -> str:
 
 
 class DeviceLostError(Exception):
-    """The GPU no longer answers this process, as after an illegal access; only a new process can go on."""
+    """The GPU no longer responds to this process, as after an illegal access; only a new process can continue."""
 
 
 def check_device(setup: Setup) -> None:

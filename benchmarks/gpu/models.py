@@ -1,4 +1,4 @@
-"""The models: checked against transformers in 16 bits, and timed beside it."""
+"""The models: checked against transformers in 16 bits, and timed against it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def theirs(name: str, setup: Setup, dtype: torch.dtype, attention: str) -> Any:
 
 
 def ours(name: str, setup: Setup, dtype: torch.dtype) -> Any:
-    """Our model with its kernels, or an error: nothing falls back to torch unseen."""
+    """Our model with its kernels, or an error: nothing silently falls back to torch."""
     model = minitrans.AutoModel.from_pretrained(checkpoint(name, setup), dtype=dtype, device=setup.device)
     model.engine = "triton"
     return model
@@ -135,7 +135,7 @@ def check(name: str, setup: Setup) -> dict[str, Any]:
 
 
 def encoder_flops(size: int, inner: int, tokens: float, pairs: float) -> float:
-    """One transformer layer: four projections, the feed-forward block, and attention over so many pairs of tokens."""
+    """One transformer layer: four projections, the feed-forward block, and attention over `pairs` pairs of tokens."""
     return tokens * (8 * size**2 + 4 * size * inner) + 4 * size * pairs
 
 
@@ -151,7 +151,7 @@ def text_cost(config: Any, inputs: Inputs) -> tuple[float, float]:
 def swin_cost(config: Any, inputs: Inputs) -> tuple[float, float]:
     """Bytes and FLOPs of Swin in 16 bits.
 
-    26 maps a layer: read and written by norm (2), projection to q, k, v (4), attention (4), projection and sum (3),
+    26 maps per layer: read and written by norm (2), projection to q, k, v (4), attention (4), projection and sum (3),
     norm (2), the feed-forward block's first half with its activation (5) and second with the sum (6).
     """
     batch, _, height, width = inputs["pixel_values"].shape
@@ -209,12 +209,12 @@ WORKS = {
 
 
 def time_model(label: str, setup: Setup) -> dict[str, Any]:
-    """Ours, as it comes and frozen, beside transformers eager and with torch's attention."""
+    """Ours, as loaded and frozen, against transformers, eager and with torch's attention."""
     return _timed(label, setup, lambda inputs: _frozen(label, setup, inputs), ("eager", "sdpa"), {})
 
 
 def time_compiled(label: str, setup: Setup) -> dict[str, Any]:
-    """Ours again, as it comes, frozen and compiled, beside transformers under torch.compile."""
+    """Ours again, as loaded, frozen and compiled, against transformers under torch.compile."""
     options: dict[str, Any] = {"backend": "eager"} if setup.dry else {"mode": "max-autotune"}
     torch._dynamo.reset()
 
@@ -259,7 +259,7 @@ IN_A_ROW = 10
 
 
 def _repeat(call: Callable[[], Any]) -> None:
-    """Calls one after the other, without waiting for an answer: what a busy server or a training loop sees."""
+    """Back-to-back calls, without waiting for results: what a busy server or a training loop sees."""
     for _ in range(IN_A_ROW):
         call()
 

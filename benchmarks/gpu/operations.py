@@ -1,4 +1,4 @@
-"""The kernels: checked against float64, tuned, and timed beside torch."""
+"""The kernels: checked against float64, tuned, and timed against torch."""
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation as our kernel and as torch compute it, and what it costs at least."""
+    """An operation as our kernel and as torch compute it, and its minimum cost."""
 
     ours: Callable[..., Any]
     torch: Callable[..., Any]  # under the plain engine
@@ -40,7 +40,7 @@ class Operation:
 
 
 def through_ops(call: Callable[..., Any], **cost: Any) -> Operation:
-    """An operation of `minitrans.ops`, which the one engine or the other runs."""
+    """An operation of `minitrans.ops`, which either engine runs."""
 
     def ours(*inputs: Any) -> Any:
         with ops.engine("triton"):
@@ -173,7 +173,7 @@ CHECKS: dict[str, tuple[str, Callable[..., Inputs]]] = {
     "merge_layer_norm": ("merge_layer_norm", partial(merge_inputs, batch=3, height=15, width=14, channels=96)),
     "convolution": ("convolution", partial(convolution_inputs, samples=16013, channels=512)),
 }
-# The interpreter runs a program at a time: in a dry run these sizes take the place of those above.
+# The interpreter runs one program at a time: a dry run uses these sizes instead of those above.
 TINY = {
     "lengths": [1, 17], "heads": 1, "batch": 1, "rows": 5, "width": 48, "words": 60, "samples": 100, "channels": 16,
     "height": 5,
@@ -259,7 +259,7 @@ def timed_inputs(label: str, setup: Setup) -> tuple[Operation, Inputs]:
 
 
 def sdpa_arms(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> dict[str, Callable[[], Any]]:
-    """Torch's own attention in every way it offers, from where a projection leaves its rows."""
+    """Torch's own attention in every way it offers, on the rows as a projection leaves them."""
     arms = {}
     grids = [sequences.unpack(x).transpose(1, 2) for x in (q, k, v)]
     mask = None
@@ -279,7 +279,7 @@ def sdpa_arms(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> dict[str
 
 
 def time_operation(label: str, setup: Setup) -> dict[str, Any]:
-    """Our kernel beside torch's operations, eager and compiled, and its floor."""
+    """Our kernel against torch's operations, eager and compiled, and its roofline."""
     operation, given = timed_inputs(label, setup)
     arms = {"ours": partial(operation.ours, *given), "torch": partial(operation.in_torch, *given)}
     if TIMED[label][0] == "attention":
@@ -305,7 +305,7 @@ SHORT_WORK = {label for label in TIMED if "layer_norm" in label or "gelu" in lab
 
 
 def replayed_arms(label: str, setup: Setup, operation: Operation) -> dict[str, Callable[[], Any]]:
-    """What takes microseconds, without its launches: twenty of them in a graph, over inputs that no cache holds."""
+    """What takes microseconds, without its launches: twenty of them in a CUDA graph, over uncached inputs."""
     sets = [timed_inputs(label, setup)[1] for _ in range(LAUNCHES)]
     arms = {"ours, in a graph": operation.ours, "torch, in a graph": operation.in_torch}
     return {name: replayed(call, sets, LAUNCHES) for name, call in arms.items()}
@@ -359,14 +359,14 @@ def tiles(module: str, table: str, key: tuple[int, int], rows: Iterable[tuple[in
 
 
 def row_tile(elements: int, a_thread: int) -> Callable[[int], dict[str, int]]:
-    """A stand-in for the launchers' `row_tile`: so many elements a program and a thread, at least."""
+    """A stand-in for the launchers' `row_tile`: at least this many elements per program and per thread."""
 
     def chosen(width: int) -> dict[str, int]:
         block = 1 << (width - 1).bit_length()
         rows = max(1, elements // block)
         return {"ROWS": rows, "BLOCK_C": block, "num_warps": min(16, max(1, rows * block // (32 * a_thread)))}
 
-    chosen.__qualname__ = f"{elements} elements a program, {a_thread} a thread"
+    chosen.__qualname__ = f"{elements} elements per program, {a_thread} per thread"
     return chosen
 
 
@@ -431,7 +431,7 @@ def spell(changes: Iterable[Change]) -> str:
 
 
 def tune(label: str, setup: Setup) -> dict[str, Any]:
-    """The shipped setting and others in turns; one that computes something else is out."""
+    """The shipped setting and others, interleaved; one that computes something else is excluded."""
     operation, given = timed_inputs(label, setup)
     candidates: list[tuple[Change, ...]] = [
         change if isinstance(change[0], tuple) else (change,) for change in TUNING[label]

@@ -10,7 +10,7 @@ Cases = dict[str, Any]
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
-    """Write both files; a reader never sees half of one."""
+    """Write both files; a reader never sees half a file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (("results.json", json.dumps(results, indent=1)), ("results.md", "\n".join(lines(results)))):
         unfinished = folder / f".{name}"
@@ -54,8 +54,8 @@ def tuning(cases: Cases) -> Iterator[str]:
 
 
 def timings(cases: Cases) -> Iterator[str]:
-    """Medians in milliseconds, with the 10th and 90th percentile; the share of the floor is our best way's."""
-    yield from header("work", "floor, ms", "goal on an H100, ms", "ours, ms", "floor / ours", "beside it, ms")
+    """Medians in milliseconds, with the 10th and 90th percentile; the share of the roofline is our fastest way's."""
+    yield from header("work", "roofline, ms", "goal on an H100, ms", "ours, ms", "roofline / ours", "others, ms")
     for name, case in cases.items():
         times, floor = case["times"], case["floor_ms"]
         mine = [arm for arm in times if arm.startswith("ours")]
@@ -86,7 +86,7 @@ def profiles(cases: Cases) -> Iterator[str]:
 
 
 def compiled(cases: Cases) -> Iterator[str]:
-    """Registers a thread, spilled bytes, shared memory a program."""
+    """Registers per thread, spilled bytes, shared memory per program."""
     yield from header("kernel", "warps, stages", "registers", "spilled", "shared, KiB")
     for case in cases.values():
         for one in case["kernels"]:

@@ -1,4 +1,4 @@
-"""A process that runs cases: one that hangs or loses the GPU can be ended, and another goes on."""
+"""A process that runs cases: one that hangs or loses the GPU can be ended, and another continues."""
 
 import importlib.util
 import multiprocessing

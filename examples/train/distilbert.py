@@ -1,10 +1,10 @@
-"""Train the demo's DistilBERT: people, places and companies in made sentences, a label for each token.
+"""Train the demo's DistilBERT: people, places and companies in synthetic sentences, one label per token.
 
     python examples/train/distilbert.py [--output FOLDER] [--steps N]
 
-The sentences that it is tested with have names that training never says, in pieces of words that it knows: it
-finds 99.5 % (F1), after 29 seconds of one core. Two runs differ in some pieces: the trainer of the tokenizers library
-breaks ties by chance.
+The test sentences have names that do not occur in training, in word pieces that do: it
+finds 99.5 % (F1), after 29 seconds on one core. Two runs differ in some word pieces: the trainer of the tokenizers
+library breaks ties by chance.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CONFIG = DistilBertConfig(
 
 
 def batch(sentences: list[entities.Sentence]) -> dict[str, torch.Tensor]:
-    """Tokens, mask and the number of each token's label, −100 for what is no token of the text."""
+    """Tokens, mask and the number of each token's label, −100 for what is not a token of the text."""
     inputs = TOKENIZER([text for text, _ in sentences], padding=True, return_offsets_mapping=True, return_tensors="pt")
     offsets = inputs.pop("offset_mapping")
     labels = torch.where(offsets[..., 1] > 0, 0, -100)

@@ -2,8 +2,8 @@
 
     python examples/train/swin.py [--output FOLDER] [--steps N]
 
-1,438 real pictures, moved, turned and scaled at random; the 359 held-out ones are seen once, at the end.
-It reads 97.5 % of them right, after 97 seconds of one core.
+1,438 real pictures, moved, turned and scaled at random; the 359 held-out ones are used once, at the end.
+It classifies 97.5 % of them correctly, after 97 seconds on one core.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def varied(pixels: Tensor) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, say how many held-out pictures it reads right, and save model and processor."""
+    """Train, print the accuracy on held-out pictures, and save model and processor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=CHECKPOINTS / "swin")
     parser.add_argument("--steps", type=int, default=STEPS)

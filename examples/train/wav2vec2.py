@@ -1,9 +1,9 @@
-"""Train the demo's Wav2Vec2: speech that numpy makes, at 8 kHz, to letters by CTC.
+"""Train the demo's Wav2Vec2: synthetic speech made by numpy, at 8 kHz, to letters by CTC.
 
     python examples/train/wav2vec2.py [--output FOLDER] [--steps N]
 
-2,500 clips of words of random syllables, each in another voice. Of words that it never heard it gets 79 % right,
-letter by letter and with no dictionary, after 155 seconds of one core.
+2,500 clips of words of random syllables, each in another voice. It gets 79 % of unseen words right, letter by letter
+and without a dictionary, after 155 seconds on one core.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def batch(clips: list[speech.Clip]) -> dict[str, torch.Tensor]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, say how many held-out words it hears wrong, and save model and processor."""
+    """Train, print the word error rate on held-out clips, and save model and processor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=CHECKPOINTS / "wav2vec2")
     parser.add_argument("--steps", type=int, default=STEPS)

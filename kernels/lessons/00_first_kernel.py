@@ -7,8 +7,8 @@
 #
 # What would be `out = x + y` in PyTorch is cut into *blocks*: program 0 adds the first 256 numbers, program 1 the
 # next. A program does not index a tensor. It gets a *pointer*, the address of the tensor's first element, and computes
-# `pointer + offset` for 256 elements at once; `tl.load` fetches them, `tl.store` puts them back. The last block may
-# reach behind the tensor's end, where other tensors lie. A *mask*, one boolean an element, keeps it from that.
+# `pointer + offset` for 256 elements at once; `tl.load` reads them, `tl.store` writes them. The last block may
+# reach past the tensor's end, into other tensors. A *mask*, one boolean per element, prevents that.
 
 # %%
 import lab
@@ -28,7 +28,7 @@ def add_kernel(x, y, out, length, BLOCK: tl.constexpr):
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:
-    """The launcher: it makes room for the result, and launches as many programs as it takes to cover it."""
+    """The launcher: it allocates the result, and launches as many programs as it takes to cover it."""
     out = torch.empty_like(x)
     grid = (triton.cdiv(x.numel(), BLOCK),)  # a quotient, rounded up
     add_kernel[grid](x, y, out, x.numel(), BLOCK)  # kernel[grid](arguments): a tensor arrives as a pointer
@@ -44,8 +44,8 @@ def add_without_mask(x, y, out, BLOCK: tl.constexpr):
 BLOCK = 256  # a power of two: tiles in Triton have no other sizes
 
 # %% [markdown]
-# **Predict** before you run: x, y and out have 1000 float32 each (4 bytes). How many bytes does the launch ask for,
-# reads and writes together? Write the number down in place of `None`.
+# **Predict** before you run: x, y and out have 1000 float32 values each (4 bytes). How many bytes does the launch
+# request, reads and writes together? Write the number in place of `None`.
 
 # %%
 MY_PREDICTION = None
@@ -59,17 +59,17 @@ if __name__ == "__main__":
     lab.compare("bytes asked for", counts.bytes, 3 * x.numel() * x.element_size(), MY_PREDICTION)
 
 # %% [markdown]
-# **What program 2 touches**, with x drawn as 20 rows of 50. (A grid may have three axes, so that the lab gives a
-# program's number as three.)
+# **What program 2 touches**, with x drawn as 20 rows of 50. (A grid may have three axes, so the lab gives a program's
+# number as three.)
 
 # %%
 if __name__ == "__main__":
     lab.show(counts.picture(x.view(20, 50), program=2))
 
 # %% [markdown]
-# **Leave the mask out and see.** On a GPU the last program would read whatever lies behind x, and overwrite whatever
-# lies behind out: no error, wrong numbers somewhere else. Here the lab stops it, because it knows where each tensor
-# ends.
+# **Leave out the mask and see.** On a GPU the last program would read whatever comes after x, and overwrite whatever
+# comes after out: no error, but wrong numbers somewhere else. Here the lab stops it, because it knows where each
+# tensor ends.
 
 # %%
 if __name__ == "__main__":
@@ -80,9 +80,9 @@ if __name__ == "__main__":
         print("stopped:", error)
 
 # %% [markdown]
-# **What a count does not show.** Time. The interpreter runs the four programs one after the other; a GPU would run
-# them at once, and for 1000 numbers it would spend nearly all its time on launching. And not every byte asked for
-# comes from memory: what was read a moment ago may still lie in a cache.
+# **What a count does not show.** Time. The interpreter runs the four programs one after another; a GPU would run them
+# at once, and for 1000 numbers it would spend nearly all its time on launching. And not every requested byte comes
+# from memory: what was read a moment ago may still be in a cache.
 #
 # **Exercise.** `exercises/00_first_kernel.py`: `a · x + y`, with the mask and the pointers left for you. Then `python
 # kernels/lessons/check.py 00`.

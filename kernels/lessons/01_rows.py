@@ -1,14 +1,14 @@
 # %% [markdown]
-# # 01 · A row a program, and the sectors that it costs
+# # 01 · One row per program, and the sectors that it costs
 #
 # **The idea.** A softmax needs a whole row before it can write any of it: first the maximum, then the sum. If one
 # program holds the row in registers, memory is read once and written once. That is the shape of every *row kernel*
 # here.
 #
-# Memory does not move single numbers. It moves *sectors* of 32 bytes, eight float32 that lie side by side. Neighbours
-# that a program asks for together share a sector; numbers that are a row apart have one each, and the other 28 bytes
-# of it travel for nothing. Reading neighbours together is called *coalescing*. The same kernel with the strides
-# exchanged takes the softmax of columns: the same bytes, other sectors.
+# Memory does not move single numbers. It moves *sectors* of 32 bytes, eight adjacent float32 values. Neighbours that a
+# program requests together share a sector; numbers that are a row apart have one each, and the other 28 bytes of it
+# are moved for nothing. Reading neighbours together is called *coalescing*. The same kernel with the strides exchanged
+# computes the softmax of columns: the same bytes, but other sectors.
 
 # %%
 import lab
@@ -57,9 +57,9 @@ if __name__ == "__main__":
 
 # %% [markdown]
 # **Why the maximum goes first.** `exp` of 89 is more than float32 can hold. The quotient of two infinities is NaN.
-# Less the maximum, the largest power is 1 and nothing overflows; the result is the same, because a factor cancels. A
-# row that holds nothing but −∞ is another matter: −∞ − (−∞) is NaN, in torch as well. Attention has such rows where a
-# mask hides every key, and lesson 06 says what to do about it.
+# With the maximum subtracted, the largest power is 1 and nothing overflows; the result is the same, because a factor
+# cancels. A row of only −∞ is another matter: −∞ − (−∞) is NaN, in torch as well. Attention has such rows where a mask
+# hides every key, and lesson 06 says what to do about it.
 
 # %%
 if __name__ == "__main__":
@@ -68,9 +68,9 @@ if __name__ == "__main__":
     print("less the maximum:       ", softmax(large, 1).tolist())
 
 # %% [markdown]
-# **What a count does not show.** A sector that one program asks for in vain may be what its neighbour asks for a
-# moment later, and then come from a cache. Sixty-four programs run at the same time on a real card, so columns are not
-# always eight times slower; they are where the caches can fail you.
+# **What a count does not show.** The unused part of a sector may be what a neighbouring program requests a moment
+# later, and then come from a cache. Sixty-four programs run at the same time on a real card, so columns are not always
+# eight times slower; but with columns you depend on the caches.
 #
 # **Exercise.** `exercises/01_rows.py`: the softmax of columns, by programs that take several columns each, so that
-# what they load together lies side by side. The checker counts your sectors.
+# what they load together is adjacent. The checker counts your sectors.

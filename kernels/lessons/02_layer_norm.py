@@ -1,10 +1,10 @@
 # %% [markdown]
-# # 02 · Layer norm: two passes, several rows a program, loads before barriers
+# # 02 · Layer norm: two passes, several rows per program, loads before barriers
 #
 # **The idea.** y = (x − mean) / √(variance + ε) · weight + bias, over the channels of a row. There are two ways to the
 # variance. *One pass*: E[x²] − mean², from two sums over x. *Two passes*: subtract the mean, then square. With the row
-# in registers the second pass costs no memory at all; and the first formula subtracts two large numbers that are
-# nearly equal, so that what is left is rounding. That is *cancellation*.
+# in registers the second pass costs no memory traffic at all; and the first formula subtracts two large numbers that
+# are nearly equal, so that only rounding error is left. That is *cancellation*.
 
 # %%
 import lab
@@ -46,7 +46,7 @@ def norm_kernel(
 def layer_norm(
     x: Tensor, weight: Tensor, bias: Tensor, rows=4, two_passes=True, weights_first=True, warps=4
 ) -> Tensor:
-    """(T, C) -> (T, C), `rows` of them a program."""
+    """(T, C) -> (T, C), `rows` of them per program."""
     out, block = torch.empty_like(x), triton.next_power_of_2(x.shape[1])
     norm_kernel[(triton.cdiv(len(x), rows),)](
         x, weight, bias, out, *x.shape, 1e-5, rows, block, two_passes, weights_first, num_warps=warps
@@ -55,8 +55,8 @@ def layer_norm(
 
 
 # %% [markdown]
-# **Predict**: 64 rows of 96 float32, read and written once. Every program asks for the weight and the bias (96 float32
-# each) as well. How many bytes do the programs ask for, reads and writes, with four rows each?
+# **Predict**: 64 rows of 96 float32, read and written once. Every program also requests the weight and the bias (96
+# float32 each). How many bytes do the programs request, reads and writes, with four rows each?
 
 # %%
 MY_PREDICTION = None
@@ -71,7 +71,7 @@ if __name__ == "__main__":
     lab.compare("bytes, 4 rows a program", counts.bytes, (2 * 64 * 96 + 64 / 4 * 2 * 96) * 4, MY_PREDICTION)
 
 # %% [markdown]
-# **Cancellation**, with the same numbers moved by 100 and by 1000. An error of 1 means: nothing is right.
+# **Cancellation**, with the same numbers shifted by 100 and by 1000. An error of 1 means that nothing is right.
 
 # %%
 if __name__ == "__main__":
@@ -84,9 +84,9 @@ if __name__ == "__main__":
 
 # %% [markdown]
 # **In the compiled code.** A program's threads come in *warps* of 32, and a sum over a row that lies in several warps
-# has to wait for all of them, at a *barrier* (BAR). What is loaded (LDG) behind the barriers is waited for once more,
-# so weights go first. The lab compiles the kernel for an H100, without having one, and lists these instructions in
-# their order. A row in one warp needs no barrier at all.
+# has to wait for all of them, at a *barrier* (BAR). Loads (LDG) after the barriers have to be waited for once more, so
+# weights are loaded first. The lab compiles the kernel for an H100, without having one, and lists these instructions
+# in order. A row in one warp needs no barrier at all.
 
 # %%
 if __name__ == "__main__":
@@ -100,8 +100,8 @@ if __name__ == "__main__":
         print(f"{title:15} {code.report.registers:3} registers: {code.order('LDG', 'BAR', 'STG')}")
 
 # %% [markdown]
-# **The shipped kernel**, `kernels/src/layer_norm.py`, is this with weights first, one warp a row and 64-bit places;
-# and the sum with a residual in the same pass.
+# **The shipped kernel**, `kernels/src/layer_norm.py`, is this with weights first, one warp per row and 64-bit offsets;
+# and with the sum with a residual in the same pass.
 
 # %%
 if __name__ == "__main__":
@@ -113,9 +113,9 @@ if __name__ == "__main__":
     print(f"shipped: {lab.size(counts.bytes)} asked for by {counts.programs} programs")
 
 # %% [markdown]
-# **What a count does not show.** 96 channels lie in a tile of 128, so that a quarter of the lanes computes nothing.
-# And how much a late load costs depends on what else the multiprocessor has to do meanwhile: only a clock says (lesson
+# **What a count does not show.** 96 channels take a tile of 128, so a quarter of the lanes computes nothing. And how
+# much a late load costs depends on what else the multiprocessor has to do meanwhile: only a measurement tells (lesson
 # 13).
 #
-# **Exercise.** `exercises/02_layer_norm.py`: layer norm of x + residual, in one pass over memory, several rows a
+# **Exercise.** `exercises/02_layer_norm.py`: layer norm of x + residual, in one pass over memory, several rows per
 # program.

@@ -1,14 +1,14 @@
 # %% [markdown]
-# # 03 · GELU: instructions are what it costs
+# # 03 · GELU: its cost is instructions
 #
-# **The idea.** An *elementwise* kernel moves each number once each way, and nothing can make that less. What is left
-# are instructions. A multiprocessor of an H100 issues four of them a cycle, each for a warp of 32 threads. If an
-# element takes more of them than the memory takes cycles for its bytes, then memory waits.
+# **The idea.** An *elementwise* kernel reads and writes each number once, and nothing can reduce that. What remains
+# are instructions. A multiprocessor of an H100 issues four of them per cycle, each for a warp of 32 threads. If
+# issuing an element's instructions takes longer than moving its bytes, memory waits.
 #
-# GELU is u · Φ(u), with Φ(u) = (1 + erf(u / √2)) / 2. The GPU has no instruction for erf, so the compiler brings a
-# polynomial for the inner part, one for the outer, and chooses. It does have 2ˣ and 1/√x, on a *special function unit*
-# (MUFU). Abramowitz & Stegun's formula 7.1.26 needs one of each: Φ(−|u|) = t · polynomial(t) · exp(−u²/2) with t = 1 /
-# (1 + p |u|). It is off by less than 1e-7. Which dtype may use it?
+# GELU is u · Φ(u), with Φ(u) = (1 + erf(u / √2)) / 2. The GPU has no instruction for erf, so the compiler uses one
+# polynomial for the inner part, another for the outer, and selects. It does have 2ˣ and 1/√x, on a *special function
+# unit* (MUFU). Abramowitz & Stegun's formula 7.1.26 needs one of each: Φ(−|u|) = t · polynomial(t) · exp(−u²/2) with
+# t = 1 / (1 + p |u|). Its error is below 1e-7. Which dtype may use it?
 
 # %%
 import lab
@@ -56,8 +56,8 @@ def gelu(x: Tensor, erf: bool) -> Tensor:
 
 # %% [markdown]
 # **Who may use it.** The budget is four times the error that torch itself makes in that dtype. A 16-bit result is
-# rounded so coarsely that 1e-7 is lost in it. A float32 result keeps it, and for small numbers, where the output is
-# about u / 2, an *absolute* error of 1e-7 in Φ is a *relative* one of the output.
+# rounded so coarsely that 1e-7 disappears in it. A float32 result shows it, and for small numbers, where the output is
+# about u / 2, an *absolute* error of 1e-7 in Φ is a *relative* error of the output.
 
 # %%
 if __name__ == "__main__":
@@ -76,8 +76,8 @@ if __name__ == "__main__":
             assert errors[1] <= allowed or dtype is torch.float32
 
 # %% [markdown]
-# **Predict**: take all instructions that a warp executes, divided by the elements of one of its threads. What share of
-# erf's does the polynomial take, 1.0 being all?
+# **Predict**: take all instructions that a warp executes, divided by the elements of one of its threads. What fraction
+# of erf's instructions does the polynomial take (1.0 would be as many)?
 
 # %%
 MY_PREDICTION = None
@@ -113,6 +113,7 @@ if __name__ == "__main__":
 # %% [markdown]
 # **What a count does not show.** The card's own 2ˣ and 1/√x are off by a unit or two in the last place; numpy's, which
 # the interpreter uses, are not. So the table above has to be made once on the card too (`benchmarks/results` has it).
-# And an instruction bound is a bound: no kernel issues four instructions in every cycle.
+# And an instruction bound is only a bound: no kernel issues four instructions in every cycle.
 #
-# **Exercise.** `exercises/03_gelu.py`: SiLU, x / (1 + exp(−x)), in 16 bits. The division as written is the dear part.
+# **Exercise.** `exercises/03_gelu.py`: SiLU, x / (1 + exp(−x)), in 16 bits. The division as written is the expensive
+# part.

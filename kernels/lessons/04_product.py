@@ -3,13 +3,13 @@
 #
 # **The idea.** C = A B, with A (M, K) and B (K, N). A program computes one tile of C, so it reads the rows of A and
 # the columns of B that meet there, a step of K at a time. With tiles of T × T every element of A is read N / T times
-# and every element of B M / T times: 2·M·N·K / T elements in all. Twice the tile, half the bytes. What a
-# multiprocessor keeps of an operand between two uses is *reuse*, and the tile is the lever.
+# and every element of B M / T times: 2·M·N·K / T elements in all. Twice the tile size, half the bytes. That a loaded
+# operand is used several times is called *reuse*, and the tile size determines it.
 #
-# FLOPs a byte is called *intensity*. A card that multiplies 295 times as fast as it moves bytes (an H100 in 16 bits)
-# wants so many FLOPs for each byte; below that, memory decides, above it, the *tensor cores*, units that multiply
-# small tiles in one instruction. Drawn over intensity, the two bounds make a roof: the *roofline* (`python
-# kernels/lessons/roofline.py`).
+# FLOPs per byte are called *intensity*. A card that multiplies 295 times as fast as it moves bytes (an H100 in 16
+# bits) needs that many FLOPs for each byte; below that, the kernel is bound by memory, above it, by the *tensor
+# cores*, units that multiply small tiles in one instruction. Drawn over intensity, the two bounds make a roof: the
+# *roofline* (`python kernels/lessons/roofline.py`).
 
 # %%
 import lab
@@ -65,9 +65,9 @@ if __name__ == "__main__":
     lab.show(counts.picture(a, program=(1, 0)))
 
 # %% [markdown]
-# **Stages.** While a tile is multiplied the next can be on its way, into *shared memory*, which the threads of a
-# program share. The compiler makes as many copies of the loop's tiles as there are stages. On an H100 it uses `wgmma`
-# (HGMMA), a product of four warps together, for tiles of at least 64 rows.
+# **Stages.** While a tile is multiplied, the next can be loaded into *shared memory*, which the threads of a program
+# share. The compiler makes as many copies of the loop's tiles as there are stages. On an H100 it uses `wgmma` (HGMMA),
+# a product computed by four warps together, for tiles of at least 64 rows.
 
 # %%
 if __name__ == "__main__":
@@ -77,13 +77,13 @@ if __name__ == "__main__":
         report = code.report
         print(
             f"tile {tile}, {stages} stages: {report.shared / 1024:.0f} KiB shared, {report.registers} registers, "
-            f"{code.number('HGMMA') / turns:.0f} HGMMA a trip, {report.resident} programs a multiprocessor"
+            f"{code.number('HGMMA') / turns:.0f} HGMMA a trip, {report.resident} programs per multiprocessor"
         )
 
 # %% [markdown]
-# **What a count does not show.** Bytes asked for are not bytes from memory: the programs of a row of tiles share rows
-# of A, and what one has read lies in the L2 cache for the next. The distinct bytes are what a perfect cache would
-# leave.
+# **What a count does not show.** Requested bytes are not bytes from memory: the programs of a row of tiles share rows
+# of A, and what one has read is in the L2 cache for the next. With a perfect cache, only the distinct bytes would be
+# left.
 #
 # **Exercise.** `exercises/04_product.py`: a linear layer, x Wᵀ + bias, without a second kernel for the bias and
 # without a transposed copy of W.

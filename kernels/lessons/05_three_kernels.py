@@ -3,7 +3,7 @@
 #
 # **The idea.** S = Q Kᵀ / √D, P = softmax(S), O = P V. You have all three kernels: two products (lesson 04) and a row
 # softmax (lesson 01). Everything goes through memory in between: S is written, read, written as P and read again, N²
-# values a head each time. That is what limits it, not the arithmetic.
+# values per head each time. That is what limits it, not the arithmetic.
 
 # %%
 import lab
@@ -54,7 +54,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, tile: int = 16) -> Tensor:
 
 
 def arithmetic(length: int, width: int, tile: int) -> int:
-    """Float32 bytes that the three kernels ask for in one head, where the tile divides its sizes."""
+    """Float32 bytes that the three kernels request in one head, where the tile divides its sizes."""
     first = 2 * length**2 * width // tile + length**2  # both operands, and S
     last = length**2 * width // tile + length * width * length // tile + length * width  # P, V, and O
     return 4 * (first + 2 * length**2 + last)
@@ -62,7 +62,7 @@ def arithmetic(length: int, width: int, tile: int) -> int:
 
 # %% [markdown]
 # **Predict**: one head, N = 128, D = 64, float32. q, k, v and the output are 128 KiB together. How many KiB do the
-# three kernels ask for with a tile of 16? And what with one of 64?
+# three kernels request with a tile of 16? And with one of 64?
 
 # %%
 MY_PREDICTION = None  # in bytes, for the tile of 64
@@ -81,8 +81,8 @@ if __name__ == "__main__":
     print(counts)
 
 # %% [markdown]
-# **What a count does not show.** With N = 128 the scores fit into a cache, and much of this never reaches memory. At a
-# batch of 64 with 12 heads and 512 tokens they are larger than any cache, and the count is the truth.
+# **What a count does not show.** With N = 128 the scores fit into a cache, and much of this never reaches memory. With
+# a batch of 64, 12 heads and 512 tokens they are larger than any cache, and the count is what memory has to move.
 #
 # **Exercise.** `exercises/05_three_kernels.py`: where all the keys of a head fit into one tile, one program can hold
-# its queries' whole rows of scores. Do all three steps in one kernel; the scores never exist in memory.
+# its queries' whole rows of scores. Do all three steps in one kernel; the scores are never in memory.

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 06 · One kernel: the online softmax
 #
-# **The idea.** A program takes a tile of queries and walks over the keys; the scores stay in registers. A softmax
+# **The idea.** A program takes a tile of queries and iterates over the keys; the scores stay in registers. A softmax
 # seems to need all scores of a row first, for their maximum. But what has been summed so far can be corrected: when
-# the maximum grows from m to m', the sum of the powers and the weighted sum of the values both shrink by exp(m − m')
-# (Milakov & Gimelshein 2018; as a tiled kernel, Dao et al. 2022). Asked for are q and the output once, and k and v
-# once for every tile of queries: nothing grows with N² but through the tile.
+# the maximum grows from m to m', the sum of the powers and the weighted sum of the values are both multiplied by
+# exp(m − m') (Milakov & Gimelshein 2018; as a tiled kernel, Dao et al. 2022). q and the output are requested once, k
+# and v once for every tile of queries: only this repetition grows with N².
 
 # %%
 import lab
@@ -56,7 +56,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, tile: int = 16, rescale: bool = T
 
 
 # %% [markdown]
-# **Predict**: one head, N = 128, D = 64, float32, a tile of 64: two programs. How many bytes are asked for now?
+# **Predict**: one head, N = 128, D = 64, float32, a tile of 64: two programs. How many bytes are requested now?
 
 # %%
 MY_PREDICTION = None
@@ -75,8 +75,8 @@ if __name__ == "__main__":
         lab.compare("powers", counts.powers, powers)
 
 # %% [markdown]
-# **Leave the rescale out and see.** Tiles that were summed under a smaller maximum then count for too much. The more
-# the maximum grows, the more: here the later keys are made larger.
+# **Leave out the rescaling and see.** Tiles that were summed under a smaller maximum then count too much, and the more
+# so the more the maximum grows: here the later keys are made larger.
 
 # %%
 if __name__ == "__main__":
@@ -84,14 +84,14 @@ if __name__ == "__main__":
     exact = lab.attention(q.double(), growing.double(), v.double())
     for rescale in (True, False):
         error = lab.error_of(attention(q, growing, v, 16, rescale), exact)
-        print(f"{'with' if rescale else 'without'} the rescale: relative error {error:.1e}")
+        print(f"{'with' if rescale else 'without'} rescaling: relative error {error:.1e}")
         assert (error < 1e-5) == rescale
 
 # %% [markdown]
-# **−∞ and NaN.** The first trip has m = −∞, and exp(−∞ − m') is 0: right, nothing was summed yet. But if a mask hides
-# every key of the first tile, m' is −∞ too, and −∞ − (−∞) is NaN, which no later tile repairs. A number that stands
-# for −∞ (−1e30) would make the hidden keys' powers exp(0) = 1 instead. What helps is a base that is never −∞: where m'
-# is −∞, subtract 0. A NaN in a query, on the other hand, has to come out, in its own row and in no other.
+# **−∞ and NaN.** The first trip has m = −∞, and exp(−∞ − m') is 0, which is right: nothing has been summed yet. But if
+# a mask hides every key of the first tile, m' is −∞ too, and −∞ − (−∞) is NaN, which no later tile repairs. A finite
+# stand-in for −∞ (−1e30) would make the hidden keys' powers exp(0) = 1 instead. The remedy is a base that is never −∞:
+# where m' is −∞, subtract 0. A NaN in a query, on the other hand, must show, in its own row and in no other.
 
 # %%
 if __name__ == "__main__":
@@ -102,9 +102,9 @@ if __name__ == "__main__":
     assert rows == [5]
 
 # %% [markdown]
-# **What a count does not show.** A trip's products wait for its loads, and its powers for its first product. One
-# program leaves the units idle in turns; several programs on a multiprocessor fill the gaps, if their registers fit
-# (lesson 10).
+# **What a count does not show.** A trip's products wait for its loads, and its powers for its first product. A single
+# program leaves one unit after another idle; several programs on a multiprocessor fill the gaps, if their registers
+# fit (lesson 10).
 #
 # **Exercise.** `exercises/06_online_softmax.py`: attention with a mask (N, N) of 0 and −∞ that may hide a whole tile,
 # and even a whole row, whose output is zeros.

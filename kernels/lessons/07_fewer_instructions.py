@@ -1,17 +1,17 @@
 # %% [markdown]
 # # 07 · Less to do for each of the N² scores
 #
-# **The idea.** With the bytes gone, the arithmetic on scores is in the way. At D = 64 a score costs 4·D = 256 FLOPs in
-# the two products. The tensor cores of one multiprocessor of an H100 do 4096 in a cycle, so that takes 1/16 of a
-# cycle; and so does one power on its special function units, 16 in a cycle. Every other operation on it, 128 in a
-# cycle, adds 1/128.
+# **The idea.** With the bytes gone, the arithmetic on scores is the bottleneck. At D = 64 a score costs 4·D = 256
+# FLOPs in the two products. The tensor cores of one multiprocessor of an H100 do 4096 per cycle, so that takes 1/16 of
+# a cycle; and so does one power on its special function units, which do 16 per cycle. Every other operation on it, at
+# 128 per cycle, adds 1/128.
 #
 # Lesson 06 has the product with the scale, the maximum, the difference, a product with log₂ e (which `exp` hides: the
 # hardware has only 2ˣ), the power, the sum, and the mask's comparison and selection. Here fewer are left:
 #
 # * log₂ e is folded into the scale, and `exp2` is called;
 # * the scale is positive, so the maximum is taken before it: `s · scale − m` is a single multiply-add;
-# * only the last block of keys can reach behind the end, so only it is masked.
+# * only the last block of keys can reach past the end, so only it is masked.
 
 # %%
 import math
@@ -90,7 +90,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, tile: int = 16, lean: bool = True
 
 
 # %% [markdown]
-# **Predict**: compiled for an H100 in bfloat16, what share of the instructions that a warp executes in a trip of
+# **Predict**: compiled for an H100 in bfloat16, what fraction of the instructions that a warp executes in a trip of
 # lesson 06's loop is left (1.0 would be all)?
 
 # %%
@@ -118,11 +118,11 @@ if __name__ == "__main__":
     assert share < 0.9
 
 # %% [markdown]
-# The interpreter's FLOPs hardly move: a multiply-add is two, and the product within `exp`, the comparison and the
-# selection are none to it. The instructions moved. So count both.
+# The interpreter's FLOPs hardly change: it counts a multiply-add as two, and the product within `exp`, the comparison
+# and the selection as none. The instructions did change. So count both.
 #
-# **What a count does not show.** What the loop waits for: on a card, trips take a multiple of what their instructions
-# take to issue (`kernels/README.md`, predictions that missed).
+# **What a count does not show.** What the loop waits for: on a card, a trip takes a multiple of the time that its
+# instructions take to issue (`kernels/README.md`, predictions that missed).
 #
-# **Exercise.** `exercises/07_fewer_instructions.py`: causal attention, where a query sees no later key. Tiles behind
-# the diagonal need not be visited, and only those on it need a mask. The checker counts trips.
+# **Exercise.** `exercises/07_fewer_instructions.py`: causal attention, where a query sees no later key. Tiles past the
+# diagonal need not be visited, and only those on it need a mask. The checker counts trips.

@@ -1,10 +1,10 @@
 # %% [markdown]
-# # 08 · Packed rows: read q, k and v where they lie, and no padding
+# # 08 · Packed rows: read q, k and v in place, without padding
 #
-# **The idea.** A fused projection writes rows (T, 3 · H · D). Lessons 05 to 07 want (B, H, N, D), so q, k and v are
-# copied there and the output is copied back: twice the bytes of q, k, v and out again, before attention has begun. A
-# stride for the row and a place for the head are all it takes to leave them where they are. And rows of tokens that
-# exist need no padding: a sequence is where it starts and how long it is.
+# **The idea.** A fused projection writes rows (T, 3 · H · D). Lessons 05 to 07 need (B, H, N, D), so q, k and v are
+# copied there and the output is copied back: twice the bytes of q, k, v and out again, on top of attention itself. A
+# stride for the row and an offset for the head are all it takes to leave them in place. And packed rows, which are
+# only real tokens, need no padding: a sequence is where it starts and how long it is.
 
 # %%
 import math
@@ -61,9 +61,9 @@ def attention(qkv: Tensor, lengths: list[int], tile: int = 16) -> Tensor:
 
 
 # %% [markdown]
-# **Predict**: four sequences of 45, 1, 16 and 70 tokens, two heads of 32 channels, float32, a tile of 16. How often is
-# a row of k or v asked for, over all of them? A sequence's keys are read once for each of its tiles of queries. So how
-# many bytes does the launch read of qkv?
+# **Predict**: four sequences of 45, 1, 16 and 70 tokens, two heads of 32 channels, float32, a tile of 16. How often
+# are rows of k or v requested in all? A sequence's keys are read once for each of its tiles of queries. So how many
+# bytes of qkv does the launch read?
 
 # %%
 MY_PREDICTION = None
@@ -84,17 +84,17 @@ if __name__ == "__main__":
     print(counts)
 
 # %% [markdown]
-# **One program's reads**, head 1 of the last sequence; qkv as rows of 3 · 2 · 32 channels, a mark for several of them.
-# Every other block of columns belongs to the other head.
+# **One program's reads**, head 1 of the last sequence; qkv as rows of 3 · 2 · 32 channels, one mark for several of
+# them. Every other block of columns belongs to the other head.
 
 # %%
 if __name__ == "__main__":
     lab.show(counts.picture(qkv.view(len(qkv), -1)[62:], program=(1, 1, 3)))
 
 # %% [markdown]
-# **What a count does not show.** The rows of a head are now 3 · H · D apart. Each row of D channels is whole sectors
-# still, so that no byte is moved in vain; but the copies that went away took launches too, and those take time of
+# **What a count does not show.** The rows of a head are now 3 · H · D apart. Each row of D channels still consists of
+# whole sectors, so no byte is moved in vain; but the copies that went away also took launches, and those take time of
 # their own.
 #
 # **Exercise.** `exercises/08_packed_rows.py`: grouped heads, where several heads of queries share one of keys and
-# values, as they lie: (T, H + 2 · G, D). No copy, and no repeat.
+# values, in place: (T, H + 2 · G, D). No copy, and no repeat.

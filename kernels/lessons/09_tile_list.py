@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 09 · Programs for tokens, not for the longest sequence
 #
-# **The idea.** Lesson 08 starts ceil(longest / TILE) programs for every sequence and head, and lets those behind a
+# **The idea.** Lesson 08 starts ceil(longest / TILE) programs for every sequence and head, and lets those past a
 # sequence's end return. They still have to be scheduled, and a batch of one long and many short sequences is nearly
 # all such programs. Here the grid is a list of tiles: program t finds its sequence and block itself, by a prefix sum
 # over the sequences' tile counts. The host need not know how many tiles there are, only a bound: with T tokens in B
-# sequences, Σ ceil(length / TILE) ≤ (T + B · (TILE − 1)) / TILE. So lengths may stay on the device, where looking at
-# them would make the host wait, and a captured graph serves any lengths.
+# sequences, Σ ceil(length / TILE) ≤ (T + B · (TILE − 1)) / TILE. So lengths may stay on the device (reading them would
+# make the host wait), and a captured CUDA graph serves any lengths.
 
 # %%
 import math
@@ -92,12 +92,12 @@ if __name__ == "__main__":
     lab.compare("idle programs", counts.idle, started - 2 * sum(triton.cdiv(length, 16) for length in lengths))
     print(f"lesson 08 would start {8 * 8 * 2} programs")
     search = counts.bytes_of("lengths")
-    print(f"price of the list: {lab.size(search)} of lengths read, beside {lab.size(counts.bytes_of('qkv'))} of qkv")
+    print(f"price of the list: {lab.size(search)} of lengths read, against {lab.size(counts.bytes_of('qkv'))} of qkv")
 
 # %% [markdown]
-# **The shipped kernel**, `kernels/src/attention.py`, is this with lesson 07, head sizes that are no power of two, a
-# bias and a causal edge, and padding rows. Heads vary fastest in its grid, so that neighbours in time read
-# neighbouring columns.
+# **The shipped kernel**, `kernels/src/attention.py`, combines this with lesson 07, head sizes that are not a power of
+# two, a bias and a causal mask, and padding rows. Heads vary fastest in its grid, so that programs that run at the
+# same time read neighbouring columns.
 
 # %%
 if __name__ == "__main__":
@@ -110,9 +110,9 @@ if __name__ == "__main__":
     print("shipped:", counts, sep="\n")
 
 # %% [markdown]
-# **What a count does not show.** Each program finds its tile anew. That is a prologue of a hundred instructions and
-# some barriers, which a long sequence does not notice and a short one does: the shipped kernel skips it where all
-# sequences own as many rows.
+# **What a count does not show.** Each program has to search for its tile. That is a prologue of a hundred instructions
+# and some barriers, negligible for a long sequence but not for a short one: the shipped kernel skips it where all
+# sequences own the same number of rows.
 #
-# **Exercise.** `exercises/09_tile_list.py`: the mean of each sequence's packed rows, by one program a sequence and
+# **Exercise.** `exercises/09_tile_list.py`: the mean of each sequence's packed rows, by one program per sequence and
 # block of channels, which finds its first row itself.

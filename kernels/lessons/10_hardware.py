@@ -1,12 +1,12 @@
 # %% [markdown]
-# # 10 · What a multiprocessor holds: one row of the table, read aloud
+# # 10 · What a multiprocessor holds: one row of the table, explained
 #
 # **The idea.** A GPU is many *multiprocessors* (132 on an H100). Each has 65,536 registers, some shared memory, room
-# for 64 warps, and four *schedulers*, which issue one instruction a cycle each, of whichever warp is ready. A warp
-# that waits costs nothing as long as another is ready. So it matters how many programs fit into a multiprocessor at a
-# time: their *occupancy*. A program takes its registers and its shared memory with it for as long as it runs.
+# for 64 warps, and four *schedulers*, each of which issues one instruction per cycle, of any warp that is ready. A
+# warp that waits costs nothing as long as another is ready. So it matters how many programs fit on a multiprocessor at
+# a time: the *occupancy*. A program holds its registers and its shared memory for as long as it runs.
 #
-# Nothing of this needs a card: the compiler has decided it, and `minitrans.kernels.report` reads it in its code.
+# None of this needs a card: the compiler has decided it, and `minitrans.kernels.report` reads it from the code.
 
 # %%
 from unittest import mock
@@ -27,7 +27,7 @@ def counted(*tile: int) -> report.Report:
 
 
 def occupancy(registers: int, shared: int, warps: int) -> dict[str, int]:
-    """How many programs fit, by each of what they take: registers in eights a thread, and 1 KiB for the system."""
+    """How many programs fit, by each resource: registers per thread in eights, and 1 KiB of memory for the system."""
     return {
         "registers": REGISTERS // (-(-registers // 8) * 8 * 32 * warps),
         "shared memory": SHARED // (shared + 1024),
@@ -36,7 +36,7 @@ def occupancy(registers: int, shared: int, warps: int) -> dict[str, int]:
 
 
 # %% [markdown]
-# **The shipped row**, as the README reads it:
+# **The shipped row**, as kernels/README.md explains it:
 
 # %%
 if __name__ == "__main__":
@@ -61,8 +61,8 @@ if __name__ == "__main__":
     print("* at least, in µs: " + ", ".join(f"{what} {us:.0f}" for what, us in code.unit_us.items() if us))
 
 # %% [markdown]
-# **Predict**: with tiles of 128 × 128 and 8 warps, half the trips are made, so that fewer instructions are issued in
-# all. How many programs fit into a multiprocessor then? And which of the tiles below would you ship?
+# **Predict**: with tiles of 128 × 128 and 8 warps, there are half as many trips, so that fewer instructions are issued
+# in all. How many programs fit on a multiprocessor then? And which of the tiles below would you ship?
 
 # %%
 MY_PREDICTION = None  # of the programs of 128 × 128
@@ -79,7 +79,7 @@ if __name__ == "__main__":
 
 # %% [markdown]
 # **What a count does not show.** The tile with the fewest instructions was predicted to be the fastest, and is the
-# slowest: its one program has nothing to run while it waits. (It was timed as the code was then; what is counted is
-# today's.) An issue bound says what a kernel cannot beat. What it will take, the clock says (lesson 13).
+# slowest: nothing else can run while its only program waits. (The times are of the code as it was then, the counts of
+# today's.) An issue bound says what a kernel cannot beat. How long it takes, only a measurement tells (lesson 13).
 #
-# **Exercise.** `exercises/10_hardware.py`: `occupancy` yourself, and which of its three causes is the tightest.
+# **Exercise.** `exercises/10_hardware.py`: write `occupancy` yourself, and say which of its three limits is tightest.

@@ -1,15 +1,15 @@
 # %% [markdown]
-# # 11 · Backward: compute again rather than remember
+# # 11 · Backward: recompute rather than store
 #
-# **The idea.** The gradients of attention need P, N² numbers a head. Written down in the forward pass they would cost
-# what lesson 06 saved. But P = exp(S − L), where L = m + log z is one number a row: keep L, and compute S again from q
+# **The idea.** The gradients of attention need P, N² numbers per head. Stored by the forward pass, they would cost
+# what lesson 06 saved. But P = exp(S − L), where L = m + log z is one number per row: keep L, and recompute S from q
 # and k, which have to be read anyway. With dO the gradient of the output, and ∘ elementwise,
 #
 #     δ = rowsum(dO ∘ O),   dS = P ∘ (dO Vᵀ − δ),   dQ = dS K / √D,   dK = dSᵀ Q / √D,   dV = Pᵀ dO
 #
 # dQ is a sum over keys, dK and dV are sums over queries. So there are two kernels: programs over tiles of queries that
-# walk over the keys, and programs over tiles of keys that walk over the queries. Each writes its own tile, once;
-# nobody adds into another's (no *atomics*), so that the same inputs give the same bits every time.
+# iterate over the keys, and programs over tiles of keys that iterate over the queries. Each writes its own tile, once;
+# none adds to another's (no *atomics*), so that the same inputs give the same bits every time.
 
 # %%
 import lab
@@ -73,8 +73,8 @@ if __name__ == "__main__":
     print(f"kept for it: {lab.size(lse.numel() * 4)} of L; P would be {lab.size(2 * 45**2 * 4)}")
 
 # %% [markdown]
-# **Predict**: forward has two products, Q Kᵀ and P V. What the backward pass needs are five: S again, dO Vᵀ, dQ, dK,
-# dV. The shipped backward does more than 5 / 2 of the forward pass's product FLOPs. How many times as many, and why?
+# **Predict**: the forward pass has two products, Q Kᵀ and P V. The backward pass needs five: S again, dO Vᵀ, dQ, dK,
+# dV. The shipped one does more than 5 / 2 of the forward pass's product FLOPs. How many times as many, and why?
 
 # %%
 MY_PREDICTION = None
@@ -94,7 +94,7 @@ if __name__ == "__main__":
     print(f"powers: {forward.powers:,} forward, {backward.powers:,} backward")
 
 # %% [markdown]
-# **What a count does not show.** Two products more are the price for not using atomics; a single kernel would add dQ
-# into memory from every tile of keys, in an order that changes from run to run. Which is faster depends on the card.
+# **What a count does not show.** Two more products are the price of not using atomics; a single kernel would add to dQ
+# in memory from every tile of keys, in an order that changes from run to run. Which is faster depends on the card.
 #
 # **Exercise.** `exercises/11_backward.py`: the other kernel, dK and dV over tiles of keys.

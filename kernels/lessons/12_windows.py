@@ -1,11 +1,12 @@
 # %% [markdown]
-# # 12 · Windows: index arithmetic in place of moves
+# # 12 · Windows: index arithmetic instead of moves
 #
-# **The idea.** Swin works within windows of a map that was rolled. Written down: roll, cut into windows, compute, put
-# together, roll back, and each step moves the whole map. But a kernel may read from anywhere. If a program can compute
-# where a token of its window lies on the map as it is, then nothing has to move: `(row + shift) % height` is the roll.
+# **The idea.** Swin works within windows of a rolled map. As written down: roll, partition into windows, compute, put
+# them together, roll back; and each step moves the whole map. But a kernel may read from anywhere. If a program can
+# compute where a token of its window is on the original map, nothing has to move: `(row + shift) % height` is the
+# roll.
 #
-# Here the computation is a small one, so that the moves stand out: each window loses its own mean.
+# Here the computation is a small one, so that the moves stand out: each window's mean is subtracted from it.
 
 # %%
 from unittest import mock
@@ -56,7 +57,7 @@ def in_place(x: Tensor, window: int, shift: int) -> Tensor:
 
 
 def by_moves(x: Tensor, window: int, shift: int) -> Tensor:
-    """The same by three: roll, compute, roll back."""
+    """The same by three kernels: roll, compute, roll back."""
     height, width, channels = x.shape
     rolled, out = torch.empty_like(x), torch.empty_like(x)
     block = triton.next_power_of_2(width)
@@ -75,7 +76,7 @@ def by_torch(x: Tensor, window: int, shift: int) -> Tensor:
 
 # %% [markdown]
 # **Predict**: a map of 28 × 28 with 32 channels in float32, windows of 7, a shift of 3. Three kernels read and write
-# the map three times. How many bytes does the one kernel ask for?
+# the map three times. How many bytes does the single kernel request?
 
 # %%
 MY_PREDICTION = None
@@ -86,14 +87,14 @@ if __name__ == "__main__":
         out, counts = lab.count(launcher, x, 7, 3)
         lab.check(out, by_torch(x.double(), 7, 3), by_torch(x, 7, 3))
         lab.compare(launcher.__name__, counts.bytes, passes * x.numel() * 4, MY_PREDICTION if passes == 2 else None)
-    print("the corner window, first channel: it lies in all four corners of the map")
+    print("the corner window, first channel: it is in all four corners of the map")
     lab.show(counts.picture(x[:, :, 0], program=(3, 3)))
 
 # %% [markdown]
-# **One kind a program.** Swin adds a bias by relative position, and a penalty between tokens that the roll brought
+# **One kind per program.** Swin adds a bias by relative position, and a mask between tokens that the roll brought
 # together from opposite edges. Windows come in four kinds: inside, last column, last row, corner. If all windows of a
-# program are of one kind, bias and penalty are one tile, gathered once. The shipped kernel, with few and with many
-# windows a program:
+# program are of one kind, bias and mask are one tile, gathered once. The shipped kernel, with few and with many
+# windows per program:
 
 # %%
 if __name__ == "__main__":
@@ -112,7 +113,7 @@ if __name__ == "__main__":
     lab.compare("bytes of q, k, v and output", counts.bytes_of("qkv", "out"), 4 * 2 * 28 * 28 * 16 * 4)
 
 # %% [markdown]
-# **What a count does not show.** Integer divisions. `//` and `%` by a constant are a few instructions, by a number
-# that the compiler does not know some twenty, and in 64 bits a call of seventy.
+# **What a count does not show.** Integer divisions. `//` and `%` by a constant are a few instructions; by a number
+# that the compiler does not know, about twenty; and in 64 bits, a call of seventy.
 #
 # **Exercise.** `exercises/12_windows.py`: Swin's patch merging, (H, W, C) -> (H / 2, W / 2, 4 · C), by indices alone.

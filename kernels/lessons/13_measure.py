@@ -1,16 +1,16 @@
 # %% [markdown]
-# # 13 · To measure honestly
+# # 13 · How to measure honestly
 #
 # **The idea.** A count is the same on every run; a time is not. What goes wrong, and what helps:
 #
-# * *The host is ahead.* A launch returns before the kernel has begun. Record an *event* before and one behind, on the
-#   GPU's own queue, and wait for the second.
-# * *Launching takes time.* A kernel of 5 µs is over before the next one is launched. Record twenty launches as a *CUDA
-#   graph*, replay it, and divide.
+# * *The host is ahead.* A launch returns before the kernel has begun. Record a CUDA *event* before it and one after
+#   it, on the GPU's own queue, and wait for the second.
+# * *Launching takes time.* A kernel of 5 µs is over before the next one is launched. Capture twenty launches as a
+#   *CUDA graph*, replay it, and divide.
 # * *The cache remembers.* The second run finds its inputs in L2, which a real model has filled with other things. Read
-#   something larger than the cache between runs (*flush*), or take other inputs each time.
-# * *Clocks move.* A cold card is fast, a hot one is not. Read the clock beside each number, and time what you compare
-#   in turns, so that both see the same weather. Give the median, and the spread.
+#   something larger than the cache between runs (*flush*), or use other inputs each time.
+# * *Clock rates change.* A cold card is fast, a hot one is not. Record the clock rate with each number, and interleave
+#   what you compare, so that both run under the same conditions. Give the median, and the spread.
 
 # %%
 import os
@@ -55,9 +55,9 @@ if __name__ == "__main__" and torch.cuda.is_available():
     print(f"bias_gelu, 4096 × 3072, on this card: {measure(lambda index: bias_gelu(tensors[index], bias)):.1f} µs")
 
 # %% [markdown]
-# **Without a card** there is what was measured on one and committed. First, what the way of measuring does to a
-# number: the same kernel between two events, and as twenty launches in a graph. Launching goes away; but the graph's
-# launches have inputs of their own, which no cache holds, and where that weighs more, the number grows.
+# **Without a card** there are the committed measurements. First, how the method changes a number: the same kernel
+# between two events, and as twenty launches in a CUDA graph. The launch overhead goes away; but the graph's launches
+# have inputs of their own, which are not in a cache, and where that weighs more, the number grows.
 
 # %%
 RUN = lab.measured("h200/results.json")["sections"]
@@ -65,7 +65,7 @@ CARD = RUN["device"]["device"]
 
 
 def times_of(work: str) -> dict[str, float]:
-    """Microseconds of every contestant at some work; those that could not run are left out."""
+    """Microseconds of every candidate at some work; those that could not run are left out."""
     return {name: 1000 * time["ms"] for name, time in RUN["operations"][work]["times"].items() if "ms" in time}
 
 
@@ -75,11 +75,11 @@ if __name__ == "__main__":
         if "ours, in a graph" in (times := times_of(work)):
             print(f"{work}: {times['ours']:.1f} µs between events, {times['ours, in a graph']:.1f} in a graph")
     copied, peak = CARD["measured"]["bytes a second"], CARD["peaks"][0]
-    print(f"a copy reached {copied / 1e12:.1f} TB/s, {copied / peak:.0%} of what the data sheet says")
+    print(f"a copy reached {copied / 1e12:.1f} TB/s, {copied / peak:.0%} of the data sheet's rate")
 
 # %% [markdown]
 # **Predict**, before you look: bias_gelu on 4096 × 3072 in bfloat16. Its bytes at the data sheet's rate are one bound,
-# its counted instructions at the card's clock another. How many µs did it take?
+# its counted instructions at the card's clock rate another. How many µs did it take?
 
 # %%
 MY_PREDICTION = None
@@ -106,8 +106,8 @@ if __name__ == "__main__":
     print(f"bias_gelu took {clocked:.1f} µs; {lab.verdict(MY_PREDICTION, clocked)}")
 
 # %% [markdown]
-# **What a measurement does not show.** Why. A number that is twice its bound says that something waits, and not what:
-# that takes a profiler, or a prediction that a second measurement can refute. And it is a number of one card, one
-# version of the compiler (the counts above are this machine's), one day.
+# **What a measurement does not show.** Why. A number that is twice its bound says that something waits, but not what:
+# that takes a profiler, or a prediction that a second measurement can refute. And it holds for one card, one version
+# of the compiler (the counts above are this machine's), one day.
 #
-# **Exercise.** `exercises/13_measure.py`: from two lists of times that were taken in turns, how much faster one is.
+# **Exercise.** `exercises/13_measure.py`: from two lists of interleaved times, how much faster one is.

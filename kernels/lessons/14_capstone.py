@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 14 · Capstone: beat the shipped kernel
 #
-# **The idea.** You have all that it takes to beat a shipped kernel. `bias_gelu` is bound by memory on paper, but its
-# instructions take nearly as long to issue, so that they are what is worth cutting. Write a kernel of the same
-# signature whose *counted issue bound* is at least a tenth lower, inside the same error budget: in float16, for inputs
-# of size 1, of 1e-4 and of 50, four times torch's own error.
+# **The idea.** You now know all it takes to beat a shipped kernel. `bias_gelu` is bound by memory on paper, but its
+# instructions take nearly as long to issue, so they are what is worth reducing. Write a kernel of the same signature
+# whose *counted issue bound* is at least a tenth lower, within the same error budget: in float16, for inputs of size
+# 1, of 1e-4 and of 50, four times torch's own error.
 #
-# Nothing else is asked. You may choose another formula (a 16-bit result has eleven bits; the shipped one gives
-# twenty), another tile, another number of warps. `check.py 14` counts, `check.py 14 --record NAME` writes your line
-# into `scoreboard.md`, if it holds.
+# There are no other requirements. You may choose another formula (a 16-bit result has eleven bits; the shipped one
+# gives twenty), another tile, another number of warps. `check.py 14` counts; `check.py 14 --record NAME` adds a line
+# to `scoreboard.md` if the kernel passes.
 
 # %%
 import lab
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     code = lab.compiled(bias_gelu, lab.empty(*SHAPE, dtype=torch.float16), lab.empty(SHAPE[1], dtype=torch.float16))
     report = code.report
     elements = SHAPE[0] * SHAPE[1] / report.programs / report.warps / 32
-    print(f"{report.instructions / elements:.1f} instructions an element; issue bound {report.issue_us:.2f} µs")
+    print(f"{report.instructions / elements:.1f} instructions per element; issue bound {report.issue_us:.2f} µs")
     print(
         "of these " + ", ".join(f"{unit} {number / elements:.1f}" for unit, number in report.units.items() if number)
     )
@@ -53,7 +53,7 @@ if __name__ == "__main__":
         assert spent <= allowed
 
 # %% [markdown]
-# **Predict**: how many instructions an element will yours take?
+# **Predict**: how many instructions per element will yours take?
 
 # %%
 MY_PREDICTION = None
@@ -61,12 +61,12 @@ MY_PREDICTION = None
 if __name__ == "__main__":
     _, counts = lab.count(bias_gelu, x, bias)
     shipped = report.instructions / elements
-    print(f"shipped: {shipped:.3g} an element; {lab.verdict(MY_PREDICTION, shipped)}")
+    print(f"shipped: {shipped:.3g} per element; {lab.verdict(MY_PREDICTION, shipped)}")
     lab.compare("bytes asked for", counts.bytes_of("x", "out"), 2 * x.numel() * 2)
 
 # %% [markdown]
-# **What a count does not show.** Whether it is faster: the shipped kernel waits for memory as well, and fewer
-# instructions only help until nothing but memory is left (lesson 13 has its time). That is the next thing to measure
-# on a card; and if it holds there, it is a better kernel, and belongs into `kernels/src`.
+# **What a count does not show.** Whether it is faster: the shipped kernel also waits for memory, and fewer
+# instructions only help until memory is the only bound (lesson 13 has its time). That is the next thing to measure on
+# a card; and if it holds there, it is a better kernel, and belongs in `kernels/src`.
 #
 # **Exercise.** `exercises/14_capstone.py` begins as the shipped kernel.

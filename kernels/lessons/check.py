@@ -1,7 +1,7 @@
 """Says whether an exercise is solved: `python kernels/lessons/check.py 03`.
 
-A solution has to give the right numbers, within the error budget, and to ask for no more than the file of the same
-name in `solutions/`: of bytes, sectors, trips or, compiled for an H100, instructions. `--solution` checks that file
+A solution has to give the right numbers, within the error budget, and must not take more than the file of the same
+name in `solutions/`: bytes, sectors, trips or, compiled for an H100, instructions. `--solution` checks that file
 instead.
 """
 
@@ -28,8 +28,8 @@ SCOREBOARD = lab.LESSONS / "scoreboard.md"
 class Exercise:
     """What is asked: a function of the file, calls of it, and the same by torch, in the dtype of its inputs.
 
-    `counts` are names of `lab.Counts`. `compiled` are arguments to count instructions for; `shipped` is whose issue
-    bound has to be beaten by a tenth then, where it is not the solution's.
+    `counts` are names of `lab.Counts`. `compiled` are arguments to count instructions for; `shipped` is the launcher
+    whose issue bound then has to be beaten by a tenth, if it is not the solution's.
     """
 
     function: str
@@ -90,7 +90,7 @@ def merged(x: Tensor) -> Tensor:
 
 
 def times() -> list[tuple[list[float], list[float]]]:
-    """A clock that falls by a third, and a round in which something else ran: twice as fast all the same."""
+    """A clock rate that falls by a third, and a round in which something else ran: still twice as fast."""
     ours = [10.0, 10.0, 10.0, 15.0, 15.0, 15.0, 15.0]
     return [(ours, [20.0, 20.0, 20.0, 30.0, 30.0, 300.0, 30.0])]
 
@@ -99,7 +99,7 @@ EXERCISES = {
     "00": Exercise(
         "scale_and_add", lambda: [(0.5, normal(1000), normal(1000)), (2.0, normal(128), normal(128))],
         lambda a, x, y: a * x + y,
-        "Program i begins at i · BLOCK; what its block has too many is kept out by `mask=offset < length`.",
+        "Program i begins at i · BLOCK; `mask=offset < length` excludes what its block has in excess.",
     ),
     "01": Exercise(
         "softmax_of_columns", lambda: [(normal(64, 64),), (normal(45, 13),)], lambda x: x.softmax(0),
@@ -108,7 +108,7 @@ EXERCISES = {
     "02": Exercise(
         "add_layer_norm", lambda: [(100 + normal(64, 96), normal(64, 96), normal(96), normal(96))],
         lambda x, residual, weight, bias: F.layer_norm(x + residual, weight.shape, weight, bias),
-        "Where the mask keeps channels out, x − mean is not 0: `tl.where` makes it so before the squares are summed.",
+        "Where the mask excludes channels, x − mean is not 0: `tl.where` sets it to 0 before the squares are summed.",
     ),
     "03": Exercise(
         "silu", lambda: [(normal(3000, dtype=torch.float16),), (50 * normal(3000, dtype=torch.float16),)], F.silu,
@@ -116,11 +116,11 @@ EXERCISES = {
     ),
     "04": Exercise(
         "linear", lambda: [(normal(70, 45), normal(50, 45), normal(50))], F.linear,
-        "Element (inner, column) of Wᵀ lies at column · depth + inner.",
+        "Element (inner, column) of Wᵀ is at column · depth + inner.",
     ),
     "05": Exercise(
         "attention", lambda: [tuple(normal(2, 2, 45, 32) for _ in range(3))], lab.attention,
-        "scores = tl.dot(q_tile, tl.trans(k_tile)) · scale, −∞ behind the end; then lesson 01's softmax along axis 1.",
+        "scores = tl.dot(q_tile, tl.trans(k_tile)) · scale, −∞ past the end; then lesson 01's softmax along axis 1.",
     ),
     "06": Exercise(
         "attention", lambda: [(*(normal(1, 2, 45, 32) for _ in range(3)), hiding_mask(45))], masked_attention,
@@ -128,7 +128,7 @@ EXERCISES = {
     ),
     "07": Exercise(
         "attention", lambda: [tuple(normal(1, 2, 70, 32) for _ in range(3))], causal_attention,
-        "Program t has the queries from t · TILE on: keys before need no mask, those from (t + 1) · TILE on no visit.",
+        "Program t has the queries from t · TILE on: keys before need no mask; skip those from (t + 1) · TILE on.",
         ("bytes", "trips"),
     ),
     "08": Exercise(
@@ -137,7 +137,7 @@ EXERCISES = {
     ),
     "09": Exercise(
         "mean_of_sequences", lambda: [(normal(61, 96), torch.tensor([5, 1, 40, 15]))], mean_of_sequences,
-        "tl.sum over a load of all lengths, with a mask that lets those before the own sequence through.",
+        "tl.sum over a load of all lengths, with a mask that keeps those before the program's own sequence.",
     ),
     "10": Exercise(
         "occupancy", lambda: [(128, 57344, 4), (200, 99328, 8), (32, 0, 16), (30, 100 << 10, 4)], occupancy,
@@ -149,16 +149,16 @@ EXERCISES = {
     ),
     "12": Exercise(
         "merge", lambda: [(normal(6, 10, 24),)], merged,
-        "Quarters 0 to 3 lie at (0, 0), (1, 0), (0, 1), (1, 1): quarter % 2 rows down, quarter // 2 columns across.",
+        "Quarters 0 to 3 are at (0, 0), (1, 0), (0, 1), (1, 1): quarter % 2 rows down, quarter // 2 columns across.",
     ),
     "13": Exercise(
-        "speedup", times, lambda ours, theirs: 2.0, "The ratio of each round, and of these the median.", (),
+        "speedup", times, lambda ours, theirs: 2.0, "The ratio of each round, and then their median.", (),
     ),
     "14": Exercise(
         "bias_gelu",
         lambda: [((size * normal(16, 384)).half(), (size * normal(384)).half()) for size in (1.0, 1e-4, 50.0)],
         lambda x, bias: F.gelu(x + bias) if x.dtype is torch.float64 else F.gelu(x.float() + bias.float()).to(x.dtype),
-        "Φ(u) is nearly a sigmoid of an odd polynomial; fit it for the least largest error of the output.", ("bytes",),
+        "Φ(u) is nearly a sigmoid of an odd polynomial; fit it to minimise the output's largest error.", ("bytes",),
         (lab.empty(4096, 3072, dtype=torch.float16), lab.empty(3072, dtype=torch.float16)), bias_gelu,
     ),
 }  # fmt: skip
@@ -170,9 +170,9 @@ def path_of(number: str, folder: str) -> Path:
 
 
 def check(number: str, folder: str = "exercises") -> tuple[float, ...]:
-    """Print what holds; return the issue bounds, in µs, of it and its target, where instructions are counted.
+    """Print what passes; return the issue bounds in µs, its own and the target's, where instructions are counted.
 
-    Raises KernelError with what does not hold.
+    Raises KernelError with what does not pass.
     """
     exercise = EXERCISES[number]
     mine, target = (runpy.run_path(str(path_of(number, each)))[exercise.function] for each in (folder, "solutions"))
@@ -219,14 +219,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Check an exercise of the lab.")
     parser.add_argument("number", choices=EXERCISES, metavar="number", help="00 to 14")
     parser.add_argument("--solution", action="store_true", help="check the file in solutions/ instead of yours")
-    parser.add_argument("--record", metavar="NAME", help="14 alone: put your line into scoreboard.md")
+    parser.add_argument("--record", metavar="NAME", help="only for 14: add your line to scoreboard.md")
     options = parser.parse_args()
     if options.record and options.number != "14":
-        parser.error("there is a scoreboard for 14 alone")
+        parser.error("only 14 has a scoreboard")
     number, folder = options.number, "solutions" if options.solution else "exercises"
     try:
         bounds = check(number, folder)
-    except Exception as error:  # whatever a reader's code raises is what is wrong with it
+    except Exception as error:  # whatever a reader's code raises is the reason
         what = str(error) if isinstance(error, lab.KernelError) else f"{type(error).__name__}: {error}"
         print(f"{path_of(number, folder).name} is not solved: {what}\nHint: {EXERCISES[number].hint}")
         return 1

@@ -1,12 +1,12 @@
 """Counts what a Triton kernel does, on a machine without a GPU; import it before triton.
 
     out, counts = lab.count(launcher, x, y)     run a launcher in Triton's interpreter and count its kernels
-    lab.compare("bytes", counts.bytes, 12_000)  a count beside its arithmetic, and beside your own prediction
+    lab.compare("bytes", counts.bytes, 12_000)  a count next to its arithmetic and to your own prediction
     lab.show(counts.picture(x, program=1))      what one program reads and writes, as text or (in a notebook) as SVG
     lab.compiled(launcher, lab.empty(64, 768))  what the compiler makes of it: instructions, registers, shared memory
 
-The interpreter runs programs one after the other in numpy. It knows every address and every operation on a tile, and
-nothing of warps, registers, caches or time. So a count is exact and says what is asked for, not how long it takes.
+The interpreter runs programs one after another in numpy. It knows every address and every operation on a tile, but
+nothing of warps, registers, caches or time. So a count is exact: it says what is requested, not how long it takes.
 """
 
 import atexit
@@ -39,7 +39,7 @@ from triton.runtime import interpreter
 LESSONS = Path(__file__).parent
 RESULTS = LESSONS.parents[1] / "benchmarks" / "results"
 SECTOR = 32
-"""Bytes that a GPU's memory moves at least: an access to one of them moves all."""
+"""The least number of bytes that a GPU's memory moves: an access to one of them moves all."""
 
 # numpy warns of NaN and −∞, a GPU does not.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=interpreter.__name__)
@@ -57,7 +57,7 @@ class Counts:
     idle: int = 0
     """Programs that stored nothing."""
     trips: int = 0
-    """Turns of loops, but for `tl.static_range`, which the compiler unrolls."""
+    """Iterations of loops, except `tl.static_range`, which the compiler unrolls."""
     dot_flops: int = 0
     """2·M·N·K for each `tl.dot`: what tensor cores do."""
     other_flops: int = 0
@@ -77,28 +77,28 @@ class Counts:
         return self.dot_flops + self.other_flops
 
     def bytes_of(self, *tensors: str, written: bool | None = None) -> int:
-        """Bytes asked for, through these of the kernels' parameters (all by default), in reads, writes or both."""
+        """Bytes requested through these of the kernels' parameters (all by default), in reads, writes or both."""
         chosen = self._chosen(tensors, written)
         return sum(access.addresses.size * access.size for access in chosen)
 
     @property
     def bytes(self) -> int:
-        """Bytes asked for: an element counts as often as a program asks for it."""
+        """Bytes requested: an element counts as often as a program requests it."""
         return self.bytes_of()
 
     @property
     def read(self) -> int:
-        """Bytes asked for by loads."""
+        """Bytes requested by loads."""
         return self.bytes_of(written=False)
 
     @property
     def written(self) -> int:
-        """Bytes asked for by stores."""
+        """Bytes requested by stores."""
         return self.bytes_of(written=True)
 
     @property
     def distinct(self) -> int:
-        """Bytes touched at least once: what must move however good the caches are."""
+        """Bytes touched at least once: what has to move, however good the caches are."""
         touched: dict[int, list[np.ndarray]] = {}
         for access in self.accesses:
             touched.setdefault(access.size, []).append(access.addresses)
@@ -117,7 +117,7 @@ class Counts:
     def picture(
         self, tensor: Tensor, program: int | tuple[int, ...] = 0, cells: tuple[int, int] = (32, 64)
     ) -> "Picture":
-        """Where one program read and wrote a tensor, in so many cells at most; leading dimensions are rows."""
+        """Where one program read and wrote a tensor, in at most `cells` cells; leading dimensions are rows."""
         place = (*(program if isinstance(program, tuple) else (program,)), 0, 0)[:3]
         steps = zip(np.ogrid[tuple(slice(size) for size in tensor.shape)], tensor.stride(), strict=True)
         own = tensor.data_ptr() + tensor.element_size() * sum(index * stride for index, stride in steps)
@@ -170,7 +170,7 @@ class Picture:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them."""
+    """Bytes in readable units."""
     return f"{count:,.0f} bytes" if count < 10 * 1024 else f"{count / 1024:,.0f} KiB"
 
 
@@ -193,7 +193,7 @@ def error_of(out: Tensor, exact: Tensor) -> float:
 
 
 def check(out: Tensor, exact: Tensor, by_torch: Tensor) -> None:
-    """Hold a result to the error budget: four times the error that torch makes in the same dtype, and a rounding.
+    """Check a result against the error budget: four times torch's error in the same dtype, plus a rounding.
 
     `exact` is computed in float64, `by_torch` in the dtype of `out`. Raises KernelError with what is wrong.
     """
@@ -227,7 +227,7 @@ def packed_attention(qkv: Tensor, lengths: list[int]) -> Tensor:
 
 
 def compare(what: str, counted: float, arithmetic: float, mine: float | None = None) -> None:
-    """Print a count beside what arithmetic says, and beside your prediction. Raises KernelError where they differ."""
+    """Print a count, what arithmetic says, and your prediction. Raises KernelError if the first two differ."""
     print(f"{what}: counted {_number(counted)}; arithmetic {_number(arithmetic)}; {verdict(mine, counted)}")
     if counted != arithmetic:
         raise KernelError(f"{what}: counted {_number(counted)}, but arithmetic says {_number(arithmetic)}.")
@@ -267,7 +267,7 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
 
 @dataclass(frozen=True)
 class Code:
-    """A compiled kernel: its report (minitrans.kernels.report), and the opcodes as they stand in the code."""
+    """A compiled kernel: its report (minitrans.kernels.report), and the opcodes in the order of the code."""
 
     report: Any
     opcodes: list[str]
@@ -288,7 +288,7 @@ class Code:
 
 def compiled(launcher: Callable[..., object], *arguments: Any, turns: tuple[float, ...] = (), target: str = "sm_90",
              **keywords: Any) -> Code:  # fmt: skip
-    """The kernel that a launcher launches, compiled for a GPU, which need not be there; nothing runs.
+    """The kernel that a launcher launches, compiled for a GPU, which need not be present; nothing runs.
 
     `turns` is how often each loop of the compiled code runs. Raises KernelError where the kernel does not compile.
     """
@@ -305,7 +305,7 @@ def elsewhere(function: Callable[..., Result], *arguments: Any) -> Result:
         _compiler().stdin.flush()
         result, error = pickle.load(_compiler().stdout)
     except (EOFError, BrokenPipeError):
-        error = "The process that compiles has ended; what it said stands above."
+        error = "The compiling process has ended; its output is above."
     if error:
         raise KernelError(error)
     return result
@@ -363,14 +363,14 @@ def _compiler() -> Any:
 
 
 def _answer() -> None:
-    """The other side of `elsewhere`, until nobody asks any more."""
+    """The other side of `elsewhere`, until there are no more requests."""
     answers, sys.stdout = sys.stdout.buffer, sys.stderr
     with contextlib.suppress(EOFError):
         while True:
             where, name, arguments = pickle.load(sys.stdin.buffer)
             try:
                 answer = _load(where)[name](*arguments), ""
-            except Exception as error:  # whatever a reader's kernel raises is the answer
+            except Exception as error:  # whatever a reader's kernel raises is the result
                 answer = None, f"{type(error).__name__}: {error}"
             pickle.dump(answer, answers)
             answers.flush()

@@ -1,8 +1,9 @@
-"""Draws roofline.svg: every lesson's intensity as counted, under the roof of the card that the kernels were timed on.
+"""Draws roofline.svg: each lesson's intensity as counted, under the roofline of the card that timed the kernels.
 
 `python kernels/lessons/roofline.py` runs the lessons and writes the picture. A hollow dot is a prediction: the FLOPs
-that a lesson's last kernel does for each byte it asks for, and the most that the card could do of them in a second. A
-full dot is a shipped kernel as it was measured (benchmarks/results/h200), at the share of its floor that it reached.
+that a lesson's last kernel does for each byte it requests, and the most that the card could do of them per second. A
+full dot is a shipped kernel as it was measured (benchmarks/results/h200), at the share of its roofline that it
+reached.
 """
 
 import contextlib
@@ -23,11 +24,11 @@ MEASURED = {
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 760, 420, 70, 50
 X, Y = (-1.5, 3.0), (11.0, 15.2)
-"""Decades of FLOPs a byte and of FLOPs a second."""
+"""Decades of FLOPs per byte and of FLOPs per second."""
 
 
 def intensity(counts: lab.Counts) -> float:
-    """FLOPs and powers, for each byte asked for."""
+    """FLOPs and powers, for each requested byte."""
     return (counts.flops + counts.powers) / counts.bytes
 
 
@@ -43,7 +44,7 @@ def names() -> list[str]:
 
 
 def draw(intensities: dict[str, float]) -> str:
-    """The picture, from each lesson's FLOPs a byte."""
+    """The picture, from each lesson's FLOPs per byte."""
     sections = lab.measured("h200/results.json")["sections"]
     card = sections["device"]["device"]
     bandwidth, flops = card["peaks"]
@@ -73,12 +74,12 @@ def draw(intensities: dict[str, float]) -> str:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#fb8c00"/>')
             parts.append(f'<text x="{x + 9:.1f}" y="{y + 14:.1f}">{MEASURED[name].split(",")[0]}, {share:.0%}</text>')
     parts.append(
-        f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">FLOPs a byte asked for, as counted</text>'
-        f'<text x="{LEFT}" y="20">TFLOP/s under the roof of an {card["name"]} (data sheet, 16 bits)</text>'
+        f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">FLOPs per requested byte, as counted</text>'
+        f'<text x="{LEFT}" y="20">TFLOP/s under the roofline of an {card["name"]} (data sheet, 16 bits)</text>'
         f'<circle cx="{LEFT + 6}" cy="38" r="5" fill="white" stroke="#1e88e5" stroke-width="2"/>'
         f'<text x="{LEFT + 18}" y="42">a lesson, predicted</text>'
         f'<circle cx="{LEFT + 156}" cy="38" r="5" fill="#fb8c00"/>'
-        f'<text x="{LEFT + 168}" y="42">a shipped kernel, measured: its share of its floor</text></svg>\n'
+        f'<text x="{LEFT + 168}" y="42">a shipped kernel, measured: its share of its roofline</text></svg>\n'
     )
     return "\n".join(parts)
 

@@ -1,7 +1,7 @@
 """Triton kernels for the operations that dominate a forward pass; torch and triton are all they import.
 
 Each module holds one operation: the kernels, its launchers, and `why_not`, which takes a launcher's arguments and
-gives None, or the sentence that says why this kernel cannot take them. Launchers assume that `why_not` gave None.
+returns None, or a sentence that says why this kernel cannot take them. Launchers assume that it returned None.
 
     attention              attention(q, k, v, starts, lengths, longest, *, scale=None, causal=False, bias=None)
     window_attention       window_attention(qkv, bias_table, window, shift, padding)

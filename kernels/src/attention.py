@@ -20,13 +20,13 @@ sequence, head, query and key, so that all three kernels draw the same, whatever
 
 Work split. The grid is a list of tiles over real tokens, not sequences × longest: program t finds its sequence and
 block by a prefix sum over the sequences' tile counts, inside the kernel. No host synchronisation, no second launch,
-and at most one partial tile a sequence; what the grid's upper bound has too many leaves at once.
+and at most one partial tile per sequence; programs in excess, as the grid's size is an upper bound, return at once.
 
 Cost, forward, for H heads: 4·D·H·Σ length² FLOPs and 4·T·H·D elements moved (q, k, v read once, out written once). At
 batch 64, 12 heads, 512 tokens, D 64, in 16 bits: 51.5 GFLOP / 989 TFLOP/s = 52 µs; 64·512·12·64·4·2 bytes = 201 MB /
-3.35 TB/s = 60 µs. Roofline bound on an H100: 60 µs. The exponentials cost as much: 64·12·512² = 201 M of them at 16 a
-cycle on each of 132 multiprocessors is 54 µs at 1.755 GHz, so they must overlap with the products: four programs share
-a multiprocessor. Backward: 2.5 times the FLOPs (five products, not two).
+3.35 TB/s = 60 µs. Roofline bound on an H100: 60 µs. The exponentials cost as much: 64·12·512² = 201 M of them at 16
+per cycle on each of 132 multiprocessors is 54 µs at 1.755 GHz, so they must overlap with the products: four programs
+share a multiprocessor. Backward: 2.5 times the FLOPs (five products, not two).
 """
 
 from collections.abc import Callable
@@ -52,10 +52,10 @@ from .launch import (
 LOG2E = tl.constexpr(1.4426950408889634)
 
 CHUNK = tl.constexpr(128)
-"""How many sequences `_find_tile` looks at in one step."""
+"""How many sequences `_find_tile` examines in one step."""
 
 ONE = tl.constexpr(65536)
-"""Dropout's probability is a whole number of parts, of which one has so many."""
+"""Dropout's probability is a multiple of 1 / ONE."""
 
 MOST = tl.constexpr(65535)
 """Programs along the second and third dimension of a grid."""
@@ -191,7 +191,7 @@ def _attend(
             inside = inside & (keys < length)[:, None]
         key = tl.load(k + keys[:, None] * k_row + channels[None, :], mask=inside, other=0.0)
         s = _scores(q, key, bias, bias_row, scale, queries[:, None], keys[None, :], length, CAUSAL, MASKED, PRECISION)
-        # The scale is positive, so it may wait until after the maximum: one multiply-add an element, not two steps.
+        # The scale is positive, so it may wait until after the maximum: one multiply-add per element, not two steps.
         highest = tl.maximum(m, tl.max(s, 1) * scale)
         # A bias of −inf can hide every key seen so far; −inf − −inf must not become NaN.
         base = tl.where(highest == float("-inf"), 0.0, highest) if bias is not None else highest
@@ -214,7 +214,7 @@ def _attention_forward(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
-    # Heads vary fastest: neighbours in time read neighbouring columns of the same rows.
+    # Heads vary fastest: programs running at the same time read neighbouring columns of the same rows.
     head = tl.program_id(0)
     sequence, block = _find_tile(starts, sequences, rows, tiles_each, BLOCK_M)
     if sequence >= sequences:
@@ -238,7 +238,7 @@ def _attention_forward(
         if bias is not None:
             bias += sequence.to(tl.int64) * bias_sequence + head * bias_head
         last = length
-        # A tile with rows behind the end has a masked block in any case, after which they become zeros.
+        # A tile with rows past the end has a masked block in any case, after which they become zeros.
         unmasked = tl.where((block + 1) * BLOCK_M > length, length - 1, length)
         if CAUSAL:
             last = tl.minimum(length, (block + 1) * BLOCK_M)
@@ -308,7 +308,7 @@ def _key_gradients(
 ):  # fmt: skip
     """Add what the queries [first, last) say about dK and dV; only MASKED looks at the length.
 
-    Keys after the end need no mask: they have rows of their own, which nobody writes.
+    Keys after the end need no mask: they have rows of their own, which are not written.
     """
     channels = tl.arange(0, BLOCK_D)
     if seed is not None:
@@ -484,7 +484,7 @@ def _launch(
     dropout: float,
     seed: Tensor | None,
 ) -> None:
-    """Run one of the three kernels, which share all arguments but the pointers behind q, k and v."""
+    """Run one of the three kernels, which share all arguments except the pointers after q, k and v."""
     rows, heads, head_dim = qkv[0].shape
     if width and max(len(starts), -(-width // tiles.rows)) <= MOST.value:
         grid = heads, -(-width // tiles.rows), len(starts)
@@ -497,7 +497,7 @@ def _launch(
         kernel, grid, *qkv, *pointers, starts.contiguous(), lengths.contiguous(), bias, seed,
         len(starts), rows, -(-width // tiles.rows), scale * LOG2E.value,
         *(tensor.stride(1) for tensor in qkv), *_bias_strides(bias),
-        # Constants of a model: rows of a tile are then so many bytes apart as an address can say by itself.
+        # Constants of a model: the distance between a tile's rows then fits into the instruction's address.
         heads=heads, q_row=qkv[0].stride(0), k_row=qkv[1].stride(0), v_row=qkv[2].stride(0),
         HEAD_DIM=head_dim, BLOCK_D=_block_d(head_dim), BLOCK_M=tiles.rows, BLOCK_N=tiles.columns,
         CAUSAL=causal, PRECISION=dot_precision(qkv[0].dtype), DROPPED=round(dropout * ONE.value),
@@ -653,14 +653,14 @@ def attention(
     """softmax(scale · q kᵀ + bias) v within each sequence: (T, heads, D) rows in, contiguous (T, heads, D) rows out.
 
     Sequence b has the rows `starts[b]` to `starts[b] + lengths[b]` (exclusive); `starts` ascends from 0, so that the
-    rows up to the next start belong to nobody: they come out as zeros. `longest` bounds the lengths and only chooses
-    the tile. `width` is how many rows each sequence owns, where all own as many, else 0. `bias` is additive, (heads,
-    longest, longest) or (B, heads, longest, longest). `scale` is positive and D**-0.5 by default. `dropout` is the
-    probability, in steps of 1/65536, of dropping a weight; those that are kept are scaled up. The seed comes from
-    torch's generator of the device.
+    rows up to the next start belong to no sequence: they come out as zeros. `longest` bounds the lengths and only
+    chooses the tile. `width` is the number of rows each sequence owns if it is the same for all, else 0. `bias` is
+    additive, (heads, longest, longest) or (B, heads, longest, longest). `scale` is positive and D**-0.5 by default.
+    `dropout` is the probability, in steps of 1/65536, of dropping a weight; those that are kept are scaled up. The
+    seed comes from torch's generator of the device.
     """
     scale = q.shape[2] ** -0.5 if scale is None else scale
-    # Drawn on the device and read by the kernels there, so that the host waits for nothing. The default of dropout is
+    # Drawn on the device and read by the kernels there, so that the host does not wait. The default of dropout is
     # 0, not 0.0, which a dynamic torch.compile makes a variable, to compile a second time for its value.
     seed = torch.randint(2**63 - 1, (1,), device=q.device) if dropout else None
     arguments = (q, k, v, starts, lengths, longest, width, scale, causal, bias, dropout, seed)

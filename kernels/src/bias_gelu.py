@@ -3,13 +3,13 @@
 """Bias and the exact GELU in one pass.
 
 Mathematics (Hendrycks & Gimpel 2016): y = u · Φ(u) = u / 2 · (1 + erf(u / √2)) with u = x + bias, in float32. Where
-the result is rounded to 16 bits, Φ comes from Abramowitz & Stegun's formula 7.1.26, off by less than 1e-7: half the
-instructions of erf. Its derivative is Φ(u) + u · φ(u), from the same pieces; u is computed again in the backward pass.
-The gradient of the bias is summed over the rows as those of a norm's are (`layer_norm`), the same bits every time.
+the result is rounded to 16 bits, Φ comes from Abramowitz & Stegun's formula 7.1.26, with an error below 1e-7 and half
+the instructions of erf. The derivative is Φ(u) + u · φ(u), from the same terms; u is recomputed in the backward pass.
+The gradient of the bias is summed over the rows like those of a norm (`layer_norm`), with the same bits every time.
 
-Cost. 23 instructions an element in 16 bits, 41 in float32, and 2·T·F elements that move. BERT-base, 32 × 128 rows of
-3072 in 16 bits: 50 MB / 3.35 TB/s = 15 µs on an H100, against 30 µs for a sum and a GELU apart; backward 3·T·F, 23 µs.
-As the epilogue of the matrix product before it the cost would be nothing, if that product were as fast as cuBLAS's.
+Cost. 23 instructions per element in 16 bits, 41 in float32, and 2·T·F elements that move. BERT-base, 32 × 128 rows of
+3072 in 16 bits: 50 MB / 3.35 TB/s = 15 µs on an H100, against 30 µs for a separate sum and GELU; backward 3·T·F, 23
+µs. As the epilogue of the preceding matrix product it would cost nothing, if that product were as fast as cuBLAS's.
 """
 
 import torch

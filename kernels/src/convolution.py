@@ -2,8 +2,8 @@
 # ruff: noqa: N803
 """A strided convolution of samples, its bias and GELU: Wav2Vec2's first layer, its group norm folded into the filter.
 
-Mathematics. Of one channel in, with K taps: y[t, c] = activation(bias[c] + Σₖ weight[c, k] · x[t · stride + k]). The
-layer's group norm over time is linear once its statistics are known, and those follow from the windows' mean and
+Mathematics. For one input channel, with K taps: y[t, c] = activation(bias[c] + Σₖ weight[c, k] · x[t · stride + k]).
+The layer's group norm over time is linear once its statistics are known, and those follow from the windows' mean and
 covariance without the convolution (`ops.group_norm_filter`, in float64); so it is part of weight and bias here.
 
 As a matrix product of windows (frames × K) and filters (K × C), whose windows overlap in the cache instead of being

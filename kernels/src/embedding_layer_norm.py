@@ -6,7 +6,7 @@ Mathematics: y[t] = layer_norm(word[ids[t]] + position[positions[t]] + type[type
 
 Cost. 2·T·C elements for a read of the word rows and a write of y; the other tables are small enough for the cache.
 BERT-base, 32 × 128 tokens of 768 in 16 bits: 12.6 MB / 3.35 TB/s = 3.8 µs on an H100. Three gathers, two sums and a
-norm apart would move 12·T·C: 23 µs, and launch six kernels.
+norm, done separately, would move 12·T·C: 23 µs, and launch six kernels.
 
 Backward (`layer_norm` has the mathematics): the rows are gathered again, and their gradient (T, C) is what torch's own
 kernel then adds up for each row of a table.
@@ -141,7 +141,7 @@ def embedding_layer_norm_backward(
 
 
 def _into_table(rows: Tensor, indices: Tensor | None, table: Tensor | None, padding_idx: int | None) -> Tensor | None:
-    """The gradient of a table, from that of the rows taken from it, but for its row `padding_idx`."""
+    """The gradient of a table, from that of the rows taken from it, except for its row `padding_idx`."""
     if indices is None or table is None:
         return None
     size = table.shape[0]

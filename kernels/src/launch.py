@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
-"""True where `TRITON_INTERPRET=1` stood when triton was imported: kernels then run on CPU tensors, slowly."""
+"""True if `TRITON_INTERPRET=1` was set when triton was imported: kernels then run on CPU tensors, slowly."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -137,9 +137,9 @@ def why_not_indices(indices: Iterable[Tensor | None], device: torch.device) -> s
 
 
 def why_not_sizes(**tensors: tuple[Tensor | None, tuple[int, ...]]) -> str | None:
-    """The reason why one of these tensors, by its name, has not the shape that stands beside it, or None.
+    """The reason, by name, if one of these tensors does not have the shape given with it, or None.
 
-    A kernel would read what lies after a shorter one.
+    A kernel would read past the end of a shorter one.
     """
     for name, (tensor, shape) in tensors.items():
         if tensor is not None and tensor.shape != shape:
@@ -151,10 +151,10 @@ FURTHEST = 2**31
 """Elements that an offset of 32 bits can step over. Offsets within a sequence or an image have 32, for speed."""
 
 WIDEST_ROW = 16384
-"""Channels that a program can hold in registers; a backward pass half as many, beside the sums for the weights."""
+"""Channels that a program can hold in registers; a backward pass half as many, in addition to the weights' sums."""
 
 STRIPS = 1024
-"""At most so many warps share the rows of which a backward pass takes sums, and so many partial sums are written."""
+"""The most warps that share the rows of which a backward pass takes sums, and the most partial sums written."""
 
 
 def power_of_2(size: int) -> int:
@@ -164,9 +164,9 @@ def power_of_2(size: int) -> int:
 
 @functools.cache
 def row_tile(width: int) -> dict[str, int]:
-    """Options of a kernel that holds whole rows: 1024 elements a program at least, 32 a thread.
+    """Options of a kernel that holds whole rows: at least 1024 elements per program, 32 per thread.
 
-    Many elements a thread keep a row in one warp, or few, which have less to say to each other.
+    Many elements per thread keep a row in one warp, or in few, which have less to exchange.
     """
     block = power_of_2(width)
     rows = max(1, 1024 // block)
@@ -191,7 +191,7 @@ def operator(fake: Callable, gradients: Callable[..., tuple] | None = None) -> C
     `gradients(needed, upstream, *inputs)` makes it differentiable, once: from those of the outputs, a gradient for
     each input up to the last that may have one. What is not needed is left out.
 
-    Called eagerly, the launcher runs bare: the dispatcher would add some 13 µs to a launch of 10.
+    Called eagerly, the launcher runs directly: the dispatcher would add about 13 µs to a launch of 10.
     """
 
     def remember(ctx: Any, inputs: tuple, output: object) -> None:

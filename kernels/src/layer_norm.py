@@ -6,22 +6,22 @@ Mathematics (Ba et al. 2016), over the C channels of a row x, or of x + residual
 
     y = (x − mean) / √(variance + eps) · weight + bias
 
-A row lies in registers as float32, so that the variance is the mean square of what is left after the mean is taken
-away (two passes, no cancellation), and memory is touched once. The sum with the residual is not rounded before it is
-normalised. A program takes one wide row, or several narrow ones, so that enough bytes are in flight.
+A row is in registers as float32, so the variance is the mean square of what is left after the mean is subtracted (two
+passes, no cancellation), and memory is touched once. The sum with the residual is not rounded before it is normalised.
+A program takes one wide row, or several narrow ones, so that enough bytes are in flight.
 
 Its gradients, with x̂ the normalised row before weight and bias, g = dy · weight, and means over the row:
 
     dx = (g − mean(g) − x̂ · mean(g · x̂)) / √(variance + eps),   dweight = Σ dy · x̂,   dbias = Σ dy
 
-The backward pass computes x̂ again rather than keep it. A program takes every so many rows and sums dweight and dbias
-over them in registers; the sums of all programs are added afterwards, in one order: no atomics, the same bits every
-time.
+The backward pass recomputes x̂ rather than store it. Each program processes rows at a fixed stride and sums dweight
+and dbias over them in registers; the sums of all programs are added afterwards in a fixed order: no atomics, the same
+bits every time.
 
-Cost. About 8 FLOPs an element, and the elements that move: 2·T·C for `layer_norm`, 3·T·C for `add_layer_norm`, 4·T·C
+Cost. About 8 FLOPs per element, and the elements that move: 2·T·C for `layer_norm`, 3·T·C for `add_layer_norm`, 4·T·C
 for `residual_layer_norm`. BERT-base, 32 × 128 rows of 768 in 16 bits, `add_layer_norm`: 18.9 MB / 3.35 TB/s = 5.6 µs
 on an H100 (less where the inputs are still in its 50 MB of L2). As two kernels of torch it would be 5·T·C: 9.4 µs.
-Backward 3·T·C (4·T·C with a residual), and 8 bytes a channel for each of up to 1024 partial sums.
+Backward 3·T·C (4·T·C with a residual), and 8 bytes per channel for each of up to 1024 partial sums.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ from .launch import STRIPS, gradient_wanted, launch, operator, row_tile, too_wid
 
 @triton.jit
 def scale_and_shift(weight, bias, channels, width):
-    """A norm's weight and bias. Asked for before the rows' sums, so that nothing waits for them after the barriers."""
+    """A norm's weight and bias. Loaded before the rows' sums, so that nothing waits for them after the barriers."""
     inside = channels < width
     return tl.load(weight + channels, mask=inside, other=0.0), tl.load(bias + channels, mask=inside, other=0.0)
 
@@ -137,7 +137,7 @@ def _launch(
 def backward_tile(rows: int, width: int, into_weights: bool) -> tuple[int, dict[str, int]]:
     """How many programs share the rows of a backward pass, and its options: two warps where forward has one.
 
-    The sums for weight and bias stand in registers beside the rows.
+    The sums for weight and bias are in registers together with the rows.
     """
     tile = row_tile(width)
     tile = {**tile, "num_warps": 2 * tile["num_warps"]}

@@ -6,7 +6,7 @@ Mathematics (Liu et al. 2021): y[i, j] = layer_norm of the 4·C values (x[2i, 2j
 x[2i+1, 2j+1]), with zero padding at an odd edge.
 
 Cost. 2·B·H·W·C elements: the map read once, and as many values written. Swin-T after its first stage, batch 64 in
-16 bits: 64·56²·96·2·2 bytes = 77 MB / 3.35 TB/s = 23 µs on an H100; a gather and a norm apart would move it twice.
+16 bits: 64·56²·96·2·2 bytes = 77 MB / 3.35 TB/s = 23 µs on an H100; a separate gather and norm would move it twice.
 Backward (`layer_norm` has the mathematics) 3·B·H·W·C: a pixel belongs to one square, so its gradient is written once.
 """
 
@@ -29,7 +29,7 @@ from .layer_norm import (
 
 @triton.jit
 def _sources(row, column, rows, height, width, half_height, half_width, CHANNELS: tl.constexpr):
-    """Where the values of merged rows lie on the map, which there are, and which of these are no padding.
+    """Where the values of merged rows lie on the map, which of them exist, and which of these are not padding.
 
     Rows have 32 bits until they become an address: a division of 64 bits is a call of some 70 instructions.
     """

@@ -1,16 +1,17 @@
 """What a kernel's compiled code says it costs, on a machine without a GPU.
 
 `python -m minitrans.kernels.report attention --shape 64,512,12,64 --target sm_90` compiles what that call would launch
-and prints its floor, registers, shared memory, programs a multiprocessor, and the instructions of a warp by the unit
-that executes them, each loop apart. `report` gives the same as an object; `of_kernel` takes any @triton.jit function.
+and prints its roofline time, registers, shared memory, programs per multiprocessor, and the instructions of a warp by
+the unit that executes them, loop by loop. `report` gives the same as an object; `of_kernel` takes any @triton.jit
+function.
 
-Method. The machine code is cut into blocks, and a block counts as often as the loops around it turn, which the shape
-says; blocks that only lead to a loop that never turns, or come from it, do not count. Where the code branches
-otherwise, the way on which more is executed counts. A unit's time is its instructions over the
-rate of all multiprocessors; that of the issue slots, four a multiprocessor and cycle, bounds any kernel from below:
-good ones take 1.3 to 2.5 times as long.
+Method. The machine code is cut into basic blocks. A block is counted once per iteration of the loops around it, which
+follows from the shape; blocks that only lead to a loop without iterations, or come from it, do not count. At any other
+branch, the path that executes more counts. A unit's time is its instructions over the rate of all multiprocessors;
+that of the issue slots, four per multiprocessor and cycle, bounds any kernel from below: good ones take 1.3 to 2.5
+times as long.
 
-Counts belong to a version of Triton, whose compiler makes the code.
+Counts hold for one version of Triton, whose compiler makes the code.
 """
 
 import argparse
@@ -49,10 +50,10 @@ UNITS = ("tensor core", "FMA", "MUFU", "ALU", "load/store", "uniform", "control"
 
 @dataclass(frozen=True)
 class GPU:
-    """A card of a target: what floors and occupancy are worked out for.
+    """A card of a target: what rooflines and occupancy are computed for.
 
-    `bandwidth` is in bytes a second and `flops` that of dense 16-bit products, both as published; `tensor` is FLOPs a
-    cycle and multiprocessor, `fma` lanes of float32; `shared` is bytes a multiprocessor.
+    `bandwidth` is in bytes per second and `flops` that of dense 16-bit products, both as published; `tensor` is FLOPs
+    per cycle and multiprocessor, `fma` lanes of float32; `shared` is bytes per multiprocessor.
     """
 
     name: str
@@ -81,7 +82,7 @@ REGISTERS = 65536
 
 @dataclass(frozen=True)
 class Part:
-    """Instructions of a warp in a loop, an inner loop's not among them, or outside of all; by opcode, for one turn."""
+    """Instructions of a warp in a loop, without those of inner loops, or outside of all; by opcode, for one turn."""
 
     name: str
     turns: float
@@ -114,12 +115,12 @@ class Report:
 
     @property
     def gpu(self) -> GPU:
-        """The card that times are worked out for."""
+        """The card that times are computed for."""
         return GPUS[self.target]
 
     @property
     def resident(self) -> int:
-        """How many programs fit into a multiprocessor at a time."""
+        """How many programs fit on a multiprocessor at a time."""
         each = -(-self.registers // 8) * 8 * 32 * self.warps
         shared = self.shared + 1024  # the system's own
         return min(REGISTERS // each, self.gpu.shared // shared, self.gpu.warps // self.warps, self.gpu.programs)
@@ -136,7 +137,7 @@ class Report:
 
     @property
     def loop(self) -> Part:
-        """The part that issues most."""
+        """The part that issues the most instructions."""
         return max(self.parts, key=lambda part: part.turns * sum(part.opcodes.values()))
 
     @property
@@ -160,8 +161,8 @@ class Report:
         return max(self.unit_us, key=self.unit_us.__getitem__)
 
     @property
-    def floor_us(self) -> float:
-        """Microseconds at the card's published rates, of the bytes or of the FLOPs."""
+    def roofline_us(self) -> float:
+        """The lower bound in microseconds: the bytes or the FLOPs at the card's published rates."""
         return max(self.moved / self.gpu.bandwidth, self.flops / self.gpu.flops) * 1e6
 
     def _us(self, cycles_a_warp: float) -> float:
@@ -171,14 +172,14 @@ class Report:
     def __str__(self) -> str:
         gpu = self.gpu
         lines = [f"{self.kernel} on {self.target} ({gpu.name}), Triton {self.triton}"]
-        if self.floor_us:
+        if self.roofline_us:
             lines.append(
-                f"floor {self.floor_us:.1f} µs: {self.moved / 1e6:.1f} MB at {gpu.bandwidth / 1e12:.2f} TB/s, "
+                f"roofline {self.roofline_us:.1f} µs: {self.moved / 1e6:.1f} MB at {gpu.bandwidth / 1e12:.2f} TB/s, "
                 f"{self.flops / 1e9:.2f} GFLOP at {gpu.flops / 1e12:.0f} TFLOP/s"
             )
         lines.append(
             f"{self.programs} programs of {self.warps} warps, {self.registers} registers and {self.spilled} spilled "
-            f"bytes a thread, {self.shared / 1024:.0f} KiB shared, {self.resident} programs a multiprocessor"
+            f"bytes per thread, {self.shared / 1024:.0f} KiB shared, {self.resident} programs per multiprocessor"
         )
         width = max(len(part.name) for part in self.parts) + 10
         lines += ["", "instructions of a warp".ljust(width) + "".join(f"{name:>13}" for name in (*UNITS, "all"))]
@@ -287,7 +288,7 @@ def _inspect(tool: str, cubin: bytes, *options: str) -> str:
 
 
 def registers_and_spills(compiled: Any) -> tuple[int, int]:
-    """Registers and spilled bytes a thread, from the program's header: cuobjdump reads NVIDIA's, AMD's is text."""
+    """Registers and spilled bytes per thread, from the program's header: cuobjdump reads NVIDIA's, AMD's is text."""
     if "cubin" in compiled.asm:
         header = _inspect("cuobjdump", compiled.asm["cubin"], "--dump-resource-usage")
         counters = (r"REG:(\d+)", r"STACK:(\d+)")
@@ -382,10 +383,10 @@ def _before(blocks: list[_Block]) -> list[list[int]]:
 
 
 def _heaviest(blocks: list[_Block], loops: dict[int, set[int]], weights: list[float], first: int) -> tuple[int, ...]:
-    """The blocks of the way through the code on which most is executed, through each loop once."""
+    """The blocks of the path through the code that executes the most, through each loop once."""
 
     def onward(index: int) -> set[int]:
-        """The blocks that come next; behind the loop, where the next one is its first again."""
+        """The blocks that come next; those after the loop, where the next one is its first again."""
         nexts = set(blocks[index].following)
         for head in nexts.intersection(loops):
             if index in loops[head]:
@@ -432,7 +433,7 @@ def _parts(assembly: str, ptx: str, turns: Sequence[float]) -> tuple[Part, ...]:
         sizes = ", ".join(str(sum(len(blocks[each].opcodes) for each in body)) for body in loops) or "none"
         raise ValueError(
             f"The compiled code has {len(loops)} loops (instructions: {sizes}), and turns are given for {len(turns)}: "
-            "give one number a loop, in the order of the code."
+            "give one number per loop, in the order of the code."
         )
     turns = [turn / times for turn, times in zip(turns, _unrolled(ptx, blocks, loops), strict=True)]
     for block in blocks:
@@ -451,7 +452,7 @@ def _parts(assembly: str, ptx: str, turns: Sequence[float]) -> tuple[Part, ...]:
         for index in idle:
             weights[index] = 0
     if not weights[0]:
-        raise ValueError(f"With turns of {list(turns)} nothing could run: each way through the code has a loop of 0.")
+        raise ValueError(f"With turns of {list(turns)} nothing could run: each path through the code has a loop of 0.")
     parts = [Counter[str]() for _ in range(len(loops) + 1)]
     for index in _heaviest(blocks, every, weights, 0):
         parts[around[index][-1] + 1 if around[index] else 0].update(blocks[index].opcodes)
@@ -491,7 +492,7 @@ def of_kernel(
 
     Args:
         kernel: the function, from a file.
-        signature: the type of every argument by name, as "*bf16", "i32", "fp32"; ":16" behind it says that an address
+        signature: the type of every argument by name, as "*bf16", "i32", "fp32"; ":16" after it says that an address
             or number is a multiple of 16, as a launch finds out by itself.
         constexprs: the arguments that are constants, with their values; None is one.
         programs: how many the grid has.
@@ -499,7 +500,7 @@ def of_kernel(
             one's for one turn of the outer. Numbers may be averages, and 0 for one that never turns. They are the
             source's: where the assembler unrolled a loop, its part has a turn for several.
         target: one of `GPUS`.
-        moved, flops: what the floor is worked out from; none where they are 0.
+        moved, flops: what the roofline is computed from; there is none where they are 0.
         options: num_warps, num_stages.
 
     Raises:
@@ -723,7 +724,7 @@ KERNELS: dict[str, tuple[str, Callable[..., Call]]] = {
 def report(kernel: str, shape: Sequence[int], dtype: str = "bfloat16", target: str = "sm_90") -> tuple[Report, ...]:
     """What a shipped launcher of `KERNELS` costs at a shape: a report for each kernel that it launches, in order.
 
-    The floor of the call stands in each of them. Sequences and windows are full, and attention is told so.
+    Each of them has the roofline of the whole call. Sequences and windows are full, and attention is told so.
 
     Raises:
         ValueError: for an unknown kernel, dtype or target, a shape with other numbers than the kernel's, or one that

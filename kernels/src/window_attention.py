@@ -8,19 +8,19 @@ and cut into window × window tokens; in each window and head
     O = softmax(D^−½ · Q Kᵀ + bias[Δy, Δx] − 100 · [regions differ]) V
 
 where bias is a table over relative positions and the regions are those that the roll brought together from opposite
-edges. Then everything is undone. Padded positions take part as keys, with the projection's bias as their q, k and v.
+edges. Then all of this is undone. Padded positions take part as keys, with the projection's bias as their q, k and v.
 
 Here none of these steps moves anything. A program computes where a token of its window lies on the unpadded, unrolled
 map, reads q, k and v there, and writes the output there: padding, roll, partition, region mask and their inverses
 are integer arithmetic. One program serves several windows with one head, so that the gathered bias stays in its
 registers. A window of up to 64 tokens is one tile; a larger one is processed in tiles with an online softmax.
 
-Cost. 4·window²·D FLOPs a token and head, and 4·D elements moved (q, k, v read once, out written once). Swin-T's first
-stage at batch 64 in 16 bits: 64·56² tokens · 3 heads · 32 · 4 · 2 bytes = 154 MB / 3.35 TB/s = 46 µs, and 3.8 GFLOP /
-989 TFLOP/s = 4 µs, 6.4 µs as padded from 49 to 64 tokens. Roofline bound on an H100: 46 µs. Unfused, the roll, the
-partition and their inverses alone would add two more passes over the data.
+Cost. 4·window²·D FLOPs per token and head, and 4·D elements moved (q, k, v read once, out written once). Swin-T's
+first stage at batch 64 in 16 bits: 64·56² tokens · 3 heads · 32 · 4 · 2 bytes = 154 MB / 3.35 TB/s = 46 µs, and 3.8
+GFLOP / 989 TFLOP/s = 4 µs, or 6.4 µs with 49 tokens padded to 64. Roofline bound on an H100: 46 µs. Unfused, the roll,
+the partition and their inverses alone would add two more passes over the data.
 
-Backward, for windows of up to 64 tokens: the weights P are computed again, and with dP = dO Vᵀ
+Backward, for windows of up to 64 tokens: the weights P are recomputed, and with dP = dO Vᵀ
 
     dS = P ∘ (dP − rowsum(P ∘ dP)),   dV = Pᵀ dO,   dQ = D^−½ · dS K,   dK = D^−½ · dSᵀ Q
 
@@ -98,8 +98,8 @@ def _place(token, y, x, down, across, shift, WINDOW: tl.constexpr):
 def _relative(table, head, heads, queries, keys, WINDOW: tl.constexpr):
     """The bias by relative position, with −inf for keys after the window's end."""
     side: tl.constexpr = 2 * WINDOW - 1
-    # The place in the table is a difference of one number a query and one a key. Queries after the end read the last
-    # one's biases, and are not stored.
+    # The place in the table is a difference of one number per query and one per key. Queries after the end read the
+    # last one's biases, and are not stored.
     queries = tl.minimum(queries, WINDOW * WINDOW - 1)
     rows = (queries + queries // WINDOW * (side - WINDOW)) * heads
     columns = (keys + keys // WINDOW * (side - WINDOW)) * heads
@@ -110,7 +110,7 @@ def _relative(table, head, heads, queries, keys, WINDOW: tl.constexpr):
 
 @triton.jit
 def _penalty(queries, keys, at_bottom, at_right, shift, WINDOW: tl.constexpr):
-    """What tokens of different regions lose; only windows at the rolled map's far edges hold more than one region."""
+    """The penalty between regions; only windows at the rolled map's far edges hold more than one region."""
     down = (queries // WINDOW >= WINDOW - shift)[:, None] != (keys // WINDOW >= WINDOW - shift)[None, :]
     across = (queries % WINDOW >= WINDOW - shift)[:, None] != (keys % WINDOW >= WINDOW - shift)[None, :]
     return tl.where((at_bottom & down) | (at_right & across), REGION_PENALTY * LOG2E, 0.0)
@@ -204,7 +204,7 @@ def _window_attention_forward(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, KEYS: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tokens: tl.constexpr = WINDOW * WINDOW
-    # Heads vary fastest: neighbours in time read neighbouring columns of the same pixels.
+    # Heads vary fastest: programs running at the same time read neighbouring columns of the same pixels.
     head = tl.program_id(0)
     block = tl.program_id(1) if tokens > BLOCK_M else 0
     group = tl.program_id(2)
@@ -362,7 +362,7 @@ def _groups(batch: int, down: int, across: int, heads: int, shift: int, *, alone
 
 
 def _padded(qkv: Tensor, window: int, padding: Tensor | None) -> Tensor | None:
-    """What stands at padded positions, or None where there are none or zeros."""
+    """The values at padded positions, or None where there are none or zeros."""
     whole = qkv.shape[1] % window == 0 and qkv.shape[2] % window == 0
     return None if whole or padding is None else padding.contiguous()
 
@@ -403,7 +403,7 @@ def window_attention_backward(
     down, across = -(-height // window), -(-width // window)
     windows_each, edges, groups = _groups(batch, down, across, heads, shift, alone=False)
     filled = _padded(qkv, window, padding)
-    precision = dot_precision(qkv.dtype)  # not three TF32 products, whose operands take registers that there are not
+    precision = dot_precision(qkv.dtype)  # not three TF32 products, whose operands take more registers than there are
     dqkv = torch.empty(qkv.shape if into_qkv else 0, dtype=qkv.dtype, device=qkv.device)
     dbias = torch.empty((groups, heads, tokens**2), dtype=torch.float32, device=qkv.device) if into_table else None
     sums = torch.zeros((groups, 3, heads, head_dim), dtype=torch.float32, device=qkv.device) if into_padding else None
@@ -509,6 +509,6 @@ def why_not(qkv: Tensor, bias_table: Tensor, window: int, shift: int, padding: T
         return "qkv is not contiguous"
     if qkv.shape[1:].numel() > FURTHEST:
         return f"an image's q, k and v are more than {FURTHEST} elements; offsets in it have 32 bits"
-    if heads * (window**2 + 64) ** 2 > FURTHEST:  # with a tile's rows and columns behind the window's end
+    if heads * (window**2 + 64) ** 2 > FURTHEST:  # with a tile's rows and columns past the window's end
         return f"windows of {window} have more than {FURTHEST} biases; offsets in them have 32 bits"
     return None

@@ -164,7 +164,7 @@ def main():
         "--at", help="FILE:LINE of the mutants to judge, as the report has them, instead of random ones"
     )
     parser.add_argument("--budget", type=float, default=120, help="seconds of tests for one mutant (default: 120)")
-    parser.add_argument("--each", type=int, default=0, help="map so many cases of each test only (default: 0, all)")
+    parser.add_argument("--each", type=int, default=0, help="map only this many cases of each test (default: 0, all)")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "minitrans-mutation")
     options = parser.parse_args()
     place = Workplace(options.folder)

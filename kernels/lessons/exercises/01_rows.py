@@ -1,7 +1,7 @@
 """The softmax of a matrix's columns.
 
-HOLE: a program takes one column, so that each number it reads has a sector of its own. Let it take several columns
-that lie side by side: a tile of rows × columns, as `[:, None]` and `[None, :]` make it, and the maximum along axis 0.
+HOLE: a program takes one column, so each number it reads is in a sector of its own. Let it take several adjacent
+columns: a tile of rows × columns, as `[:, None]` and `[None, :]` make it, and the maximum along axis 0.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Layer norm of a residual sum.
 
 HOLE: the variance is E[x²] − mean², which cancels for rows far from zero; and a program takes a single row, so that
-weight and bias are asked for anew for each. Take the mean away first, and eight rows a program.
+weight and bias are requested again for each. Subtract the mean first, and take eight rows per program.
 """
 
 import torch

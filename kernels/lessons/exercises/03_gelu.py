@@ -1,7 +1,7 @@
 """SiLU, x · sigmoid(x), in 16 bits.
 
-HOLE: it is right, but the division takes many instructions, as it is exact to the last digit of float32, which a
-16-bit result does not have. What else gives 1 / a? And `exp` is a product and an `exp2`.
+HOLE: it is right, but the division takes many instructions, as it is exact to the last digit of float32, more than a
+16-bit result can show. What else gives 1 / a? And `exp` is a product and an `exp2`.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Attention in one kernel, where all keys of a head fit into one tile.
 
-HOLE: everything is loaded; the scores, their softmax and the product with v are missing. Keys behind the end must not
+HOLE: everything is loaded; the scores, their softmax and the product with v are missing. Keys past the end must not
 count.
 """
 

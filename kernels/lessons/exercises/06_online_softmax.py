@@ -1,6 +1,6 @@
 """Attention with a mask that may hide whole tiles of keys.
 
-HOLE: where no key was seen yet, `highest` is −∞, and −∞ − (−∞) is NaN. Where no key is seen at all, z is 0.
+HOLE: until a key has been seen, `highest` is −∞, and −∞ − (−∞) is NaN. If no key is seen at all, z is 0.
 """
 
 import torch

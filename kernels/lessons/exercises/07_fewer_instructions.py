@@ -1,6 +1,6 @@
 """Causal attention: a query sees no later key.
 
-HOLE: it is right, but half of the tiles that it visits lie behind the diagonal, where every power is 0; and all of
+HOLE: it is right, but half of the tiles that it visits lie past the diagonal, where every power is 0; and all of
 them are masked. Visit the tiles before the diagonal without a mask, the diagonal's with one, and no other.
 """
 

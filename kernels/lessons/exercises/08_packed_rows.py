@@ -1,6 +1,6 @@
 """Grouped heads, where several heads of queries share one of keys and values.
 
-HOLE: keys and values are looked for as if every head had its own. Heads 0, 1, ... heads / groups − 1 share group 0.
+HOLE: keys and values are addressed as if every head had its own. Heads 0, 1, ... heads / groups − 1 share group 0.
 """
 
 import triton

@@ -1,6 +1,6 @@
-"""How many programs fit into a multiprocessor, and what keeps more out.
+"""How many programs fit on a multiprocessor, and what limits them.
 
-HOLE: shared memory and warps are not looked at, and registers are given out in eights.
+HOLE: shared memory and warps are not considered, and registers are allocated in eights.
 """
 
 

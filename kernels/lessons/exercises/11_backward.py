@@ -1,6 +1,6 @@
 """The gradients of attention's keys and values.
 
-HOLE: P is there, computed again from the scores; what is to be summed is missing.
+HOLE: P is there, recomputed from the scores; the sums are missing.
 """
 
 import triton

@@ -1,12 +1,12 @@
-"""How much faster one of two is, from times that were taken in turns.
+"""How much faster one of two is, from interleaved times.
 
-HOLE: one disturbed round moves a mean as far as it likes. And rounds were taken in turns so that both see the same
-clock: what is compared, then?
+HOLE: a single disturbed round can move a mean arbitrarily far. And the rounds were interleaved so that both run at the
+same clock rate: what should be compared, then?
 """
 
 import statistics
 
 
 def speedup(ours: list[float], theirs: list[float]) -> float:
-    """Times of two contestants, round by round -> theirs over ours. Clocks drift, and some rounds are disturbed."""
+    """Times of two candidates, round by round -> theirs over ours. Clocks drift, and some rounds are disturbed."""
     return statistics.mean(theirs) / statistics.mean(ours)  # HOLE

@@ -1,7 +1,7 @@
 """Bias and GELU in 16 bits.
 
-HOLE: this is the shipped kernel, and everything in it is yours to change. The checker holds results to the budget at
-sizes 1, 1e-4 and 50, and counts instructions.
+HOLE: this is the shipped kernel, and everything in it is yours to change. The checker compares results with the budget
+at sizes 1, 1e-4 and 50, and counts instructions.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""The softmax of a matrix's columns, eight of them a program."""
+"""The softmax of a matrix's columns, eight of them per program."""
 
 import torch
 import triton

@@ -1,4 +1,4 @@
-"""How many programs fit into a multiprocessor, and what keeps more out."""
+"""How many programs fit on a multiprocessor, and what limits them."""
 
 
 def occupancy(registers: int, shared: int, warps: int) -> tuple[int, str]:
