@@ -180,14 +180,21 @@ class Group(nn.Module):
     def __init__(self, owner: nn.Module, path: str, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self._modules.update(modules)
-        self.__dict__.update(_place=(owner, path))
+        # What a program noted on the group before lies with the model.
+        notes = owner.__dict__.setdefault("_notes", {}).setdefault(path, {})
+        self.__dict__.update(notes, training=next(iter(modules.values()), owner).training, _place=(owner, path))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if "_place" in self.__dict__ and name in self._modules:
-            _put(self.__dict__["_place"][0], getattr(self, name), value)
+        if "_place" not in self.__dict__ or name == "training":
+            super().__setattr__(name, value)
+            return
+        owner, path = self.__dict__["_place"]
+        if name in self._modules:
+            _put(owner, getattr(self, name), value)
             self._modules[name] = value
         else:
             super().__setattr__(name, value)
+            owner.__dict__["_notes"][path][name] = value
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False

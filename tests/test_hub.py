@@ -377,9 +377,10 @@ def test_etags_of_mirrors(hub, cache, digest):
 
 @pytest.mark.parametrize("filename", ["config.json", "model.safetensors"])
 def test_a_mirror_may_write_digests_in_capitals(hub, cache, filename):
-    size = b"blob %d\0" % len(FILES[filename])
-    found = {"config.json": hashlib.sha1(size + FILES[filename]), "model.safetensors": hashlib.sha256(FILES[filename])}
-    header = {"X-Linked-Etag" if filename == "model.safetensors" else "ETag": f'"{found[filename].hexdigest().upper()}"'}
+    content = FILES[filename]
+    digests = {"ETag": hashlib.sha1(b"blob %d\0" % len(content) + content), "X-Linked-Etag": hashlib.sha256(content)}
+    name = "X-Linked-Etag" if filename == "model.safetensors" else "ETag"
+    header = {name: f'"{digests[name].hexdigest().upper()}"'}
     hub.faults[filename] = Fault(flip=3, headers=header)
     with pytest.raises(ConnectionError, match="was announced"):
         open_repository(NAME).file(filename)

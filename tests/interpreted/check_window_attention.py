@@ -175,7 +175,8 @@ def test_operator_is_registered_soundly():
 def test_tracing_knows_the_shapes_of_gradients_that_nobody_wants(wanted):
     qkv, table, padding = case(1, 3, 2, 1, 16, 2)
     arguments = torch.randn(1, 3, 2, 16), qkv, table, 2, 1, padding, *wanted
-    torch.library.opcheck(torch.ops.minitrans.window_attention_backward.default, arguments, test_utils="test_faketensor")
+    operator = torch.ops.minitrans.window_attention_backward.default
+    torch.library.opcheck(operator, arguments, test_utils="test_faketensor")
 
 
 def test_compiles_into_one_graph_with_gradients():
