@@ -70,7 +70,7 @@ LARGE_WINDOWS = {
     (16, 128): Tiles(64, 32, 8, 2),
     (32, 16): Tiles(64, 32, 4, 1),
     (32, 32): Tiles(64, 32, 4, 1),
-    (32, 64): Tiles(64, 32, 8, 1),
+    (32, 64): Tiles(64, 16, 8, 1),
 }
 LARGEST_BACKWARD = 32
 """The head size that the backward pass has registers for, which is every published Swin's."""
