@@ -51,9 +51,9 @@ def _check_adapter_size(config: PreTrainedConfig) -> None:
 
 
 class CTC(AudioHead):
-    """Scores of every token of the vocabulary and of none (the blank) for each frame (B, N, V) (Graves et al. 2006).
+    """Scores of every token, the blank among them, for each frame: (B, N, V) (Graves et al. 2006).
 
-    Frames beyond a clip's end say blank for certain. `pad_token_id` is the blank. A checkpoint of many languages
+    Frames past the end of a clip predict the blank, `pad_token_id`, with probability 1. A checkpoint of many languages
     holds what is special to each in an adapter file; `target_lang` is the one loaded.
     """
 

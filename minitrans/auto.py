@@ -274,7 +274,7 @@ class AutoBackbone(AutoClass):
 
 
 class AutoModelForCTC(AutoClass):
-    """Scores of every token, and of none, for each frame of sound."""
+    """Scores of every token, the blank among them, for each frame of sound."""
 
     tasks = ("ForCTC",)
 
@@ -370,7 +370,7 @@ class AutoProcessing:
             classes += tuple(value.values()) if isinstance(value, dict) else (value,)
         given = [kind for kind in classes if kind is not None]
         if not given:
-            raise ValueError(f"{cls.__name__}.register needs the class that answers for {config_class.__name__}.")
+            raise ValueError(f"{cls.__name__}.register needs the class that implements {config_class.__name__}.")
         _register(cls, config_class, tuple(given), exist_ok)
 
     @classmethod

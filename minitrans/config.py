@@ -248,7 +248,7 @@ class PreTrainedConfig(hub.Saved):
         """Read config.json of a folder or hub id, or a JSON file by its own path.
 
         Hub options are those of `minitrans.hub.open_repository`; the rest override fields. `return_unused_kwargs=True`
-        returns the configuration and a dict of those that are none.
+        returns the configuration and a dict of those that are not fields.
         """
         return cls.read(*hub.open_with(pretrained_model_name_or_path, options, "config.json"))
 

@@ -221,7 +221,7 @@ def _settle(model: nn.Module, fixed: bool) -> None:
             weight = module.weight.data
             module.weight.data = weight.mT.contiguous().mT if fixed else weight.contiguous()
         if isinstance(module, PositionalConvolution):
-            module.is_fixed, module._kept = fixed, ()
+            module.is_fixed, module._cached = fixed, ()
 
 
 _THAW = "`.thawed()` gives a copy of it that is not frozen."

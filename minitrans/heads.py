@@ -242,7 +242,7 @@ class SequenceClassification(Head):
 
     def summary(self, encoded: Encoded) -> Tensor:
         """One vector (B, C) per sequence."""
-        assert encoded.pooled is not None  # the rows that use this head ask the backbone to pool
+        assert encoded.pooled is not None  # classes with this head make their backbone pool
         return encoded.pooled
 
     @override
@@ -448,7 +448,7 @@ class ImageClassification(Head):
     ) -> ImageLogitsOutput:
         logits = self.classifier(encoded.pooled)
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
-        return ImageLogitsOutput(loss, logits, **encoded.kept)
+        return ImageLogitsOutput(loss, logits, **encoded.intermediates)
 
 
 class MaskedImageModeling(Head):
@@ -467,7 +467,7 @@ class MaskedImageModeling(Head):
     def compute(self, encoded: EncodedImages) -> ReconstructionOutput:
         restored = self.decoder(channels_first(encoded.grid))
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)
-        return ReconstructionOutput(loss, restored, **encoded.kept)
+        return ReconstructionOutput(loss, restored, **encoded.intermediates)
 
     def loss(self, restored: Tensor, encoded: EncodedImages) -> Tensor:
         """The mean absolute difference over the pixels of masked patches."""

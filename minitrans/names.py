@@ -264,7 +264,7 @@ class Published(Module):
     """A model that speaks the published names to everything outside, and takes both spellings from it.
 
     A subclass says in `weights` what its own modules are called outside, and in `spellings` what else they are called;
-    a model inside it answers for itself, under the name that it has here.
+    a model inside it does so itself, under the name that it has here.
     """
 
     base_model_prefix: ClassVar[str]

@@ -78,7 +78,7 @@ class PreTrainedModel(Published):
         self.load_report: LoadReport | None = None
         self.gradient_checkpointing = False
         self.engine = "auto"
-        self._inputs = _inputs(type(self))  # type: ignore[arg-type]  # mypy takes Module.__hash__ for none
+        self._inputs = _inputs(type(self))  # type: ignore[arg-type]  # mypy takes Module.__hash__ for None
 
     def post_init(self) -> None:
         """Initialise what nobody has set, and tie what is tied; ends every `__init__`.
@@ -353,7 +353,7 @@ class PreTrainedModel(Published):
         batch_sizes: Iterable[int] = (1,),
         lengths: Iterable[int] | None = None,
     ) -> FrozenModel | PrepackedModel:
-        """A callable that computes what the model does in evaluation mode, faster, especially for small batches.
+        """An inference-only callable with the same outputs, faster especially for small batches.
 
         On a CPU any model, as a copy with prepacked weights that computes in `dtype`: float32, bfloat16, the model's
         own (None), or "fastest", with the error that this costs: `minitrans.frozen.PrepackedModel`. On a GPU as CUDA

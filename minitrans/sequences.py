@@ -138,15 +138,15 @@ class Sequences:
         batch, length = mask.shape
         if is_tracing():
             return cls._reordered(mask.to(device) != 0)
-        kept = mask.cpu() != 0
-        counts = kept.sum(1).tolist()
+        mask = mask.cpu() != 0
+        counts = mask.sum(1).tolist()
         if 0 in counts:
             raise ValueError(
                 f"attention_mask keeps no token of sequence {counts.index(0)} (of {batch}); leave the sequence out."
             )
         if sum(counts) == batch * length:
             return cls.full(batch, length, device)
-        return cls._ragged((batch, length), counts, kept, device)
+        return cls._ragged((batch, length), counts, mask, device)
 
     @classmethod
     def from_lengths(cls, lengths: list[int], width: int, device: torch.device) -> Sequences:

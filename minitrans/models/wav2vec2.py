@@ -154,18 +154,18 @@ class EncoderLayer(Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layerdrop = config.layerdrop
 
-    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
         if not (self.training and self.layerdrop):
-            return self.compute(rows, sequences, kept)
+            return self.compute(rows, sequences, intermediates)
         dropped = torch.rand(()) < self.layerdrop
         if is_tracing():  # a graph has no way around a layer
-            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, kept))
-        return rows if dropped else self.compute(rows, sequences, kept)
+            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, intermediates))
+        return rows if dropped else self.compute(rows, sequences, intermediates)
 
-    def compute(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
+    def compute(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """`forward` of a layer that is not left out."""
-        rows = layers.add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, kept)), rows)
+        rows = layers.add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, intermediates)), rows)
         return layers.add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -178,8 +178,8 @@ class StableEncoderLayer(EncoderLayer):
         self.adapter = None if size is None else AttentionAdapter(config.hidden_size, size)
 
     @override
-    def compute(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
-        mixed = self.attention(self.attention_norm(rows), sequences, kept)
+    def compute(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
+        mixed = self.attention(self.attention_norm(rows), sequences, intermediates)
         rows, normed = layers.residual_norm(self.norm, rows, self.dropout(mixed))
         rows = rows + self.dropout(self.feed_forward(normed))
         return rows if self.adapter is None else rows + self.adapter(rows)
@@ -352,24 +352,25 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         output_hidden_states: bool | None = None,
     ) -> EncodedAudio:
         """What `forward` computes, as packed rows: the heads' input."""
-        kept = Intermediates(self.config, output_attentions, output_hidden_states)
+        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
         checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         extracted, frames = self.convolve(input_values, attention_mask, checkpointing)
         layout = frames.as_grid() if wants_grid() else frames
-        extracted, extracted_grid = kept.leave(self.projection_norm(frames.convert(extracted, layout)), layout)
+        extracted = self.projection_norm(frames.convert(extracted, layout))
+        extracted, extracted_grid = intermediates.leave(extracted, layout)
         rows = self.projection_dropout(self.projection(extracted))
         rows, masked = self.augment(layout.convert(rows, frames), frames, mask_time_indices)
         rows = frames.convert(rows, layout)
         rows = rows + self.positions(rows, layout)
         stable = self.config.do_stable_layer_norm
         rows = self.dropout(rows if stable else self.norm(rows))
-        rows = layers.run_layers(self.layers, rows, layout, kept, checkpointing)
+        rows = layers.run_layers(self.layers, rows, layout, intermediates, checkpointing)
         rows = self.norm(rows) if stable else rows
         rows, extracted, sequences = layout.convert(rows, frames), layout.convert(extracted, frames), frames
         if self.adapter is not None:
             rows, sequences = self.adapter(rows, frames)
-        rows, grid = kept.leave(rows, sequences)
-        states = kept.hidden_states, kept.attentions
+        rows, grid = intermediates.leave(rows, sequences)
+        states = intermediates.hidden_states, intermediates.attentions
         return EncodedAudio(rows, sequences, None, *states, grid, extracted, frames, masked, extracted_grid)
 
     def convolve(

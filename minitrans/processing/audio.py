@@ -356,7 +356,7 @@ def _open_av(source: Source, name: str, refusal: str) -> Iterator[Recording]:
         with av.open(place, options={"format_whitelist": CONTAINERS}) as container:
             yield AvRecording(name, container, av)
     except av.ArgumentError as error:  # a format beside these
-        raise ValueError(f"{name} could not be read as audio: it is none of {CONTAINERS}.") from error
+        raise ValueError(f"{name} could not be read as audio: it is not one of {CONTAINERS}.") from error
     except av.FFmpegError as error:
         raise ValueError(f"{name} could not be read as audio: {error.strerror}.") from error
 

@@ -61,9 +61,9 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
 
     `vocab_file` is a vocab.json or the dict in it: token → id, or language → token → id, where `target_lang` chooses.
     `settings` are keys of tokenizer_config.json. `do_lower_case` is for vocabularies of capitals: text is raised to
-    them and answers are lowered. Tokens of several characters, written out in a text, are found as one. Safe to call
-    from many threads at once; `add_tokens` and `set_target_lang` change the tokenizer for all of them. Raises
-    ValueError for a vocabulary that is none, or that lacks the language.
+    them and what is decoded is lowered. Tokens of several characters, written out in a text, are found as one. Safe to
+    call from many threads at once; `add_tokens` and `set_target_lang` change the tokenizer for all of them. Raises
+    ValueError for what is not a vocabulary, and for one that lacks the language.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")

@@ -136,10 +136,10 @@ class Likeness:
         # pickle's own way compares type() with __class__.
         get = getattr(type(self), "__getstate__", None)  # every class has one from Python 3.11 on
         state = self.__dict__ if get is None else get(self)
-        return _blank, (type(self),), state
+        return _without_init, (type(self),), state
 
 
-def _blank(kind: Any) -> Any:
+def _without_init(kind: Any) -> Any:
     return kind.__new__(kind)
 
 

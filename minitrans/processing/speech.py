@@ -94,7 +94,7 @@ class Wav2Vec2Processor(hub.Saved):
         text_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """Give `input_values` (and a mask) of sound, the tokenizer's answer for text, and for both also `labels`.
+        """Give `input_values` (and a mask) of sound, what the tokenizer gives for text, and for both also `labels`.
 
         Each option goes to the part that has it, or to both, such as `padding` and `return_tensors`; `audio_kwargs`
         and `text_kwargs` reach one part alone. Raises TypeError for an option that neither has.

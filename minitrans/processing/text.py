@@ -1,7 +1,7 @@
 """Text to token ids and back: the tokenizers of BERT and DistilBERT, on the `tokenizers` library.
 
 The library keeps truncation and padding as state of one shared object, so that two threads with different settings
-get each other's answers. Here an object of the library never changes once it is made: each way of truncating has its
+get each other's results. Here an object of the library never changes once it is made: each way of truncating has its
 own, which shares the vocabulary and costs 10 µs, and new tokens mean a new one. Padding is done to a call's results.
 """
 
@@ -84,9 +84,9 @@ class Tokenizer(TokenizerBase):
         """Load from a folder, a hub id, or the path of one of `files` itself.
 
         `options` are those of `hub.open_repository` and keys of tokenizer_config.json (`model_max_length`,
-        `pad_token`, ...), which win over the file; TypeError for any other. Beside a model without token types there
-        are none of them in `model_input_names`. Raises FileNotFoundError where there is none of `files` and
-        ValueError for a broken one.
+        `pad_token`, ...), which win over the file; TypeError for any other. For a model without token types
+        `model_input_names` leaves them out. Raises FileNotFoundError where there is none of `files` and ValueError
+        for a broken one.
         """
         repository, options = open_with(pretrained_model_name_or_path, options, *cls.files)
         return cls._load(repository, options, cls)
@@ -100,7 +100,7 @@ class Tokenizer(TokenizerBase):
 
     @classmethod
     def _load(cls, repository: hub.Repository, options: dict[str, Any], otherwise: type[T]) -> T:
-        """Load as `cls`, which is a kind of `otherwise`, or as that where the file's model is none for `cls`."""
+        """Load as `cls`, which is a kind of `otherwise`, or as that where `cls` is not for the file's model."""
         cls._refuse_unknown(options)
         with repository.unchanged():
             settings = shared.read_settings(repository)

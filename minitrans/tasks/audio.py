@@ -75,7 +75,7 @@ class AudioTask(Task):
         return super()._several(inputs)
 
     def read(self, source: Any) -> Sound:
-        """A sound as a path, bytes or (samples, rate); TypeError for what is none."""
+        """A sound as a path, bytes or (samples, rate); raises TypeError for anything else."""
         source = as_bytes(source)
         if isinstance(source, (str, os.PathLike, bytes)):
             return source  # type: ignore[return-value]
@@ -132,7 +132,7 @@ class AudioTask(Task):
             yield ((block.astype(np.float64) - mean) / deviation).astype(np.float32)
 
     def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        """A clip is heard whole."""
+        """Clips are not chunked."""
         for source in sources:
             samples = np.concatenate(list(self.blocks(self.read(source))))
             yield self.piece(source, samples, 0, len(samples))
@@ -177,7 +177,7 @@ def _is_numbers(item: Any) -> bool:
 
 
 def _is_samples(item: Any) -> bool:
-    """Whether this is (samples, rate), be the rate none that can be."""
+    """Whether this is (samples, rate), whatever the rate."""
     is_two = isinstance(item, tuple) and len(item) == 2 and (_is_numbers(item[0]) or isinstance(item[0], list))
     return is_two and (item[1] is None or isinstance(item[1], (Real, str)) or getattr(item[1], "ndim", 1) == 0)
 

@@ -216,7 +216,7 @@ class Task:
 
     @property
     def shape(self) -> tuple[int | None, ...] | None:
-        """The shape of an answer that is an array, None for a length that differs; None where it is something else."""
+        """The shape of a result that is an array, None for a length that differs; None where it is something else."""
         return None
 
     def report(self, name: str, error: Exception) -> None:
