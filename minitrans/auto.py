@@ -425,7 +425,7 @@ class AutoTokenizer(AutoProcessing):
         cls, pretrained_model_name_or_path: hub.Source, *,
         tokenizer_type: str | None = None, **options: Any,
     ) -> PreTrainedTokenizerBase:  # fmt: skip
-        """As every Auto class; `tokenizer_type` is a model_type, whose tokenizer is taken whatever the files say."""
+        """Load the checkpoint's tokenizer, or that of the model_type `tokenizer_type`, whatever the files say."""
         if tokenizer_type is None:
             return super().from_pretrained(pretrained_model_name_or_path, **options)
         if tokenizer_type not in cls.by_model_type:

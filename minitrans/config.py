@@ -392,7 +392,7 @@ class BackboneConfig(PreTrainedConfig):
         return len(self.depths)
 
     def validate(self) -> None:
-        """As every configuration, and complete the stages asked for; ValueError where there are none such."""
+        """Check every field, and complete the stages asked for; ValueError where there are none such."""
         super().validate()
         if not self.depths:
             raise ValueError(f"{type(self).__name__}.depths is empty; it must have a number for each stage.")
@@ -442,7 +442,7 @@ class BackboneConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls: type[B], values: dict[str, Any], **overrides: Any) -> B:
-        """As every configuration; stages asked for in `overrides`, by name or index, replace both in `values`."""
+        """Build from a config.json; stages asked for in `overrides`, by name or index, replace both in `values`."""
         chosen = {"out_features", "out_indices"}
         if chosen & set(overrides):
             values = {key: value for key, value in values.items() if key not in chosen}

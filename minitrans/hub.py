@@ -19,6 +19,8 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from minitrans import saving
 from minitrans.saving import atomic_folder
 
@@ -37,7 +39,7 @@ def open_repository(
 
     A folder of that name wins over the hub, and only a string can be a hub id. Nothing is downloaded yet. Raises
     FileNotFoundError where the name is neither, ValueError for options that contradict each other and for a token
-    that none can be, which no message shows.
+    that cannot be one, which no message shows.
     """
     name = os.fspath(name_or_path)
     if not isinstance(name, str) or not name:
@@ -313,8 +315,8 @@ class HubRepository(Repository):
     def _snapshot(self) -> dict[str, Any]:
         return {"revision": self._commit or self._revision, "cache_dir": self._options["cache_dir"]}
 
+    @override
     def absence(self, *filenames: str) -> str:
-        """Say that none of `filenames` is there, and what is."""
         paths = [f"{self._subfolder}/{name}".lstrip("/") for name in filenames]
         if self._left_out.intersection(paths):
             what = f"{' or '.join(paths)} of {self.name}"

@@ -412,8 +412,3 @@ def check_finite(name: str, values: Tensor) -> None:
     checked = values.device.type == "cpu" and not is_tracing()
     if checked and not (values.sum().isfinite() or values.isfinite().all()):  # the sum is quicker, but may overflow
         raise ValueError(f"{name} holds NaN or infinite numbers.")
-
-
-def channels_first(x: Tensor) -> Tensor:
-    """(B, H, W, C) -> (B, C, H, W), contiguous."""
-    return x.permute(0, 3, 1, 2).contiguous()

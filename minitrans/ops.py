@@ -16,10 +16,10 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,11 @@ def engine(name: str) -> Iterator[None]:
         yield
     finally:
         _chosen.name = outer
+
+
+def engine_of(model: Any) -> AbstractContextManager[None]:
+    """`engine(model.engine)`; where that is "auto", the one that is chosen already."""
+    return nullcontext() if model.engine == "auto" else engine(model.engine)
 
 
 def on_this_engine(function: Callable[..., X]) -> Callable[..., X]:

@@ -281,7 +281,7 @@ class ContrastiveOutput(ModelOutput):
 
 @dataclass(eq=False)
 class EncodedAudio(Encoded):
-    """As `Encoded`, and the frames (T', C') that the encoder was given, where they lie, which of them were masked.
+    """`Encoded`, and the frames (T', C') that the encoder was given, where they lie, which of them were masked.
 
     `sequences` and `frames` differ where an adapter follows the encoder. `masked` (T',) is None where not given.
     """

@@ -153,11 +153,11 @@ class Sequences:
         """Sequences of the first `lengths[b]` of `width` cells each."""
         if min(lengths) == width:
             return cls.full(len(lengths), width, device)
-        kept = torch.arange(width) < torch.tensor(lengths)[:, None]
-        return cls._ragged((len(lengths), width), lengths, kept, device)
+        mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+        return cls._ragged((len(lengths), width), lengths, mask, device)
 
     @classmethod
-    def _ragged(cls, shape: tuple[int, int], lengths: list[int], kept: Tensor, device: torch.device) -> Sequences:
+    def _ragged(cls, shape: tuple[int, int], lengths: list[int], mask: Tensor, device: torch.device) -> Sequences:
         ends = accumulate(lengths)
         starts = [end - length for end, length in zip(ends, lengths, strict=True)]
         return cls(
@@ -166,16 +166,16 @@ class Sequences:
             _moved(torch.tensor(lengths, dtype=torch.int32), device),
             max(lengths),
             tuple(zip(starts, lengths, strict=True)),
-            _moved(kept.flatten().nonzero().squeeze(1), device),
+            _moved(mask.flatten().nonzero().squeeze(1), device),
         )
 
     @classmethod
-    def _reordered(cls, kept: Tensor) -> Sequences:
-        """As `padded`, for any mask (B, N): real cells first in each sequence. For a trace."""
-        padded = cls.padded(kept.sum(1, dtype=torch.int32), kept.shape[1])
+    def _reordered(cls, mask: Tensor) -> Sequences:
+        """`padded` for any mask (B, N): real cells first in each sequence. For a trace."""
+        padded = cls.padded(mask.sum(1, dtype=torch.int32), mask.shape[1])
         # Where each column goes; a sort would say it in a word, and torch's compiler fails at it on a GPU.
-        places = torch.where(kept, kept.cumsum(1), (~kept).cumsum(1) + padded.lengths[:, None]) - 1
-        columns = torch.arange(kept.shape[1], device=kept.device).expand_as(places)
+        places = torch.where(mask, mask.cumsum(1), (~mask).cumsum(1) + padded.lengths[:, None]) - 1
+        columns = torch.arange(mask.shape[1], device=mask.device).expand_as(places)
         order = torch.zeros_like(places).scatter(1, places, columns)
         return replace(padded, cells=(order + padded.starts[:, None]).flatten())
 

@@ -74,7 +74,7 @@ class Job:
         return getattr(self.task, "keywords", {}).get("device")
 
     def sent(self) -> Job:
-        """As it goes to other processes: of a loaded task, torch would move the tensors into shared memory."""
+        """The job for other processes: of a loaded task, torch would move the tensors into shared memory."""
         return replace(self, task=pickle.dumps(self.task)) if isinstance(self.task, Task) else self
 
     def part(self, shard: Shard) -> Path:

@@ -155,11 +155,11 @@ class DistilBertModel(DistilBertPreTrainedModel):
         self.layers = nn.ModuleList(DistilBertLayer(config) for _ in range(config.n_layers))
         self.post_init()
 
+    @override
     def initialise(self, path: str) -> None:
-        """As every model's, but positions may start as the sinusoids of Vaswani et al. 2017, section 3.5."""
         super().initialise(path)
         if path.endswith("embeddings.position.weight") and self.config.sinusoidal_pos_embds:
-            table = self.embeddings.position.weight
+            table = self.embeddings.position.weight  # the sinusoids of Vaswani et al. 2017, section 3.5
             angle = torch.arange(table.shape[0], dtype=torch.float64)[:, None] / 10000 ** (
                 torch.arange(0, self.config.dim, 2, dtype=torch.float64) / self.config.dim
             )
@@ -219,8 +219,8 @@ class FirstToken(heads.SequenceClassification):
         self.pre_classifier = Linear(config.dim, config.dim)
         super().build(config)
 
+    @override
     def summary(self, encoded: Encoded) -> Tensor:
-        """One vector (B, C) per sequence."""
         return F.relu(self.pre_classifier(encoded.sequences.first(encoded.rows)))
 
 

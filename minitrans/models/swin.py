@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import heads, layers, ops
 from minitrans.config import BackboneConfig, Depth, Pixels, Positive, Rate, Ratio, Size, pair
-from minitrans.layers import FeedForward, Intermediates, LayerNorm, Linear, QueryKeyValue, channels_first, is_plain
+from minitrans.layers import FeedForward, Intermediates, LayerNorm, Linear, QueryKeyValue, is_plain
 from minitrans.names import Module
 from minitrans.outputs import BackboneOutput, EncodedImages, ImageModelOutput, StageInfo, States
 from minitrans.pretrained import PreTrainedModel
@@ -93,6 +94,11 @@ class MapIntermediates(Intermediates):
         """By the outputs' names: rows (B, H·W, C), attentions, and maps (B, C, H, W); None where not asked for."""
         states, weights = self.hidden_states, self.attentions
         return {"hidden_states": states, "attentions": weights, "reshaped_hidden_states": self.maps}
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, C, H, W), contiguous."""
+    return x.permute(0, 3, 1, 2).contiguous()
 
 
 def drop_path(x: Tensor, rate: float) -> Tensor:
@@ -340,8 +346,8 @@ class SwinEncoder(SwinPreTrainedModel):
         """The projection of the patches."""
         return self.embeddings.projection
 
+    @override
     def initialise(self, path: str) -> None:
-        """As every model's, but mask token and positions start at zero."""
         super().initialise(path)
         if path.endswith(("mask_token", "position_embeddings", "bias_table")):
             nn.init.zeros_(self.get_parameter(path))

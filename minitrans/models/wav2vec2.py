@@ -96,7 +96,7 @@ class Wav2Vec2Config(PreTrainedConfig):
     adapter_attn_dim: Size | None = None
 
     def validate(self) -> None:
-        """As every configuration, and that lists which belong together are of one length; ValueError otherwise."""
+        """Check every field, and that lists which belong together are of one length; ValueError otherwise."""
         super().validate()
         self.output_hidden_size = self.output_hidden_size or self.hidden_size
         for names in (("conv_dim", "conv_stride", "conv_kernel"), ("tdnn_dim", "tdnn_kernel", "tdnn_dilation")):
@@ -114,7 +114,7 @@ class Wav2Vec2Config(PreTrainedConfig):
         return len(self.conv_dim)
 
     def to_dict(self) -> dict[str, Any]:
-        """As every configuration, and how many convolutions there are, as it stands in config.json."""
+        """All fields, and how many convolutions there are, as they stand in config.json."""
         return {**super().to_dict(), "num_feat_extract_layers": self.num_feat_extract_layers}
 
     @property
@@ -130,8 +130,8 @@ class DroppedFeedForward(FeedForward):
         super().__init__(config.hidden_size, config.intermediate_size, config.hidden_act)
         self.dropout = nn.Dropout(config.activation_dropout)
 
+    @override
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows (T, C) -> (T, C)."""
         if not (self.dropout.training and self.dropout.p):
             return super().forward(rows)
         return self.down(self.dropout(self.activation(self.up(rows))))
@@ -170,7 +170,7 @@ class EncoderLayer(Module):
 
 
 class StableEncoderLayer(EncoderLayer):
-    """As `EncoderLayer`, but normalised before each part; last comes the adapter of a language, where there is one."""
+    """`EncoderLayer` normalised before each part; last comes the adapter of a language, where there is one."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
@@ -192,8 +192,8 @@ class AttentionAdapter(FeedForward):
         super().__init__(hidden_size, adapter_size, "relu")
         self.norm = LayerNorm(hidden_size)
 
+    @override
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows (T, C) -> (T, C)."""
         return super().forward(self.norm(rows))
 
 
@@ -285,14 +285,14 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
             )
         self.post_init()
 
+    @override
     @torch.no_grad()
     def initialise(self, path: str) -> None:
-        """As every model's, but for convolutions (He et al. 2015), the projection and the mask."""
         super().initialise(path)
         owner, _, leaf = path.rpartition(".")
         module = self.get_submodule(owner)
         tensor = getattr(module, leaf)
-        if isinstance(module, Convolution):
+        if isinstance(module, Convolution):  # He et al. 2015
             inputs = math.prod(module.weight.shape[1:])
             if leaf == "weight":
                 tensor.normal_(0.0, (2 / inputs) ** 0.5)

@@ -451,7 +451,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _scaled(samples: np.ndarray, name: str) -> np.ndarray:
-    """As float32; integers are PCM and become [−1, 1)."""
+    """Samples as float32; integers are PCM and become [−1, 1)."""
     if samples.dtype.name in PCM:
         silence, full_scale = PCM[samples.dtype.name]
         return ((samples.astype(np.float64) - silence) / full_scale).astype(np.float32)

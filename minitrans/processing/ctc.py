@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokenizers import AddedToken
+from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing.encoding import (
@@ -147,8 +148,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         """The number of ids without those of added tokens."""
         return len(self.decoder)
 
+    @override
     def get_vocab(self) -> dict[str, int]:
-        """Return every token, added ones included, with its id."""
         return {**self.encoder, **self._added_ids}
 
     @property

@@ -240,11 +240,11 @@ class TokenizerBase(Likeness, hub.Saved):
     __call__: Callable[..., BatchEncoding]  # encodes a text, a pair of texts, or a batch of either
 
     def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
-        """As a call: its name for one text before transformers 5."""
+        """A call, by its name for one text before transformers 5."""
         return self(text, text_pair, **options)
 
     def batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchEncoding:
-        """As a call: its name for a batch before transformers 5."""
+        """A call, by its name for a batch before transformers 5."""
         return self(batch_text_or_text_pairs, **options)
 
     @contextmanager

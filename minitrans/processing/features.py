@@ -152,7 +152,7 @@ def _shown(own: type, base: type) -> type:
 
 
 def open_with(name_or_path: hub.Source, options: Mapping[str, Any], *files: str) -> tuple[Repository, dict[str, Any]]:
-    """As `hub.open_with`, without the options of transformers that have no effect on any processor here."""
+    """`hub.open_with` without the options of transformers that have no effect on any processor here."""
     return hub.open_with(name_or_path, {k: v for k, v in options.items() if k not in WITHOUT_EFFECT}, *files)
 
 

@@ -137,11 +137,11 @@ class Wav2Vec2Processor(hub.Saved):
         return inputs
 
     def decode(self, *args: Any, **options: Any) -> Any:
-        """As `Wav2Vec2CTCTokenizer.decode`."""
+        """`Wav2Vec2CTCTokenizer.decode`."""
         return self.tokenizer.decode(*args, **options)
 
     def batch_decode(self, *args: Any, **options: Any) -> Any:
-        """As `Wav2Vec2CTCTokenizer.batch_decode`."""
+        """`Wav2Vec2CTCTokenizer.batch_decode`."""
         return self.tokenizer.batch_decode(*args, **options)
 
 
@@ -170,7 +170,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
-        """As `Wav2Vec2Processor`, with alphabet.json and language_model/ beside the other files.
+        """Read both parts, with alphabet.json and language_model/ beside the other files.
 
         `alpha`, `beta`, `unk_score_offset` and `score_boundary` win over the folder's; see `LanguageModel`.
         """

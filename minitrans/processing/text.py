@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing import encoding as shared
@@ -232,20 +233,20 @@ class Tokenizer(TokenizerBase):
         """Every token with its id."""
         return self.get_vocab()
 
+    @override
     def get_vocab(self) -> dict[str, int]:
-        """Return every token, added ones included, with its id."""
         return self._state[0].get_vocab(with_added_tokens=True)
 
     @property
+    @override
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """The added tokens and special tokens by id."""
         return dict(sorted(self._state[0].get_added_tokens_decoder().items()))
 
     def __len__(self) -> int:
         return self._state[0].get_vocab_size(with_added_tokens=True)
 
+    @override
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Return how many special tokens a call puts around a text, or around a pair of texts."""
         return self._state[0].num_special_tokens_to_add(pair)
 
     def add_tokens(

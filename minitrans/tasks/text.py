@@ -144,7 +144,7 @@ class TextTask(Task):
         return self.outputs(batch.to(self.model.device), pieces)
 
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
-        """As `run`, from the batch of its tensors (B, N)."""
+        """What `run` gives, from the batch of its tensors (B, N)."""
         raise NotImplementedError
 
 

@@ -266,11 +266,11 @@ class Embedder(TextTask):
     output_value: str | None = "sentence_embedding"
 
     def encode_query(self, inputs: Any = None, prompt_name: str | None = None, **options: Any) -> Any:
-        """As `encode`, with the prompt called "query"."""
+        """`encode` with the prompt called "query"."""
         return self._encode_as(("query",), inputs, prompt_name, options)
 
     def encode_document(self, inputs: Any = None, prompt_name: str | None = None, **options: Any) -> Any:
-        """As `encode`, with the first of the prompts "document", "passage" and "corpus" that there is."""
+        """`encode` with the first of the prompts "document", "passage" and "corpus" that there is."""
         return self._encode_as(("document", "passage", "corpus"), inputs, prompt_name, options)
 
     def _encode_as(self, names: tuple[str, ...], inputs: Any, prompt_name: str | None, options: dict[str, Any]) -> Any:
