@@ -203,7 +203,7 @@ def _compare(
     print(f"{title} through transformers {transformers.__version__}, as one padded batch:")
     print(f"  largest difference   {difference:.1e} ({unit})")
     print(loading, end="")
-    print(f"  {work:<19}  {medians[0]:7.1f} ms, transformers {medians[1]:7.1f} ms: {ratio:.1f} times faster")
+    print(f"  {work:<19}  {medians[0]:7.1f} ms, transformers {medians[1]:7.1f} ms: {ratio:.2f} × its speed")
 
 
 def _thousands(model: Any) -> str:
