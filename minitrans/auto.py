@@ -275,7 +275,15 @@ class AutoModelForMaskedImageModeling(AutoClass):
 
 
 class AutoBackbone(AutoClass):
-    """Maps of a vision model's stages."""
+    """Maps of a vision model's stages.
+
+    >>> import torch
+    >>> from minitrans import AutoBackbone
+    >>> from minitrans.demo import CHECKPOINTS
+    >>> backbone = AutoBackbone.from_pretrained(CHECKPOINTS / "swin", out_features=["stage1", "stage2"])
+    >>> [tuple(feature_map.shape) for feature_map in backbone(torch.zeros(1, 3, 8, 8)).feature_maps]
+    [(1, 32, 8, 8), (1, 64, 4, 4)]
+    """
 
     tasks = ("Backbone",)
 

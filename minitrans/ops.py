@@ -47,7 +47,15 @@ _chosen = _Chosen()
 
 @contextmanager
 def engine(name: str) -> Iterator[None]:
-    """Run the operations inside the block on one engine: "plain", "triton", or "auto" for the automatic choice."""
+    """Run the operations inside the block on one engine: "plain", "triton", or "auto" for the automatic choice.
+
+    >>> import torch
+    >>> from minitrans import BertModel, engine
+    >>> model = BertModel.from_pretrained("google-bert/bert-base-uncased")
+    >>> with engine("plain"):
+    ...     model(torch.tensor([[101, 3793, 102]])).pooler_output.shape
+    torch.Size([1, 768])
+    """
     outer, _chosen.name = _chosen.name, _known(name, "engine")
     try:
         yield

@@ -80,6 +80,15 @@ def run(
 
     Raises ValueError or TypeError for settings that cannot be and for a table without a column, FileNotFoundError,
     OSError where results cannot be written, and ImportError without pyarrow or Ray where they are needed.
+
+    >>> from pathlib import Path
+    >>> from minitrans import Embedder, corpora
+    >>> embedder = Embedder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
+    >>> _ = Path("texts.txt").write_text("A text.")
+    >>> corpora.run(embedder, "texts.txt", "vectors").rows
+    1
+    >>> sorted(path.name for path in Path("vectors").iterdir())
+    ['_job.json', 'part-000000.parquet']
     """
     kind = _kind(task)
     if form not in (None, "parquet", "jsonl", *SUBTITLES):

@@ -65,6 +65,13 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
     them and what is decoded is lowered. Tokens of several characters, written out in a text, are found as one. Safe to
     call from many threads at once; `add_tokens` and `set_target_lang` change the tokenizer for all of them. Raises
     ValueError for what is not a vocabulary, and for one that lacks the language.
+
+    >>> from minitrans import Wav2Vec2CTCTokenizer
+    >>> tokenizer = Wav2Vec2CTCTokenizer({"<pad>": 0, "<unk>": 1, "|": 2, "A": 3, "L": 4})
+    >>> tokenizer("ALL LA")["input_ids"]
+    [3, 4, 4, 2, 4, 3]
+    >>> tokenizer.decode([3, 3, 4, 0, 4, 4])  # repeats are one token, and the blank, 0, stands between doubled ones
+    'ALL'
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")

@@ -253,6 +253,13 @@ class Transcriber(AudioTask):
     frames of all are decoded as one. `float("inf")` hears clips whole. With `characters` the result has "characters"
     too, [{"character", "start", "end"}], spaces among them. A clip too short for a frame is an empty text. Where the
     processor has an n-gram model, it decodes; times are those of the likeliest way to spread its text over the frames.
+
+    >>> from minitrans import Transcriber
+    >>> from minitrans.demo import CHECKPOINTS, speech
+    >>> transcriber = Transcriber.from_pretrained(CHECKPOINTS / "wav2vec2")
+    >>> clip = speech.held_out(4)[3]
+    >>> transcriber((clip.samples, speech.RATE))["text"]
+    'silo patata no silo'
     """
 
     auto = AutoModelForCTC

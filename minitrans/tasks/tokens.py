@@ -115,6 +115,12 @@ class EntityRecognizer(ChunkedTask):
     has there.
 
     With `is_split_into_words` an input is a list of words; offsets are those in the words joined by `delimiter`.
+
+    >>> from minitrans import EntityRecognizer
+    >>> from minitrans.demo import CHECKPOINTS
+    >>> recognizer = EntityRecognizer.from_pretrained(CHECKPOINTS / "distilbert")
+    >>> [(entity["label"], entity["text"]) for entity in recognizer("Greta lives in Lisbon.")]
+    [('PER', 'Greta'), ('LOC', 'Lisbon')]
     """
 
     auto = AutoModelForTokenClassification
