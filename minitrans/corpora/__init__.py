@@ -204,8 +204,7 @@ class Mapper:
         is_frame = hasattr(batch, "assign")
         if task.shape is not None and len(task.shape) == 1 and not is_frame:
             nothing = np.full(task.shape[0] or 0, np.nan, np.float32)
-            results = np.stack([nothing if result is None else result for result in results] or [nothing])[
-                : len(found)
-            ]
+            filled = [nothing if result is None else result for result in results]
+            results = np.stack(filled or [nothing])[: len(found)]
         new = {column_of(task): results, "error": [error or "" for _, error in found]}
         return batch.assign(**new) if is_frame else {**batch, **new}

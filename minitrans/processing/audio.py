@@ -25,13 +25,7 @@ from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
-from minitrans.processing.features import (
-    BatchFeature,
-    Likeness,
-    as_array,
-    open_with,
-    read_settings,
-)
+from minitrans.processing.features import BatchFeature, Likeness, as_array, open_with, read_settings
 from minitrans.processing.kinds import Kind, check_kinds, is_bool, shown
 from minitrans.utils.logging import warn_once
 

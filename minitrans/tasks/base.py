@@ -118,7 +118,7 @@ class Task:
             listed = ", ".join(random[:8]) + (f" and {len(random) - 8} more" if len(random) > 8 else "")
             raise ValueError(
                 f"{repository.name} holds no weights for {listed} of {type(model).__name__}: {cls.__name__} would "
-                "answer at random; choose a checkpoint that was trained for this task, or train this one first."
+                "guess at random; choose a checkpoint that was trained for this task, or train this one first."
             )
         for record in held.records:
             logger.handle(record)

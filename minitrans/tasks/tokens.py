@@ -14,11 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from minitrans.auto import (
-    AutoModelForMaskedLM,
-    AutoModelForQuestionAnswering,
-    AutoModelForTokenClassification,
-)
+from minitrans.auto import AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoModelForTokenClassification
 from minitrans.sequences import Sequences
 from minitrans.tasks.base import Piece, check_count, check_labels, label_of
 from minitrans.tasks.text import TextTask, is_pair

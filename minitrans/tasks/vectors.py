@@ -15,10 +15,7 @@ from torch import Tensor
 from typing_extensions import Unpack, override
 
 from minitrans import hub, ops
-from minitrans.auto import (
-    AutoModel,
-    AutoTokenizer,
-)
+from minitrans.auto import AutoModel, AutoTokenizer
 from minitrans.outputs import Encoded
 from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_count, is_text, mapping, or_none
 from minitrans.sequences import Sequences
