@@ -392,7 +392,7 @@ class BackboneConfig(PreTrainedConfig):
         return len(self.depths)
 
     def validate(self) -> None:
-        """Check every field, and complete the stages asked for; ValueError where there are none such."""
+        """Check every field, and complete the stages asked for; ValueError where there is no such stage."""
         super().validate()
         if not self.depths:
             raise ValueError(f"{type(self).__name__}.depths is empty; it must have a number for each stage.")
@@ -400,7 +400,7 @@ class BackboneConfig(PreTrainedConfig):
         self.verify_out_features_out_indices()
 
     def verify_out_features_out_indices(self) -> None:
-        """Complete the stages that were asked for by name or by index; ValueError where there are none such."""
+        """Complete the stages that were asked for by name or by index; ValueError where there is no such stage."""
         stages, features, indices = self.stage_names, self.out_features, self.out_indices
         if features is None:
             for index in indices or ():
@@ -425,7 +425,7 @@ class BackboneConfig(PreTrainedConfig):
     def set_output_features_output_indices(
         self, out_features: list[str] | None, out_indices: list[int] | None
     ) -> None:
-        """Choose the stages by name, by index or both; ValueError, and nothing changed, where there are none such."""
+        """Choose the stages by name, by index or both; ValueError, and nothing changed, for an unknown one."""
         before = self.out_features, self.out_indices
         self._put_stages(out_features, out_indices)
         try:
