@@ -14,7 +14,7 @@ if len(sys.argv) > 1:
 else:
     from fine_tuning import train
 
-    recognizer = EntityRecognizer(*train(), max_tokens=64)  # so short that the text below takes several windows
+    recognizer = EntityRecognizer(*train(), max_tokens=64)  # so short that the text below takes several chunks
 
 STORY = (
     "Nora had a letter from Prague. It was raining, and the post was late again. The next day she went to the market, "

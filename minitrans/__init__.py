@@ -222,6 +222,6 @@ else:
     def __getattr__(name: str) -> Any:
         if name in _HOME:
             return getattr(importlib.import_module(_HOME[name]), name)
-        if not name[0].isupper():  # the published classes are capitalised; a module of the package is none of them
+        if not name[0].isupper():  # the published classes are capitalised; a module of the package is not
             raise AttributeError(f"module 'minitrans' has no attribute {name!r}")
         return importlib.import_module("minitrans.auto").published_class(name)

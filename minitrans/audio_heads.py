@@ -51,9 +51,9 @@ def _check_adapter_size(config: PreTrainedConfig) -> None:
 
 
 class CTC(AudioHead):
-    """Scores of every token of the vocabulary and of none (the blank) for each frame (B, N, V) (Graves et al. 2006).
+    """Scores of every token, the blank among them, for each frame: (B, N, V) (Graves et al. 2006).
 
-    Frames beyond a clip's end say blank for certain. `pad_token_id` is the blank. A checkpoint of many languages
+    Frames past the end of a clip predict the blank, `pad_token_id`, with probability 1. A checkpoint of many languages
     holds what is special to each in an adapter file; `target_lang` is the one loaded.
     """
 
@@ -79,7 +79,7 @@ class CTC(AudioHead):
         target_lang: str | None = None,
         **options: Any,
     ) -> Any:
-        """As every model's; `target_lang` is the language whose adapter is loaded too."""
+        """`from_pretrained` on an open repository; `target_lang` is the language whose adapter is loaded too."""
         loaded = super().load(repository, config, *model_args, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.repository = repository
@@ -191,9 +191,9 @@ class LayerSum(AudioHead):
         if config.add_adapter and (config.use_weighted_layer_sum or not self.takes_adapter):
             raise ValueError(f"{type(self).__name__} is computed from the layers' frames; set add_adapter=False.")
 
+    @override
     @torch.no_grad()
     def initialise(self, path: str) -> None:
-        """As every model's; all layers start with the same weight."""
         super().initialise(path)
         if path == "layer_weights" and self.layer_weights is not None:
             self.layer_weights.fill_(1 / len(self.layer_weights))
@@ -219,7 +219,7 @@ class SequenceClassification(LayerSum, heads.SequenceClassification):
     def load(
         cls, repository: Repository, config: PreTrainedConfig | None = None, *model_args: Any, **options: Any
     ) -> Any:
-        """As every model's; a checkpoint whose head is of the older form comes as `older_class`."""
+        """`from_pretrained` on an open repository; a head of the older form is loaded as `older_class`."""
         names = options.get("state_dict")
         if names is None:
             with open_checkpoint(repository, options.get("variant")) as checkpoint:
@@ -270,8 +270,8 @@ class SpeechClassification(AudioHead, heads.SequenceClassification):
         _check_adapter_size(config)
         self.classifier = TwoLayers(config)  # type: ignore[assignment]
 
+    @override
     def summary(self, encoded: Encoded) -> Tensor:
-        """One vector (B, C) per clip."""
         rows, sequences = encoded.rows, encoded.sequences
         if self.pooling_mode == "max":
             grid, real = sequences.unpack(rows), sequences.unpack(torch.ones_like(rows[:, :1]))
@@ -321,12 +321,12 @@ class XVector(LayerSum):
         self.classifier = Linear(config.xvector_output_dim, config.xvector_output_dim)
         self.objective = AdditiveMargin(config.xvector_output_dim, config.num_labels)
 
+    @override
     @torch.no_grad()
     def initialise(self, path: str) -> None:
-        """As every model's; the speakers' directions start evenly spread."""
         super().initialise(path)
         if path == "objective.weight":
-            self.objective.weight.normal_()
+            self.objective.weight.normal_()  # the speakers' directions are evenly spread
 
     @override
     def compute(self, encoded: Encoded, labels: Labels = None, num_items_in_batch: Count = None) -> XVectorOutput:
@@ -444,9 +444,9 @@ class PreTraining(AudioHead):
         self.project_hid = Linear(config.hidden_size, config.proj_codevector_dim)
         self.project_q = Linear(config.codevector_dim, config.proj_codevector_dim)
 
+    @override
     @torch.no_grad()
     def initialise(self, path: str) -> None:
-        """As every model's, but for the codes and the projections (the published start of training)."""
         super().initialise(path)
         owner, _, leaf = path.rpartition(".")
         if owner in ("project_hid", "project_q"):

@@ -56,10 +56,10 @@ def clips_of(input_values: Tensor, attention_mask: Tensor | None) -> list[Tensor
     """
     if attention_mask is None:
         return list(input_values)
-    kept = attention_mask == 1
-    lengths = kept.sum(1)
-    ordered = torch.arange(kept.shape[1], device=kept.device) < lengths[:, None]
-    wrong = ((attention_mask != 0) != kept) | (kept != ordered)
+    ones = attention_mask == 1
+    lengths = ones.sum(1)
+    ordered = torch.arange(ones.shape[1], device=ones.device) < lengths[:, None]
+    wrong = ((attention_mask != 0) != ones) | (ones != ordered)
     if wrong.any():
         clip = int(wrong.any(1).nonzero()[0])
         raise ValueError(
@@ -328,7 +328,7 @@ class PositionalConvolution(Module):
         self.activation = ops.ACTIVATIONS[activation]
         self.bias = nn.Parameter(torch.empty(size))
         self.weight = WeightNorm(size, size // groups, kernel)
-        self._kept: tuple[Tensor, ...] = ()
+        self._cached: tuple[Tensor, ...] = ()
         self.is_fixed = False  # see `minitrans.frozen`
 
     def filters(self) -> tuple[Tensor, Tensor | None]:
@@ -340,14 +340,14 @@ class PositionalConvolution(Module):
         if wants_static_shapes():
             weight = self.weight()  # whether it is what it was could only be asked once
             return weight, ops.spectrum(weight)
-        if not (self._kept and (self.is_fixed or all(map(_same, self._kept, parameters)))):
+        if not (self._cached and (self.is_fixed or all(map(_same, self._cached, parameters)))):
             with torch.inference_mode(False), torch.no_grad():  # what is kept may be trained through later
                 weight = self.weight()
                 spectrum = ops.spectrum(weight)
                 if spectrum is None:
                     return weight, None
-                self._kept = *(parameter.clone() for parameter in parameters), weight, spectrum
-        return self._kept[2], self._kept[3]
+                self._cached = *(parameter.clone() for parameter in parameters), weight, spectrum
+        return self._cached[2], self._cached[3]
 
     def forward(self, rows: Tensor, sequences: Sequences) -> Tensor:
         """Rows (T, C) -> (T, C)."""
@@ -355,9 +355,9 @@ class PositionalConvolution(Module):
         return self.activation(ops.grouped_convolution(rows, sequences, weight, self.bias, spectrum))
 
 
-def _same(kept: Tensor, now: Tensor) -> bool:
+def _same(was: Tensor, now: Tensor) -> bool:
     """Whether a parameter is what it was; by value, as `.data` changes under no version counter."""
-    return (kept.dtype, kept.device, kept.shape) == (now.dtype, now.device, now.shape) and torch.equal(kept, now)
+    return (was.dtype, was.device, was.shape) == (now.dtype, now.device, now.shape) and torch.equal(was, now)
 
 
 class Downsampling(Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
 
 from typing_extensions import override
 
@@ -14,9 +14,16 @@ from minitrans.processing.features import open_with
 
 if TYPE_CHECKING:
     from minitrans.pretrained import PreTrainedModel
+    from minitrans.processing.audio import Wav2Vec2FeatureExtractor
+    from minitrans.processing.document import LayoutLMv2Processor
     from minitrans.processing.encoding import PreTrainedTokenizerBase
-    from minitrans.processing.image import ViTImageProcessor
+    from minitrans.processing.image import ImageProcessor, ViTImageProcessor
+    from minitrans.processing.speech import Wav2Vec2Processor
     from minitrans.weights import LoadReport
+
+    Processor: TypeAlias = (
+        Wav2Vec2Processor | LayoutLMv2Processor | PreTrainedTokenizerBase | Wav2Vec2FeatureExtractor | ImageProcessor
+    )
 
 # model_type -> the module of the family and the first part of its class names
 FAMILIES = {
@@ -268,13 +275,21 @@ class AutoModelForMaskedImageModeling(AutoClass):
 
 
 class AutoBackbone(AutoClass):
-    """Maps of a vision model's stages."""
+    """Maps of a vision model's stages.
+
+    >>> import torch
+    >>> from minitrans import AutoBackbone
+    >>> from minitrans.demo import CHECKPOINTS
+    >>> backbone = AutoBackbone.from_pretrained(CHECKPOINTS / "swin", out_features=["stage1", "stage2"])
+    >>> [tuple(feature_map.shape) for feature_map in backbone(torch.zeros(1, 3, 8, 8)).feature_maps]
+    [(1, 32, 8, 8), (1, 64, 4, 4)]
+    """
 
     tasks = ("Backbone",)
 
 
 class AutoModelForCTC(AutoClass):
-    """Scores of every token, and of none, for each frame of sound."""
+    """Scores of every token, the blank among them, for each frame of sound."""
 
     tasks = ("ForCTC",)
 
@@ -370,7 +385,7 @@ class AutoProcessing:
             classes += tuple(value.values()) if isinstance(value, dict) else (value,)
         given = [kind for kind in classes if kind is not None]
         if not given:
-            raise ValueError(f"{cls.__name__}.register needs the class that answers for {config_class.__name__}.")
+            raise ValueError(f"{cls.__name__}.register needs the class that implements {config_class.__name__}.")
         _register(cls, config_class, tuple(given), exist_ok)
 
     @classmethod
@@ -425,7 +440,7 @@ class AutoTokenizer(AutoProcessing):
         cls, pretrained_model_name_or_path: hub.Source, *,
         tokenizer_type: str | None = None, **options: Any,
     ) -> PreTrainedTokenizerBase:  # fmt: skip
-        """As every Auto class; `tokenizer_type` is a model_type, whose tokenizer is taken whatever the files say."""
+        """Load the checkpoint's tokenizer, or that of the model_type `tokenizer_type`, whatever the files say."""
         if tokenizer_type is None:
             return super().from_pretrained(pretrained_model_name_or_path, **options)
         if tokenizer_type not in cls.by_model_type:
@@ -469,6 +484,14 @@ class AutoFeatureExtractor(AutoProcessing):
         "wav2vec2": "Wav2Vec2FeatureExtractor",
     }
 
+    if TYPE_CHECKING:
+
+        @override
+        @classmethod
+        def from_pretrained(
+            cls, pretrained_model_name_or_path: hub.Source, **options: Any
+        ) -> Wav2Vec2FeatureExtractor | ImageProcessor: ...
+
 
 class AutoProcessor(AutoProcessing):
     """Everything that a checkpoint's raw input needs: for a model of one kind of input, its only processor."""
@@ -481,6 +504,12 @@ class AutoProcessor(AutoProcessing):
     by_model_type: ClassVar[dict[str, str]] = {"layoutlmv2": "LayoutLMv2Processor", "wav2vec2": "Wav2Vec2Processor"}
     more = ("Wav2Vec2ProcessorWithLM",)
     files = (*AutoTokenizer.files, *AutoImageProcessor.files)
+
+    if TYPE_CHECKING:
+
+        @override
+        @classmethod
+        def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Processor: ...
 
     @classmethod
     def _class_for(cls, repository: hub.Repository, model_type: str | None) -> Any:

@@ -344,7 +344,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         return _run_corpus(arguments, job, options)
     if alone := _given(arguments, CORPUS):
-        raise ValueError(f"--{min(alone)} is for whole corpora: name a folder for the answers, --output DIR.")
+        raise ValueError(f"--{min(alone)} is for whole corpora: name a folder for the results, --output DIR.")
     if arguments.form in ("srt", "vtt"):
         options["characters"] = True
         if len(arguments.input) > 1:
@@ -401,7 +401,7 @@ def _run_corpus(arguments: argparse.Namespace, job: Job, options: dict[str, Any]
         _say(f"{part} is missing, and tried again by the same command: {why}")
     if done.failed:
         such = f", such as {done.first}" if done.first else ""
-        _say(f"{done.failed} of {done.rows} rows have an error in {arguments.output} and no answer{such}")
+        _say(f"{done.failed} of {done.rows} rows have an error in {arguments.output} and no result{such}")
     return int(bool(done.failed or done.missing))
 
 
@@ -523,16 +523,16 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument(
         "--output",
         metavar="DIR",
-        help="answer whole corpora into this folder, going on where a run was ended: INPUT are Parquet, JSON Lines, "
-        "CSV, TSV or lines of text, images or sounds, and folders and patterns of these",
+        help="do whole corpora, with the results in this folder, going on where a run was ended: INPUT are Parquet, "
+        "JSON Lines, CSV, TSV or lines of text, images or sounds, and folders and patterns of these",
     )
     run.add_argument("--workers", type=int, metavar="N", help="the number of processes; with --ray, of actors")
     run.add_argument("--ray", nargs="?", const=True, metavar="ADDRESS", help="by a Ray cluster, this or a new one")
-    run.add_argument("--format", choices=["parquet", "jsonl", "srt", "vtt"], help="of the answers in --output")
+    run.add_argument("--format", choices=["parquet", "jsonl", "srt", "vtt"], help="of the results in --output")
     run.add_argument("--float16", action="store_true", help="write vectors in half the bytes")
     run.add_argument("--column", action="append", metavar="NAME", help="what holds the input in a table; or several")
-    run.add_argument("--keep", action="append", metavar="NAME", help="a column of a table that the answers get too")
-    run.add_argument("--rows", type=int, metavar="N", help="how many rows, or files, each file of answers holds")
+    run.add_argument("--keep", action="append", metavar="NAME", help="a column of a table that the results get too")
+    run.add_argument("--rows", type=int, metavar="N", help="how many rows, or files, each file of results holds")
     run.add_argument("--top-k", type=int, metavar="N", help="how many classes, words, answers or documents to give")
     run.add_argument("--pairs", action="store_true", help="classify pairs of texts, with a tab between the two")
     run.add_argument(

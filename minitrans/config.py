@@ -248,7 +248,7 @@ class PreTrainedConfig(hub.Saved):
         """Read config.json of a folder or hub id, or a JSON file by its own path.
 
         Hub options are those of `minitrans.hub.open_repository`; the rest override fields. `return_unused_kwargs=True`
-        returns the configuration and a dict of those that are none.
+        returns the configuration and a dict of those that are not fields.
         """
         return cls.read(*hub.open_with(pretrained_model_name_or_path, options, "config.json"))
 
@@ -392,7 +392,7 @@ class BackboneConfig(PreTrainedConfig):
         return len(self.depths)
 
     def validate(self) -> None:
-        """As every configuration, and complete the stages asked for; ValueError where there are none such."""
+        """Check every field, and complete the stages asked for; ValueError where there is no such stage."""
         super().validate()
         if not self.depths:
             raise ValueError(f"{type(self).__name__}.depths is empty; it must have a number for each stage.")
@@ -400,7 +400,7 @@ class BackboneConfig(PreTrainedConfig):
         self.verify_out_features_out_indices()
 
     def verify_out_features_out_indices(self) -> None:
-        """Complete the stages that were asked for by name or by index; ValueError where there are none such."""
+        """Complete the stages that were asked for by name or by index; ValueError where there is no such stage."""
         stages, features, indices = self.stage_names, self.out_features, self.out_indices
         if features is None:
             for index in indices or ():
@@ -425,7 +425,7 @@ class BackboneConfig(PreTrainedConfig):
     def set_output_features_output_indices(
         self, out_features: list[str] | None, out_indices: list[int] | None
     ) -> None:
-        """Choose the stages by name, by index or both; ValueError, and nothing changed, where there are none such."""
+        """Choose the stages by name, by index or both; ValueError, and nothing changed, for an unknown one."""
         before = self.out_features, self.out_indices
         self._put_stages(out_features, out_indices)
         try:
@@ -442,7 +442,7 @@ class BackboneConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls: type[B], values: dict[str, Any], **overrides: Any) -> B:
-        """As every configuration; stages asked for in `overrides`, by name or index, replace both in `values`."""
+        """Build from a config.json; stages asked for in `overrides`, by name or index, replace both in `values`."""
         chosen = {"out_features", "out_indices"}
         if chosen & set(overrides):
             values = {key: value for key, value in values.items() if key not in chosen}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import cpu, ops
 from minitrans.audio_layers import Convolution, PositionalConvolution
@@ -96,7 +97,7 @@ class Frozen(nn.Module):
         raise RuntimeError("A frozen model's weights stay as they are; load them into the model, and freeze it again.")
 
     def save_pretrained(self, *arguments: Any, **options: Any) -> None:
-        """As the model's."""
+        """Save the model as `PreTrainedModel.save_pretrained` does."""
         self.thawed().save_pretrained(*arguments, **options)
 
     def freeze(self, **options: Any) -> Frozen:
@@ -166,8 +167,8 @@ class PrepackedModel(Frozen):
             name = str(chosen).removeprefix("torch.")
             logger.warning("Frozen in %s: on a random sample %.1e from float32.", name, self.error)
 
+    @override
     def compute(self, *inputs: Any, **options: Any) -> Any:
-        """The model's output for its own arguments."""
         self._check()
         if self.computes_in == torch.float32:
             return self.model(*inputs, **options)
@@ -175,7 +176,7 @@ class PrepackedModel(Frozen):
         return _widened(self.model(*(_narrowed(value, self.computes_in) for value in inputs), **narrow))
 
     def encode(self, *inputs: Any, **options: Any) -> Any:
-        """What the model hands to its head, as the model's."""
+        """What the model hands to its head."""
         self._check()
         return self.model.encode(*inputs, **options)
 
@@ -221,7 +222,7 @@ def _settle(model: nn.Module, fixed: bool) -> None:
             weight = module.weight.data
             module.weight.data = weight.mT.contiguous().mT if fixed else weight.contiguous()
         if isinstance(module, PositionalConvolution):
-            module.is_fixed, module._kept = fixed, ()
+            module.is_fixed, module._cached = fixed, ()
 
 
 _THAW = "`.thawed()` gives a copy of it that is not frozen."

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from minitrans.activations import Activation
 from minitrans.config import PreTrainedConfig, pair
-from minitrans.layers import LayerNorm, Linear, channels_first, check_tensor, is_plain
+from minitrans.layers import LayerNorm, Linear, check_tensor, is_plain
 from minitrans.names import Module
 from minitrans.outputs import (
     Encoded,
@@ -242,7 +242,7 @@ class SequenceClassification(Head):
 
     def summary(self, encoded: Encoded) -> Tensor:
         """One vector (B, C) per sequence."""
-        assert encoded.pooled is not None  # the rows that use this head ask the backbone to pool
+        assert encoded.pooled is not None  # classes with this head make their backbone pool
         return encoded.pooled
 
     @override
@@ -255,8 +255,8 @@ class SequenceClassification(Head):
 class MultipleChoice(SequenceClassification):
     """One score per choice (B, choices); inputs have the shape (B, choices, N)."""
 
+    @override
     def scores(self, config: PreTrainedConfig) -> int:
-        """How many scores the classifier gives for one summary."""
         return 1
 
     def encode(self, **inputs: Any) -> Encoded:
@@ -391,7 +391,7 @@ class MaskedLM(Head):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
-        """As every model's; scores of new words that are not tied to the word vectors start likewise, biases at 0."""
+        """Resize the word vectors; scores of new words that are not tied to them start likewise, biases at 0."""
         table = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         count = len(table.weight)  # type: ignore[arg-type]
         for module in (self.predictions, self.predictions.decoder):
@@ -448,7 +448,7 @@ class ImageClassification(Head):
     ) -> ImageLogitsOutput:
         logits = self.classifier(encoded.pooled)
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
-        return ImageLogitsOutput(loss, logits, **encoded.kept)
+        return ImageLogitsOutput(loss, logits, **encoded.intermediates)
 
 
 class MaskedImageModeling(Head):
@@ -465,9 +465,9 @@ class MaskedImageModeling(Head):
 
     @override
     def compute(self, encoded: EncodedImages) -> ReconstructionOutput:
-        restored = self.decoder(channels_first(encoded.grid))
+        restored = self.decoder(encoded.grid.permute(0, 3, 1, 2).contiguous())
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)
-        return ReconstructionOutput(loss, restored, **encoded.kept)
+        return ReconstructionOutput(loss, restored, **encoded.intermediates)
 
     def loss(self, restored: Tensor, encoded: EncodedImages) -> Tensor:
         """The mean absolute difference over the pixels of masked patches."""

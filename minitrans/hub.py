@@ -19,6 +19,8 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from minitrans import saving
 from minitrans.saving import atomic_folder
 
@@ -37,7 +39,7 @@ def open_repository(
 
     A folder of that name wins over the hub, and only a string can be a hub id. Nothing is downloaded yet. Raises
     FileNotFoundError where the name is neither, ValueError for options that contradict each other and for a token
-    that none can be, which no message shows.
+    that cannot be one, which no message shows.
     """
     name = os.fspath(name_or_path)
     if not isinstance(name, str) or not name:
@@ -101,7 +103,7 @@ class Repository:
         """Return the local path of the first of `filenames` that exists, None where none does.
 
         Where the hub may not be asked, a file that a cached download lacks does not exist. Raises OSError where that
-        cannot be known: nothing is cached, or the hub does not answer. ValueError for a path that leads out of the
+        cannot be known: nothing is cached, or the hub does not respond. ValueError for a path that leads out of the
         repository.
         """
         paths = (self._locate(_inside(filename)) for filename in filenames)
@@ -186,7 +188,7 @@ class SingleFile(Repository):
 class HubRepository(Repository):
     """The files of a repository on the hub, each downloaded when first asked for, all from one commit.
 
-    The first answer says which commit the revision stands for, and everything after is asked of that commit, so
+    The first response says which commit the revision stands for, and everything after is asked of that commit, so
     that a push in between cannot mix two versions.
     """
 
@@ -291,7 +293,7 @@ class HubRepository(Repository):
     def _is_cached(self) -> bool:
         """Whether the cache has to do, and holds a download of the revision: what is not there is left out.
 
-        Where the hub may be asked and does not answer, that takes a complete one. Every repository has a
+        Where the hub may be asked and does not respond, that takes a complete one. Every repository has a
         .gitattributes, and nobody but `hf download` and `snapshot_download` fetches it.
         """
         from huggingface_hub import constants, errors
@@ -313,8 +315,8 @@ class HubRepository(Repository):
     def _snapshot(self) -> dict[str, Any]:
         return {"revision": self._commit or self._revision, "cache_dir": self._options["cache_dir"]}
 
+    @override
     def absence(self, *filenames: str) -> str:
-        """Say that none of `filenames` is there, and what is."""
         paths = [f"{self._subfolder}/{name}".lstrip("/") for name in filenames]
         if self._left_out.intersection(paths):
             what = f"{' or '.join(paths)} of {self.name}"
@@ -357,7 +359,7 @@ def _explained(error: BaseException, name: str, revision: str, what: str) -> OSE
         status = error.response.status_code
         if status in (401, 403):
             return PermissionError(f"{hub} refused {what} (HTTP {status}): check the token and its rights.")
-        return ConnectionError(f"{hub} answered HTTP {status} for {what}; try again later or check HF_ENDPOINT.")
+        return ConnectionError(f"{hub} responded with HTTP {status} for {what}; try again later or check HF_ENDPOINT.")
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, f"{what} could not be stored: {error.strerror}", error.filename)
     reason = _public(str(error).strip().split("\n")[0] or type(error).__name__)
@@ -397,9 +399,9 @@ _SAFE = re.compile(r"(?!\.+$)[\w.,;=+~@-]{1,200}", re.ASCII)
 
 @contextmanager
 def _listening() -> Iterator[dict[str, str]]:
-    """Hear the hub's answers while a file is fetched; ValueError where one names a place outside the cache.
+    """Hear the hub's responses while a file is fetched; ValueError where one names a place outside the cache.
 
-    huggingface_hub takes an etag and a commit as names of files as they are, from the very answer that is heard here.
+    huggingface_hub takes an etag and a commit as names of files, as they are in the response that is heard here.
     """
     from huggingface_hub import get_session
 
@@ -425,7 +427,7 @@ def _hear(response: Any) -> None:
     found = {"etag": etag and etag.lstrip("W/").strip('"'), "commit": response.headers.get("X-Repo-Commit")}
     for name, value in found.items():
         if value is not None and not _SAFE.fullmatch(value):
-            raise ValueError(f"its answer has the {name} {value[:80]!r}, which is not a name, and was refused.")
+            raise ValueError(f"its response has the {name} {value[:80]!r}, which is not a name, and was refused.")
     heard["etag"] = found["etag"] or ""
 
 

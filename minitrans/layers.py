@@ -110,7 +110,8 @@ def has_hooks(model: nn.Module) -> bool:
 def lookup(module: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor, int | None]:
     """A table of vectors, the indices to look up in it, and its row without gradient, for indices of any shape.
 
-    They are the module's own, unless it has to be called; then the table is what it gives.
+    The module's weight and the ids; a module that must be called (adapter, hook) is called, and its output serves as
+    the table.
     """
     if is_plain(module, nn.Embedding, Embedding):
         return module.weight, ids, module.padding_idx  # type: ignore[return-value]
@@ -299,11 +300,13 @@ def check_heads(hidden_size: int, num_heads: int) -> None:
         raise ValueError(f"The hidden size {hidden_size} is not a multiple of the {num_heads} attention heads.")
 
 
-def attend(qkv: Sequence[Tensor], num_heads: int, sequences: Sequences, kept: Intermediates, dropout: float) -> Tensor:
+def attend(
+    qkv: Sequence[Tensor], num_heads: int, sequences: Sequences, intermediates: Intermediates, dropout: float
+) -> Tensor:
     """Queries, keys and values of rows, (T, C) each, or of a grid, (B, N, C), -> what they attend to, so shaped."""
     shape = qkv[0].shape
     q, k, v = (x.view(-1, num_heads, shape[-1] // num_heads) for x in qkv)
-    return kept.attend(q, k, v, sequences, dropout).reshape(shape)
+    return intermediates.attend(q, k, v, sequences, dropout).reshape(shape)
 
 
 class SelfAttention(Module):
@@ -319,10 +322,10 @@ class SelfAttention(Module):
         self.out = Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
         dropout = self.dropout.p if self.training else 0.0
-        return self.out(attend(self.qkv(rows), self.num_heads, sequences, kept, dropout))
+        return self.out(attend(self.qkv(rows), self.num_heads, sequences, intermediates, dropout))
 
 
 class FeedForward(Module):
@@ -348,16 +351,16 @@ def recompute(module: Callable[..., Tensor], *inputs: object) -> Tensor:
 
 
 def run_layers(
-    layers: Iterable[nn.Module], rows: Tensor, sequences: Sequences, kept: Intermediates, checkpointing: bool
+    layers: Iterable[nn.Module], rows: Tensor, sequences: Sequences, intermediates: Intermediates, checkpointing: bool
 ) -> Tensor:
     """Rows (T, C) through all layers; with `checkpointing`, each is computed again in the backward pass."""
-    rows = kept.keep(rows, sequences)
+    rows = intermediates.keep(rows, sequences)
     for layer in layers:
         if checkpointing and torch.is_grad_enabled():
-            rows = recompute(layer, rows, sequences, kept)
+            rows = recompute(layer, rows, sequences, intermediates)
         else:
-            rows = layer(rows, sequences, kept)
-        rows = kept.keep(rows, sequences)
+            rows = layer(rows, sequences, intermediates)
+        rows = intermediates.keep(rows, sequences)
     return rows
 
 
@@ -409,8 +412,3 @@ def check_finite(name: str, values: Tensor) -> None:
     checked = values.device.type == "cpu" and not is_tracing()
     if checked and not (values.sum().isfinite() or values.isfinite().all()):  # the sum is quicker, but may overflow
         raise ValueError(f"{name} holds NaN or infinite numbers.")
-
-
-def channels_first(x: Tensor) -> Tensor:
-    """(B, H, W, C) -> (B, C, H, W), contiguous."""
-    return x.permute(0, 3, 1, 2).contiguous()

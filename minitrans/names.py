@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
 
 Table = Mapping[str, str]
 
@@ -271,7 +272,7 @@ class Published(Module):
     """A model that speaks the published names to everything outside, and takes both spellings from it.
 
     A subclass says in `weights` what its own modules are called outside, and in `spellings` what else they are called;
-    a model inside it answers for itself, under the name that it has here.
+    a model inside it does so itself, under the name that it has here.
     """
 
     base_model_prefix: ClassVar[str]
@@ -354,8 +355,9 @@ class Published(Module):
             found = name if path.startswith(inner) else name[:start] + self.names.outside(path)
             yield found if found == name else Name(found, name), module
 
+    @override
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """As torch's, and in its order; but every training step asks for them, and nobody for their names."""
+        # In torch's order, but without their names: every training step asks for them.
         if not recurse:
             yield from super().parameters(recurse=False)
             return
@@ -380,7 +382,7 @@ class Published(Module):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch's, for published names and ours; RuntimeError, with the published names, where `strict` fails.
+        """Load tensors by published names or ours; RuntimeError, with the published names, where `strict` fails.
 
         ValueError, with nothing loaded, for a quantised, sparse, nested or meta tensor where the model has floats.
         """

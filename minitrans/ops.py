@@ -16,10 +16,10 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -47,12 +47,25 @@ _chosen = _Chosen()
 
 @contextmanager
 def engine(name: str) -> Iterator[None]:
-    """Run the operations inside the block on one engine: "plain", "triton", or "auto" for the automatic choice."""
+    """Run the operations inside the block on one engine: "plain", "triton", or "auto" for the automatic choice.
+
+    >>> import torch
+    >>> from minitrans import BertModel, engine
+    >>> model = BertModel.from_pretrained("google-bert/bert-base-uncased")
+    >>> with engine("plain"):
+    ...     model(torch.tensor([[101, 3793, 102]])).pooler_output.shape
+    torch.Size([1, 768])
+    """
     outer, _chosen.name = _chosen.name, _known(name, "engine")
     try:
         yield
     finally:
         _chosen.name = outer
+
+
+def engine_of(model: Any) -> AbstractContextManager[None]:
+    """`engine(model.engine)`; where that is "auto", the one that is chosen already."""
+    return nullcontext() if model.engine == "auto" else engine(model.engine)
 
 
 def on_this_engine(function: Callable[..., X]) -> Callable[..., X]:

@@ -21,8 +21,8 @@ class ModelOutput(dict):
     """
 
     def __init_subclass__(cls) -> None:
-        # TorchScript takes a class whose own methods it can compile, be they none, for one of its own; this one it
-        # cannot, and torch.jit.trace sees a dict.
+        # TorchScript takes a class without methods, or with methods that it can compile, for one of its own; this
+        # one it cannot compile, and torch.jit.trace sees a dict.
         cls.__init__ = ModelOutput.__init__  # type: ignore[method-assign]
         _pytree.register_pytree_node(
             cls,
@@ -232,13 +232,13 @@ class StageInfo(NamedTuple):
 class EncodedImages:
     """What a vision model hands to a head: its last map (B, H, W, C), the mean (B, C), and what it was given.
 
-    `rows` are the map as it is returned, (B, H·W, C); `kept` holds the hidden states and attentions that were asked
-    for, by their names in the outputs.
+    `rows` are the map as it is returned, (B, H·W, C); `intermediates` are the hidden states and attentions that were
+    asked for, by their names in the outputs.
     """
 
     grid: Tensor
     pooled: Tensor | None
-    kept: Mapping[str, States]
+    intermediates: Mapping[str, States]
     pixel_values: Tensor
     bool_masked_pos: Tensor | None
     rows: Tensor | None = None
@@ -281,7 +281,7 @@ class ContrastiveOutput(ModelOutput):
 
 @dataclass(eq=False)
 class EncodedAudio(Encoded):
-    """As `Encoded`, and the frames (T', C') that the encoder was given, where they lie, which of them were masked.
+    """`Encoded`, and the frames (T', C') that the encoder was given, where they lie, which of them were masked.
 
     `sequences` and `frames` differ where an adapter follows the encoder. `masked` (T',) is None where not given.
     """

@@ -365,7 +365,7 @@ def window_attention(
     qkv, shape = _filled(qkv, window, padding), qkv.shape  # 1. pad
     batch, height, width, _, heads, size = qkv.shape
     grid = batch, height // window, width // window
-    order, back, counts = _kept(_window_order, qkv)(*grid, window, shift, qkv.device)
+    order, back, counts = _cached(_window_order, qkv)(*grid, window, shift, qkv.device)
     # 2. cyclic shift, 3. window partition: one gather into windows, all of one kind side by side
     rows = qkv.view(-1, 3 * heads * size).index_select(0, order)
     bias, _ = _window_bias(bias_table, window, shift, *grid[1:])
@@ -432,9 +432,9 @@ def window_attention_with_weights(
     rows, order = _window_rows(qkv, window, shift, padding)
     bias, kinds = _window_bias(bias_table, window, shift, *order.shape[2:4])
     weights, v = _window_weights(rows, order, bias if kinds is None else bias[kinds])
-    kept = F.dropout(weights, dropout).flatten(0, 2)
-    mixed = kept.view_as(weights) @ v
-    return _as_map(mixed, window, shift, qkv.shape), kept
+    dropped = F.dropout(weights, dropout).flatten(0, 2)
+    mixed = dropped.view_as(weights) @ v
+    return _as_map(mixed, window, shift, qkv.shape), dropped
 
 
 def _as_map(windows: Tensor, window: int, shift: int, shape: torch.Size) -> Tensor:
@@ -475,7 +475,7 @@ def _window_bias(table: Tensor, window: int, shift: int, down: int, across: int)
 
     A map that is not shifted has one kind; else they are inside, in the last column, in the last row, and in both.
     """
-    pairs, penalty = _kept(_window_pairs, table)(window, shift, table.device)
+    pairs, penalty = _cached(_window_pairs, table)(window, shift, table.device)
     bias = table.t().index_select(1, pairs).view(1, -1, window**2, window**2)
     if not shift:
         return bias, None
@@ -501,6 +501,6 @@ def _window_pairs(window: int, shift: int, device: torch.device) -> tuple[Tensor
     return pairs.flatten(), REGION_PENALTY * apart
 
 
-def _kept(function: Callable[..., X], like: Tensor) -> Callable[..., X]:
+def _cached(function: Callable[..., X], like: Tensor) -> Callable[..., X]:
     """A cached function; what it caches where results belong to a trace, or to another kind of tensor."""
     return function if type(like) in ORDINARY and not is_tracing() else function.__wrapped__  # type: ignore[attr-defined]

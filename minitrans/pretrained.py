@@ -6,7 +6,6 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import nullcontext
 from functools import cache, partial
 from numbers import Integral
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, ove
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import cpu, hub, ops, weights
 from minitrans.config import PreTrainedConfig
@@ -78,7 +78,7 @@ class PreTrainedModel(Published):
         self.load_report: LoadReport | None = None
         self.gradient_checkpointing = False
         self.engine = "auto"
-        self._inputs = _inputs(type(self))  # type: ignore[arg-type]  # mypy takes Module.__hash__ for none
+        self._inputs = _inputs(type(self))  # type: ignore[arg-type]  # mypy takes Module.__hash__ for None
 
     def post_init(self) -> None:
         """Initialise what nobody has set, and tie what is tied; ends every `__init__`.
@@ -98,7 +98,7 @@ class PreTrainedModel(Published):
         if self._inputs is not None and not kwargs.keys() <= self._inputs:
             kwargs = self.without_effect(kwargs, self._inputs)
         if is_tracing():  # a compiler need not follow what only saves time
-            with nullcontext() if self.engine == "auto" else ops.engine(self.engine):
+            with ops.engine_of(self):
                 return super().__call__(*args, **kwargs)
         with ops.engine(ops.chosen_engine() if self.engine == "auto" else self.engine):
             if not has_hooks(self):
@@ -143,8 +143,8 @@ class PreTrainedModel(Published):
         """The parameters' floating dtype."""
         return next(tensor.dtype for _, tensor in raw_tensors(self) if tensor.is_floating_point())
 
+    @override
     def tied(self) -> dict[str, str]:
-        """Parameters that share another one's tensor now: path -> the other's."""
         return {path: source for path, source in self._ties().items() if _tensor(self, path) is _tensor(self, source)}
 
     def _ties(self) -> dict[str, str]:
@@ -353,7 +353,7 @@ class PreTrainedModel(Published):
         batch_sizes: Iterable[int] = (1,),
         lengths: Iterable[int] | None = None,
     ) -> FrozenModel | PrepackedModel:
-        """A callable that computes what the model does in evaluation mode, faster, especially for small batches.
+        """An inference-only callable with the same outputs, faster especially for small batches.
 
         On a CPU any model, as a copy with prepacked weights that computes in `dtype`: float32, bfloat16, the model's
         own (None), or "fastest", with the error that this costs: `minitrans.frozen.PrepackedModel`. On a GPU as CUDA

@@ -138,26 +138,26 @@ class Sequences:
         batch, length = mask.shape
         if is_tracing():
             return cls._reordered(mask.to(device) != 0)
-        kept = mask.cpu() != 0
-        counts = kept.sum(1).tolist()
+        mask = mask.cpu() != 0
+        counts = mask.sum(1).tolist()
         if 0 in counts:
             raise ValueError(
                 f"attention_mask keeps no token of sequence {counts.index(0)} (of {batch}); leave the sequence out."
             )
         if sum(counts) == batch * length:
             return cls.full(batch, length, device)
-        return cls._ragged((batch, length), counts, kept, device)
+        return cls._ragged((batch, length), counts, mask, device)
 
     @classmethod
     def from_lengths(cls, lengths: list[int], width: int, device: torch.device) -> Sequences:
         """Sequences of the first `lengths[b]` of `width` cells each."""
         if min(lengths) == width:
             return cls.full(len(lengths), width, device)
-        kept = torch.arange(width) < torch.tensor(lengths)[:, None]
-        return cls._ragged((len(lengths), width), lengths, kept, device)
+        mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+        return cls._ragged((len(lengths), width), lengths, mask, device)
 
     @classmethod
-    def _ragged(cls, shape: tuple[int, int], lengths: list[int], kept: Tensor, device: torch.device) -> Sequences:
+    def _ragged(cls, shape: tuple[int, int], lengths: list[int], mask: Tensor, device: torch.device) -> Sequences:
         ends = accumulate(lengths)
         starts = [end - length for end, length in zip(ends, lengths, strict=True)]
         return cls(
@@ -166,16 +166,16 @@ class Sequences:
             _moved(torch.tensor(lengths, dtype=torch.int32), device),
             max(lengths),
             tuple(zip(starts, lengths, strict=True)),
-            _moved(kept.flatten().nonzero().squeeze(1), device),
+            _moved(mask.flatten().nonzero().squeeze(1), device),
         )
 
     @classmethod
-    def _reordered(cls, kept: Tensor) -> Sequences:
-        """As `padded`, for any mask (B, N): real cells first in each sequence. For a trace."""
-        padded = cls.padded(kept.sum(1, dtype=torch.int32), kept.shape[1])
+    def _reordered(cls, mask: Tensor) -> Sequences:
+        """`padded` for any mask (B, N): real cells first in each sequence. For a trace."""
+        padded = cls.padded(mask.sum(1, dtype=torch.int32), mask.shape[1])
         # Where each column goes; a sort would say it in a word, and torch's compiler fails at it on a GPU.
-        places = torch.where(kept, kept.cumsum(1), (~kept).cumsum(1) + padded.lengths[:, None]) - 1
-        columns = torch.arange(kept.shape[1], device=kept.device).expand_as(places)
+        places = torch.where(mask, mask.cumsum(1), (~mask).cumsum(1) + padded.lengths[:, None]) - 1
+        columns = torch.arange(mask.shape[1], device=mask.device).expand_as(places)
         order = torch.zeros_like(places).scatter(1, places, columns)
         return replace(padded, cells=(order + padded.starts[:, None]).flatten())
 

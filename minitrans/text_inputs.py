@@ -94,8 +94,8 @@ def encoded_text(
     last = output[0]
     batch, length = last.shape[:2]
     sequences = _sequences(attention_mask, batch, length, last.device)
-    kept = {name: getattr(output, name, None) for name in ("pooler_output", "hidden_states", "attentions")}
-    return Encoded(sequences.pack(last), sequences, kept["pooler_output"], kept["hidden_states"], kept["attentions"])
+    fields = (getattr(output, name, None) for name in ("pooler_output", "hidden_states", "attentions"))
+    return Encoded(sequences.pack(last), sequences, *fields)
 
 
 def pack_indices(name: str, values: Tensor, sequences: Sequences, size: int, table: str) -> Tensor:

@@ -84,7 +84,7 @@ class Checkpoint:
     def __init__(self, files: list[Path], index: Mapping[str, Path] | None = None) -> None:
         self.files, self.index = files, index
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: dict[str, torch.dtype | str] = {}  # a word for what is none of torch's, or no dense tensor
+        self.dtypes: dict[str, torch.dtype | str] = {}  # a word for what is not torch's, or not a dense tensor
         self.misplaced: list[str] = []
         self.config: dict[str, Any] = {}  # the fields that the tensors were saved with
         self._sums: dict[str, Tensor] = {}
@@ -168,7 +168,7 @@ class Checkpoint:
         asked = [name for name in names if name in self._sums]
         if not asked:
             return []
-        # A number that is none makes the sum one; so does an overflow, which whoever has the tensor can rule out.
+        # NaN or infinity makes the sum so too; an overflow does as well, which whoever has the tensor can rule out.
         fine = torch.stack([self._sums[name].float() for name in asked]).isfinite().tolist()
         return [name for name, is_fine in zip(asked, fine, strict=True) if not is_fine]
 
@@ -405,7 +405,7 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 def compare(model: Published, checkpoint: Checkpoint, ignore_mismatched_sizes: bool = False) -> LoadReport:
     """Which of the checkpoint's tensors become the model's; nothing is read, and the model may be on the meta device.
 
-    Raises ValueError where none is the backbone's, where one is of a dtype that is none of weights, or where a shape
+    Raises ValueError where none is the backbone's, where one is not of a dtype of weights, or where a shape
     differs, unless `ignore_mismatched_sizes`.
     """
     report = LoadReport(files=checkpoint.files, misplaced=checkpoint.misplaced)

@@ -537,7 +537,7 @@ class TestRecordings:
     def test_no_sound_in_it(self, tmp_path):
         av = pytest.importorskip("av", reason="comes with the extra test")
         Image.new("RGB", (9, 9)).save(tmp_path / "i.png")
-        with pytest.raises(ValueError, match=r"i\.png could not be read as audio: it is none of mov,"):
+        with pytest.raises(ValueError, match=r"i\.png could not be read as audio: it is not one of mov,"):
             read_audio(tmp_path / "i.png")
         with av.open(str(tmp_path / "a.mp4"), "w") as out:
             stream = out.add_stream("mpeg4", rate=25)

@@ -138,7 +138,7 @@ def test_lines(model: Path, vectors: np.ndarray, ending: str, rows: int, tmp_pat
 
 
 def test_folders_and_patterns(model: Path, tmp_path: Path, caplog: Any) -> None:
-    """Each file once, in their order; nothing hidden, of another kind, or in the folder of the answers."""
+    """Each file once, in their order; nothing hidden, of another kind, or in the folder of the results."""
     folder = tmp_path / "in"
     (folder / "deeper").mkdir(parents=True)
     names = ["b.txt", "a.txt", "deeper/odd\nname.txt", os.fsdecode(b"deeper/\xff.txt"), ".hidden.txt", "photo.png"]
@@ -412,7 +412,7 @@ def mistakes(model: Path, here: Path) -> dict[str, list[Any]]:
         "more than one column 'text'": [here / "twice.parquet", *out],
         "cut.parquet cannot be read as Parquet": [here / "cut.parquet", *out],
         "open.csv cannot be read as CSV": [here / "open.csv", *out],
-        "lies in the folder of the answers": [here, "--output", here],
+        "lies in the folder of the results": [here, "--output", here],
         "part-000000.parquet and no _job.json": [text, "--output", here / "full"],
         "does not say what was begun": [text, "--output", here / "spoilt"],
         "is a file; name a folder": [text, "--output", text],

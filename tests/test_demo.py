@@ -37,7 +37,7 @@ def test_demo_agrees(printed: dict[str, str], family: str) -> None:
     difference = re.search(r"largest difference\s+(\S+)", printed[family])
     assert difference is not None
     assert float(difference[1]) <= 1e-4
-    times = rf"to {UNITS[family]}\s+[\d.]+ ms, transformers\s+[\d.]+ ms: [\d.]+ times faster"
+    times = rf"to {UNITS[family]}\s+[\d.]+ ms, transformers\s+[\d.]+ ms: [\d.]+ × its speed"
     assert re.search(times, printed[family])
 
 

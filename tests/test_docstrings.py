@@ -50,10 +50,17 @@ def test_example(example, checkpoints, monkeypatch):
 def test_where_everybody_begins_there_is_an_example():
     places = {example.name.removeprefix("minitrans.") for example in examples()}
     assert places >= {
+        "auto.AutoBackbone",
         "auto.AutoClass.from_pretrained",
+        "corpora.run",
+        "ops.engine",
         "pretrained.PreTrainedModel.freeze",
         "pretrained.PreTrainedModel.from_pretrained",
+        "processing.ctc.Wav2Vec2CTCTokenizer",
         "processing.text.Tokenizer.__call__",
+        "tasks.audio.Transcriber",
+        "tasks.image.ImageClassifier",
         "tasks.pipeline.pipeline",
+        "tasks.tokens.EntityRecognizer",
         "tasks.vectors.Embedder.encode",
     }

@@ -199,13 +199,13 @@ class TestRandomHeads:
     @pytest.mark.parametrize("task", [task for task in TEXT_TASKS if TEXT_TASKS[task] != "BertModel"])
     def test_texts(self, folders: dict[str, Path], task: str) -> None:
         with pytest.raises(
-            ValueError, match=rf"holds no weights for .*\.(weight|bias).*: {task} would answer at random"
+            ValueError, match=rf"holds no weights for .*\.(weight|bias).*: {task} would guess at random"
         ):
             getattr(minitrans, task).from_pretrained(folders["BertModel"])
 
     @pytest.mark.parametrize("task", SOUND_TASKS)
     def test_sounds(self, folders: dict[str, Path], task: str, caplog: Any) -> None:
-        with pytest.raises(ValueError, match=f"holds no weights for .*: {task} would answer at random"):
+        with pytest.raises(ValueError, match=f"holds no weights for .*: {task} would guess at random"):
             getattr(minitrans, task).from_pretrained(folders["Wav2Vec2Model"])
         assert not caplog.records  # the error says it all
 

@@ -15,6 +15,9 @@ from minitrans.auto import FAMILIES
 ROOT = Path(__file__).resolve().parent.parent
 # Each line that ends in "# mistake" is one; a type that is another than asserted would be one more.
 PROGRAM = """\
+from typing import Any
+
+import numpy as np
 import torch
 from typing_extensions import assert_type
 
@@ -32,6 +35,7 @@ from minitrans.outputs import (
     QuestionAnsweringOutput,
     XVectorOutput,
 )
+from minitrans.processing.image import ImageProcessor
 from minitrans.weights import LoadReport
 
 inputs = torch.ones(1, 3)
@@ -68,6 +72,20 @@ assert_type(minitrans.AutoConfig.from_pretrained("folder"), minitrans.PreTrained
 assert_type(minitrans.SwinConfig.from_pretrained("folder"), minitrans.SwinConfig)
 assert_type(minitrans.AutoTokenizer.from_pretrained("folder"), minitrans.PreTrainedTokenizerBase)
 assert_type(minitrans.AutoImageProcessor.from_pretrained("folder"), minitrans.ViTImageProcessor)
+assert_type(
+    minitrans.AutoFeatureExtractor.from_pretrained("folder"), minitrans.Wav2Vec2FeatureExtractor | ImageProcessor
+)
+processor = minitrans.AutoProcessor.from_pretrained("folder")
+assert_type(
+    processor,
+    minitrans.Wav2Vec2Processor
+    | minitrans.LayoutLMv2Processor
+    | minitrans.PreTrainedTokenizerBase
+    | minitrans.Wav2Vec2FeatureExtractor
+    | ImageProcessor,
+)
+assert isinstance(processor, minitrans.Wav2Vec2Processor)
+assert_type(processor.feature_extractor, minitrans.Wav2Vec2FeatureExtractor)
 tokenizer = minitrans.BertTokenizer.from_pretrained("folder")
 assert_type(tokenizer, minitrans.BertTokenizer)
 encoding = tokenizer("a text", return_tensors="pt")
@@ -79,6 +97,21 @@ assert_type(
 )
 assert_type(minitrans.Embedder.from_pretrained("folder"), minitrans.Embedder)
 assert_type(minitrans.Transcriber.from_pretrained("folder"), minitrans.Transcriber)
+texts, embedder = ["a text"], minitrans.Embedder.from_pretrained("folder")
+assert_type(embedder.encode("a text"), np.ndarray)
+assert_type(embedder.encode(texts, "query", batch_size=8, precision="int8"), np.ndarray)
+assert_type(embedder.encode(sentences=iter(texts)), np.ndarray)
+assert_type(embedder.encode(texts, convert_to_tensor=True), torch.Tensor)
+assert_type(embedder.encode("a text", convert_to_numpy=False), torch.Tensor)
+assert_type(embedder.encode(texts, convert_to_numpy=False), list[torch.Tensor])
+assert_type(embedder.encode("a text", output_value="token_embeddings"), torch.Tensor)
+assert_type(embedder.encode(texts, output_value="token_embeddings"), list[torch.Tensor])
+assert_type(embedder.encode(texts, output_value=None), Any)
+assert_type(embedder.encode(texts, "query", "query: ", 8), Any)
+assert_type(embedder.encode_query("a text"), np.ndarray)
+assert_type(embedder.encode_document(texts, convert_to_tensor=True), torch.Tensor)
+embedder.encode(texts, convert_to_tensr=True)  # mistake
+embedder.encode_query(5)  # mistake
 """
 MISTAKES = {number for number, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# mistake")}
 

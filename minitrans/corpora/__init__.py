@@ -1,7 +1,7 @@
-"""Whole corpora: shards of files in, a file of answers for each out, over processes, machines and crashes.
+"""Whole corpora: shards of files in, a file of results for each out, over processes, machines and crashes.
 
 A job is cut into shards by its inputs alone, so that any number of workers anywhere does the same work, and each shard
-is answered by itself, so that the batches in it are the same too. The folder of a job holds `_job.json`, which says
+is computed by itself, so that the batches in it are the same too. The folder of a job holds `_job.json`, which says
 what is done and where each shard begins, and `part-000000.parquet` (or `.jsonl`) for the first shard, and so on. A
 part is written under another name and renamed once it is on the disk: what has its final name is whole, and a job that
 is started again goes on with the shards that have no part. See docs/corpora.md.
@@ -56,20 +56,20 @@ def run(
     show_progress: bool | None = None,
     **settings: Any,
 ) -> Done:
-    """Do a task for all rows of tables, or all files, and write the answers into the folder `output`.
+    """Do a task for all rows of tables, or all files, and write the results into the folder `output`.
 
     Begun again, with the same arguments, it goes on where it was ended. A row that fails has its error in its place.
 
     Args:
         task: a loaded task, or what loads one in each worker, such as `partial(Embedder.from_pretrained, "folder")`.
         source: files, folders and patterns of these. Tables are Parquet, JSON Lines, CSV, TSV and lines of text.
-        output: the folder of the job, new or with a part of this job's answers.
+        output: the folder of the job, new or with a part of this job's results.
         workers: how many do it at a time, each a process with its share of torch's threads; 1 is this process. On a
             cluster it is the number of actors, by default one a machine, or one a GPU.
         ray: True for a Ray cluster that is started here, or the address of one.
         column: of a table, what holds the input, or several whose values make one, as (text, text_pair); by default
             "text", "image" or "audio".
-        keep: columns of a table that the answers get too.
+        keep: columns of a table that the results get too.
         form: "parquet" (by default for vectors), "jsonl", or "srt" or "vtt": subtitles for each sound beside.
         float16: whether vectors are written in half the bytes.
         rows: how many rows or files a shard has, by default 16,384 rows or 256 files.
@@ -79,7 +79,16 @@ def run(
         settings: those of the task.
 
     Raises ValueError or TypeError for settings that cannot be and for a table without a column, FileNotFoundError,
-    OSError where answers cannot be written, and ImportError without pyarrow or Ray where they are needed.
+    OSError where results cannot be written, and ImportError without pyarrow or Ray where they are needed.
+
+    >>> from pathlib import Path
+    >>> from minitrans import Embedder, corpora
+    >>> embedder = Embedder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
+    >>> _ = Path("texts.txt").write_text("A text.")
+    >>> corpora.run(embedder, "texts.txt", "vectors").rows
+    1
+    >>> sorted(path.name for path in Path("vectors").iterdir())
+    ['_job.json', 'part-000000.parquet']
     """
     kind = _kind(task)
     if form not in (None, "parquet", "jsonl", *SUBTITLES):
@@ -103,7 +112,7 @@ def run(
     )  # fmt: skip
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     if job.folder.exists() and not job.folder.is_dir():
-        raise NotADirectoryError(f"{output} is a file; name a folder for the answers.")
+        raise NotADirectoryError(f"{output} is a file; name a folder for the results.")
     files = found([os.fspath(item) for item in sources], os.fspath(job.folder), kind)
     with made(job.folder), locked(job.folder, waits=False) as is_ours:
         if is_ours is False:
@@ -165,7 +174,7 @@ class Mapper:
 
     It gives back a batch with the columns `vector` (`vectors`, or `answer`) and `error`, for Ray Data's `map_batches`,
     `datasets.map(batched=True)` and Spark's `mapInPandas`: a batch is a mapping of columns, a data frame of pandas, or
-    an iterator of these. `task`, `column` and the settings are as in `run`. Of a row that fails the answer is None, a
+    an iterator of these. `task`, `column` and the settings are as in `run`. Of a row that fails the result is None, a
     vector in a mapping NaN in all components, and the error a sentence; else the error is "".
     """
 
@@ -183,7 +192,7 @@ class Mapper:
         vars(self).update(state, task=pickle.loads(state["task"]))
 
     def __call__(self, batch: Any) -> Any:
-        """The batch with its answers."""
+        """The batch with its results."""
         if not isinstance(batch, Mapping) and not hasattr(batch, "columns"):
             return map(self, batch)
         if self.loaded is None:
@@ -191,12 +200,11 @@ class Mapper:
             self.loaded = task.with_options(**self.settings)
         task, columns = self.loaded, [listed(batch[name]) for name in self.columns]
         found = list(outcomes(task, [as_input_of(values, None) for values in zip(*columns, strict=True)]))
-        answers: Any = [answer for answer, _ in found]
+        results: Any = [result for result, _ in found]
         is_frame = hasattr(batch, "assign")
         if task.shape is not None and len(task.shape) == 1 and not is_frame:
             nothing = np.full(task.shape[0] or 0, np.nan, np.float32)
-            answers = np.stack([nothing if answer is None else answer for answer in answers] or [nothing])[
-                : len(found)
-            ]
-        new = {column_of(task): answers, "error": [error or "" for _, error in found]}
+            filled = [nothing if result is None else result for result in results]
+            results = np.stack(filled or [nothing])[: len(found)]
+        new = {column_of(task): results, "error": [error or "" for _, error in found]}
         return batch.assign(**new) if is_frame else {**batch, **new}

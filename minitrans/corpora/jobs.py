@@ -74,11 +74,11 @@ class Job:
         return getattr(self.task, "keywords", {}).get("device")
 
     def sent(self) -> Job:
-        """As it goes to other processes: of a loaded task, torch would move the tensors into shared memory."""
+        """The job for other processes: of a loaded task, torch would move the tensors into shared memory."""
         return replace(self, task=pickle.dumps(self.task)) if isinstance(self.task, Task) else self
 
     def part(self, shard: Shard) -> Path:
-        """The file of a shard's answers."""
+        """The file of a shard's results."""
         return self.folder / f"part-{shard.number:06}.{'parquet' if self.form == 'parquet' else 'jsonl'}"
 
     def failures(self, shard: Shard) -> int | None:
@@ -171,7 +171,7 @@ def found(sources: Sequence[str], output: str, kind: type[Task]) -> dict[str, st
 
     for source in sources:
         if is_inside(source):
-            raise ValueError(f"{source} lies in the folder of the answers, {output}; choose another folder for them.")
+            raise ValueError(f"{source} lies in the folder of the results, {output}; choose another folder for them.")
         if os.path.isdir(source):
             others = 0
             for folder, folders, names in os.walk(source):
@@ -209,8 +209,8 @@ def _plan(job: Job, files: Mapping[str, str], rows: int | None) -> list[Shard]:
     inputs = [path for path in files if not _is_table(job.kind, path)]
     targets = _targets(job.form, [files[path] for path in inputs]) if job.form in SUBTITLES else []
     for start in range(0, len(inputs), rows or FILES):
-        window = slice(start, start + (rows or FILES))
-        shards.append(Shard(len(shards), "", start, len(inputs[window]), 0, inputs[window], targets[window]))
+        part = slice(start, start + (rows or FILES))
+        shards.append(Shard(len(shards), "", start, len(inputs[part]), 0, inputs[part], targets[part]))
     return shards
 
 

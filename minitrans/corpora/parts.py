@@ -1,4 +1,4 @@
-"""A shard's answers as a file: Parquet, or JSON Lines."""
+"""A shard's results as a file: Parquet, or JSON Lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABELLED = {"label": "", "score": 0.0}
 RANKED = {"index": 0, "score": 0.0, "text": ""}
 TIMES = {"start": 0.0, "end": 0.0}
 PLACES = {"start": 0, "end": 0}
-# An answer of each kind of task, of which its type in Parquet is made; that of any other task is its JSON.
+# A result of each kind of task, of which its type in Parquet is made; that of any other task is its JSON.
 EXAMPLES: dict[str, Any] = {
     "Classifier": [LABELLED], "ZeroShotClassifier": [LABELLED], "NextSentenceClassifier": [LABELLED],
     "EntityRecognizer": [{**LABELLED, "text": "", "word": "", **PLACES, "index": 0}],
@@ -31,12 +31,12 @@ EXAMPLES: dict[str, Any] = {
 
 
 def column_of(task: Task) -> str:
-    """What the column of a task's answers is called."""
+    """What the column of a task's results is called."""
     return "answer" if task.shape is None else ("vector", "vectors")[len(task.shape) - 1]
 
 
 class ParquetPart:
-    """Answers as Parquet: `file`, `row`, what is kept, `vector`, `vectors` or `answer`, and `error`."""
+    """Results as Parquet: `file`, `row`, what is kept, `vector`, `vectors` or `answer`, and `error`."""
 
     def __init__(self, job: Job, task: Task, shard: Shard, stream: BinaryIO) -> None:
         self.pa, self.task, self.dtype = pyarrow(), task, np.float16 if job.float16 else np.float32
@@ -53,31 +53,31 @@ class ParquetPart:
         # A dictionary is of use where many values are equal.
         self.writer = pyarrow("pyarrow.parquet").ParquetWriter(stream, self.schema, use_dictionary=["file"])
 
-    def write(self, batch: Batch, answers: list[Any], errors: list[str | None]) -> None:
-        """Append rows; of those with an error the answers are None."""
+    def write(self, batch: Batch, results: list[Any], errors: list[str | None]) -> None:
+        """Append rows; of those with an error the results are None."""
         pa, count = self.pa, len(errors)
-        column = self._answers(answers) if self.task.shape is None else self._arrays(answers, errors)
+        column = self._results(results) if self.task.shape is None else self._arrays(results, errors)
         rows = [None] * count if batch.first is None else np.arange(batch.first, batch.first + count)
         kept = [self._kept(values, self.schema.field(name).type) for name, values in batch.kept.items()]
         columns = [pa.array(batch.files, pa.string()), pa.array(rows, pa.int64()), *kept, column]
         self.writer.write_batch(pa.record_batch([*columns, pa.array(errors, pa.string())], schema=self.schema))
 
-    def _answers(self, answers: list[Any]) -> Any:
+    def _results(self, results: list[Any]) -> Any:
         if self.type == self.pa.string():
-            answers = [None if answer is None else _json(answer) for answer in answers]
-        elif self.pa.types.is_list(self.type):  # a single answer where there may be several
-            answers = [[answer] if isinstance(answer, Mapping) else answer for answer in answers]
-        return self.pa.array(answers, self.type)
+            results = [None if result is None else _json(result) for result in results]
+        elif self.pa.types.is_list(self.type):  # a single result where there may be several
+            results = [[result] if isinstance(result, Mapping) else result for result in results]
+        return self.pa.array(results, self.type)
 
-    def _arrays(self, answers: list[Any], errors: list[str | None]) -> Any:
+    def _arrays(self, results: list[Any], errors: list[str | None]) -> Any:
         """Vectors as one array of numbers, with no Python object for each."""
         with np.errstate(over="ignore"):
-            arrays = [None if answer is None else answer.astype(self.dtype) for answer in answers]
-        for number, (answer, array) in enumerate(zip(answers, arrays, strict=True)):
-            if array is not None and not np.isfinite(array).all() and np.isfinite(answer).all():
+            arrays = [None if result is None else result.astype(self.dtype) for result in results]
+        for number, (result, array) in enumerate(zip(results, arrays, strict=True)):
+            if array is not None and not np.isfinite(array).all() and np.isfinite(result).all():
                 arrays[number] = None
                 errors[number] = (
-                    f"The vector has a component of {np.abs(answer).max():.6g}, and float16 ends at 65504."
+                    f"The vector has a component of {np.abs(result).max():.6g}, and float16 ends at 65504."
                 )
         pa, shape = self.pa, self.task.shape or ()
         mask = pa.array([array is None for array in arrays])
@@ -102,22 +102,22 @@ class ParquetPart:
 
 
 class JsonPart:
-    """Answers as JSON Lines: a row's `file`, `row`, what is kept and its answer; or first of all its `error`."""
+    """Results as JSON Lines: a row's `file`, `row`, what is kept and its result; or first of all its `error`."""
 
     def __init__(self, job: Job, task: Task, shard: Shard, stream: BinaryIO) -> None:
         self.name, self.stream = column_of(task), stream
 
-    def write(self, batch: Batch, answers: list[Any], errors: list[str | None]) -> None:
-        """Append rows; of those with an error the answers are None."""
+    def write(self, batch: Batch, results: list[Any], errors: list[str | None]) -> None:
+        """Append rows; of those with an error the results are None."""
         kept = {name: listed(values) for name, values in batch.kept.items()}
-        for number, answer in enumerate(answers):
+        for number, result in enumerate(results):
             row = {"file": batch.files[number], **({} if batch.first is None else {"row": batch.first + number})}
             row |= {name: _finite(values[number]) for name, values in kept.items()}
             if errors[number] is None:
                 try:
-                    line = _json({**row, self.name: answer.tolist() if hasattr(answer, "tolist") else answer})
+                    line = _json({**row, self.name: result.tolist() if hasattr(result, "tolist") else result})
                 except ValueError as error:
-                    errors[number] = f"The answer cannot be written as JSON: {error}."
+                    errors[number] = f"The result cannot be written as JSON: {error}."
             if errors[number] is not None:
                 line = _json({"error": errors[number], **row})
             self.stream.write(f"{line}\n".encode(errors="backslashreplace"))

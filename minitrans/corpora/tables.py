@@ -75,11 +75,11 @@ class Lines:
         """The values of some columns in a shard, up to `size` rows at a time; OSError where the file has changed."""
         with open(self.path, "rb") as stream:
             stream.seek(shard.offset)
-            records = self.records(stream, range(shard.first, shard.first + shard.rows), names)
-            for window in batched(records, size):
-                yield [list(column) for column in zip(*window, strict=True)]
+            rows = self.values_of(stream, range(shard.first, shard.first + shard.rows), names)
+            for batch in batched(rows, size):
+                yield [list(column) for column in zip(*batch, strict=True)]
 
-    def records(self, stream: BinaryIO, numbers: range, names: Sequence[str]) -> Iterator[Sequence[Any]]:
+    def values_of(self, stream: BinaryIO, numbers: range, names: Sequence[str]) -> Iterator[Sequence[Any]]:
         """The values of each row."""
         for number in numbers:
             line = stream.readline(LONGEST)
@@ -133,7 +133,7 @@ class Csv(Lines):
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
 
     def rows(self, stream: BinaryIO) -> Iterator[list[str]]:
-        """The rows from where the stream stands; `place` is the byte behind the last one."""
+        """The rows from where the stream stands; `place` is the byte after the last one."""
         self.place = stream.tell()
 
         def lines() -> Iterator[str]:
@@ -166,7 +166,7 @@ class Csv(Lines):
             yield first - rows, count - (first - rows), start
 
     @override
-    def records(self, stream: BinaryIO, numbers: range, names: Sequence[str]) -> Iterator[Sequence[Any]]:
+    def values_of(self, stream: BinaryIO, numbers: range, names: Sequence[str]) -> Iterator[Sequence[Any]]:
         header = [*self.types()]
         rows = self.rows(stream)
         for number in numbers:
@@ -286,7 +286,7 @@ def listed(column: Column) -> list[Any]:
         return column.tolist() if hasattr(column, "tolist") else list(column)
     try:
         return column.to_pylist()
-    except UnicodeDecodeError:  # which of the texts is none shows one by one
+    except UnicodeDecodeError:  # which of them is not UTF-8 shows one by one
         return [_text(scalar) for scalar in column]
 
 

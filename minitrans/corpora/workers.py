@@ -48,12 +48,12 @@ class Outcome:
 
 
 def outcomes(task: Task, inputs: Iterable[Any], **options: Any) -> Iterator[tuple[Any, str | None]]:
-    """The answer for each input, or None and a sentence that says why there is none; options as in `Task.stream`."""
+    """The result for each input, or None and a sentence that says why there is none; options as in `Task.stream`."""
     said: list[str] = []
     task = copy(task)
     task.report = lambda name, error: said.append(sentence(error))  # type: ignore[method-assign]
-    for _, answer in task.stream(inputs, on_error="skip", show_progress=False, **options):
-        yield answer, said.pop() if answer is None else None
+    for _, result in task.stream(inputs, on_error="skip", show_progress=False, **options):
+        yield result, said.pop() if result is None else None
 
 
 class Worker:
@@ -80,21 +80,21 @@ class Worker:
         failed, first = 0, None
         kind = ParquetPart if self.job.form == "parquet" else JsonPart
         with atomic_file(self.job.part(shard)) as stream, closing(kind(self.job, task, shard, stream)) as part:
-            for batch, answers in self._answered(task, shard):
-                for target, answer in zip(batch.targets, answers, strict=False):
-                    if answer is not None:
-                        self._subtitle(target, answer)
-                part.write(batch, answers, batch.errors)
+            for batch, results in self._results(task, shard):
+                for target, result in zip(batch.targets, results, strict=False):
+                    if result is not None:
+                        self._subtitle(target, result)
+                part.write(batch, results, batch.errors)
                 wrong = [place for place, error in enumerate(batch.errors) if error is not None]
                 if wrong and first is None:
                     row = "" if batch.first is None else f", row {batch.first + wrong[0]}"
                     first = f"{batch.files[wrong[0]]}{row}: {batch.errors[wrong[0]]}"
                 failed += len(wrong)
-                advance(len(answers))
+                advance(len(results))
         return Outcome(shard.number, failed, first)
 
-    def _answered(self, task: Task, shard: Shard) -> Iterator[tuple[Batch, list[Any]]]:
-        """The shard's batches with their answers, None beside an error; what is read ahead is a window or two."""
+    def _results(self, task: Task, shard: Shard) -> Iterator[tuple[Batch, list[Any]]]:
+        """The shard's batches with their results, None beside an error, of which one or two are read ahead."""
         pending: deque[Batch] = deque()
 
         def inputs() -> Iterator[Any]:
@@ -102,30 +102,30 @@ class Worker:
                 pending.append(batch)
                 yield from batch.inputs
 
-        answered: list[tuple[Any, str | None]] = []
+        pairs: list[tuple[Any, str | None]] = []
         for outcome in outcomes(task, inputs(), budget=self.job.budget):
             while not pending[0].inputs:
                 yield _merged(pending.popleft(), [])
-            answered.append(outcome)
-            if len(answered) == len(pending[0].inputs):
-                yield _merged(pending.popleft(), answered)
-                answered = []
+            pairs.append(outcome)
+            if len(pairs) == len(pending[0].inputs):
+                yield _merged(pending.popleft(), pairs)
+                pairs = []
         while pending:
             yield _merged(pending.popleft(), [])
 
-    def _subtitle(self, target: str, answer: dict[str, Any]) -> None:
-        lines = SUBTITLES[self.job.form](answer["words"], answer["characters"])
+    def _subtitle(self, target: str, result: dict[str, Any]) -> None:
+        lines = SUBTITLES[self.job.form](result["words"], result["characters"])
         with atomic_file(self.job.folder / target) as stream:
             stream.write("".join(f"{line}\n" for line in lines).encode())
 
 
-def _merged(batch: Batch, answered: list[tuple[Any, str | None]]) -> tuple[Batch, list[Any]]:
-    """All rows of a batch in their order: answers, and errors in the batch."""
-    found, answers = iter(answered), []
+def _merged(batch: Batch, pairs: list[tuple[Any, str | None]]) -> tuple[Batch, list[Any]]:
+    """All rows of a batch in their order: results, and errors in the batch."""
+    found, results = iter(pairs), []
     for number, error in enumerate(batch.errors):
-        answer, batch.errors[number] = (None, error) if error is not None else next(found)
-        answers.append(answer)
-    return batch, answers
+        result, batch.errors[number] = (None, error) if error is not None else next(found)
+        results.append(result)
+    return batch, results
 
 
 def _plain(error: Exception) -> Exception:
@@ -280,11 +280,11 @@ def by_ray(
         # As many cores each as let all of them find a place.
         each = next((n for n in range(max(cores), 1, -1) if sum(count // n for count in cores) >= workers), 1)
         rows = [{"shard": pickle.dumps(shard)} for shard in shards]
-        answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             Actor, fn_constructor_args=(job, each), batch_size=1, num_cpus=min(each, sum(cores) / workers),
             num_gpus=1 if on_gpu else 0, compute=ray.data.ActorPoolStrategy(size=workers),
         )  # fmt: skip
-        for row in answers.iter_rows():
+        for row in results.iter_rows():
             outcome = pickle.loads(row["outcome"])
             advance(next(shard.rows for shard in shards if shard.number == outcome.number))
             yield outcome

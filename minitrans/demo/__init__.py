@@ -124,15 +124,15 @@ def swin() -> None:
 
     classifier = ImageClassifier.from_pretrained(folder := CHECKPOINTS / "swin")
     pictures, labels = digits.load(held_out=True)
-    found = [answer[0] for answer in classifier(pictures)]
+    found = [result[0] for result in classifier(pictures)]
     print(
         f"Swin, small: {_thousands(classifier.model)} parameters, trained on real pictures, the handwritten digits of "
         "scikit-learn,\n8 × 8 pixels. Some that were held out from training:\n"
     )
-    captions = [f"{answer['label']} ({answer['score']:.0%})" for answer in found]
+    captions = [f"{result['label']} ({result['score']:.0%})" for result in found]
     for start in (0, 180):
         print(digits.drawn(pictures[start::45][:4], captions[start::45][:4]), end="\n\n")
-    right = np.mean([answer["label"] == str(label) for answer, label in zip(found, labels, strict=True)])
+    right = np.mean([result["label"] == str(label) for result, label in zip(found, labels, strict=True)])
     print(f"Right in {right:.1%} of {len(labels)} held-out pictures")
     title = f"The same {len(labels)} pictures"
     _beside(title, "pixels to scores", "ImageClassification", "ImageProcessor", folder, pictures)
@@ -150,11 +150,11 @@ def wav2vec2() -> None:
         f"Wav2Vec2, small: {_thousands(transcriber.model)} parameters, trained on made speech: fourteen sounds that "
         "numpy says,\nand no person. Words and voices that it was never trained on, with their seconds:\n"
     )
-    for clip, answer in zip(clips[:3], heard, strict=False):
+    for clip, result in zip(clips[:3], heard, strict=False):
         print(f"  said   {_with_times(clip.words)}")
-        print(f"  heard  {_with_times((word['word'], word['start'], word['end']) for word in answer['words'])}\n")
+        print(f"  heard  {_with_times((word['word'], word['start'], word['end']) for word in result['words'])}\n")
     words = sum(len(clip.words) for clip in clips)
-    wrong = sum(speech.word_errors(clip.text, answer["text"]) for clip, answer in zip(clips, heard, strict=True))
+    wrong = sum(speech.word_errors(clip.text, result["text"]) for clip, result in zip(clips, heard, strict=True))
     print(f"Word error rate of {len(clips)} clips, {words} words: {wrong / words:.1%}")
     samples, options = [clip.samples for clip in clips], {"padding": True, "sampling_rate": speech.RATE}
     _beside(f"The same {len(clips)} clips", "sound to scores", "CTC", "Processor", folder, samples, **options)
@@ -193,7 +193,7 @@ def _beside(title: str, work: str, head: str, processor: str, folder: Path, inpu
 def _compare(
     title: str, unit: str, work: str, ours: Callable[[], Any], theirs: Callable[[], Any], loading: str = ""
 ) -> None:
-    """Print how far two answers differ, and the median times of rounds in which both run in turns."""
+    """Print how far two results differ, and the median times of rounds in which both run in turns."""
     import transformers
 
     difference = np.abs(ours() - theirs()).max()
@@ -203,7 +203,7 @@ def _compare(
     print(f"{title} through transformers {transformers.__version__}, as one padded batch:")
     print(f"  largest difference   {difference:.1e} ({unit})")
     print(loading, end="")
-    print(f"  {work:<19}  {medians[0]:7.1f} ms, transformers {medians[1]:7.1f} ms: {ratio:.1f} times faster")
+    print(f"  {work:<19}  {medians[0]:7.1f} ms, transformers {medians[1]:7.1f} ms: {ratio:.2f} × its speed")
 
 
 def _thousands(model: Any) -> str:

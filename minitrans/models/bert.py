@@ -98,10 +98,10 @@ class BertSelfAttention(QueryKeyValue):
         self.num_heads = config.num_attention_heads
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:  # type: ignore[override]
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:  # type: ignore[override]
         """Rows (T, C) -> (T, C)."""
         dropout = self.dropout.p if self.training else 0.0
-        return attend(super().forward(rows), self.num_heads, sequences, kept, dropout)
+        return attend(super().forward(rows), self.num_heads, sequences, intermediates, dropout)
 
 
 class BertAttention(Module):
@@ -114,9 +114,9 @@ class BertAttention(Module):
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        return add_norm(self.norm, self.dropout(self.out(self.heads(rows, sequences, kept))), rows)
+        return add_norm(self.norm, self.dropout(self.out(self.heads(rows, sequences, intermediates))), rows)
 
 
 class BertLayer(Module):
@@ -129,9 +129,9 @@ class BertLayer(Module):
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = self.attention(rows, sequences, kept)
+        rows = self.attention(rows, sequences, intermediates)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -216,12 +216,12 @@ class BertModel(BertPreTrainedModel):
             types = pack_indices(
                 "token_type_ids", token_type_ids, sequences, self.config.type_vocab_size, "token-type table"
             )
-        kept = Intermediates(self.config, output_attentions, output_hidden_states)
+        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions, types)
-        rows = run_layers(self.layers, rows, sequences, kept, self.gradient_checkpointing and self.training)
-        rows, grid = kept.leave(rows, sequences)
+        rows = run_layers(self.layers, rows, sequences, intermediates, self.gradient_checkpointing and self.training)
+        rows, grid = intermediates.leave(rows, sequences)
         pooled = None if self.pooler is None else self.pooler(sequences.first(rows))
-        return Encoded(rows, sequences, pooled, kept.hidden_states, kept.attentions, grid)
+        return Encoded(rows, sequences, pooled, intermediates.hidden_states, intermediates.attentions, grid)
 
     def forward(
         self,

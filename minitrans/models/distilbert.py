@@ -95,9 +95,9 @@ class DistilBertLayer(Module):
         self.norm = LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
-        rows = add_norm(self.attention_norm, self.attention(rows, sequences, kept), rows)
+        rows = add_norm(self.attention_norm, self.attention(rows, sequences, intermediates), rows)
         return add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
@@ -155,11 +155,11 @@ class DistilBertModel(DistilBertPreTrainedModel):
         self.layers = nn.ModuleList(DistilBertLayer(config) for _ in range(config.n_layers))
         self.post_init()
 
+    @override
     def initialise(self, path: str) -> None:
-        """As every model's, but positions may start as the sinusoids of Vaswani et al. 2017, section 3.5."""
         super().initialise(path)
         if path.endswith("embeddings.position.weight") and self.config.sinusoidal_pos_embds:
-            table = self.embeddings.position.weight
+            table = self.embeddings.position.weight  # the sinusoids of Vaswani et al. 2017, section 3.5
             angle = torch.arange(table.shape[0], dtype=torch.float64)[:, None] / 10000 ** (
                 torch.arange(0, self.config.dim, 2, dtype=torch.float64) / self.config.dim
             )
@@ -180,11 +180,12 @@ class DistilBertModel(DistilBertPreTrainedModel):
     ) -> Encoded:
         """What `forward` computes, as packed rows: the heads' input."""
         text = pack_text(self, input_ids, attention_mask, position_ids, inputs_embeds)
-        kept = Intermediates(self.config, output_attentions, output_hidden_states)
+        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
         rows = self.embeddings(text.words, text.table, text.positions)
-        rows = run_layers(self.layers, rows, text.sequences, kept, self.gradient_checkpointing and self.training)
-        rows, grid = kept.leave(rows, text.sequences)
-        return Encoded(rows, text.sequences, None, kept.hidden_states, kept.attentions, grid)
+        checkpointing = self.gradient_checkpointing and self.training
+        rows = run_layers(self.layers, rows, text.sequences, intermediates, checkpointing)
+        rows, grid = intermediates.leave(rows, text.sequences)
+        return Encoded(rows, text.sequences, None, intermediates.hidden_states, intermediates.attentions, grid)
 
     def forward(
         self,
@@ -218,8 +219,8 @@ class FirstToken(heads.SequenceClassification):
         self.pre_classifier = Linear(config.dim, config.dim)
         super().build(config)
 
+    @override
     def summary(self, encoded: Encoded) -> Tensor:
-        """One vector (B, C) per sequence."""
         return F.relu(self.pre_classifier(encoded.sequences.first(encoded.rows)))
 
 

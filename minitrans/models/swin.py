@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from minitrans import heads, layers, ops
 from minitrans.config import BackboneConfig, Depth, Pixels, Positive, Rate, Ratio, Size, pair
-from minitrans.layers import FeedForward, Intermediates, LayerNorm, Linear, QueryKeyValue, channels_first, is_plain
+from minitrans.layers import FeedForward, Intermediates, LayerNorm, Linear, QueryKeyValue, is_plain
 from minitrans.names import Module
 from minitrans.outputs import BackboneOutput, EncodedImages, ImageModelOutput, StageInfo, States
 from minitrans.pretrained import PreTrainedModel
@@ -95,12 +96,17 @@ class MapIntermediates(Intermediates):
         return {"hidden_states": states, "attentions": weights, "reshaped_hidden_states": self.maps}
 
 
+def channels_first(x: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, C, H, W), contiguous."""
+    return x.permute(0, 3, 1, 2).contiguous()
+
+
 def drop_path(x: Tensor, rate: float) -> Tensor:
     """Zero for whole samples of the batch, with probability `rate`, the others scaled up (Huang et al. 2016)."""
     if rate == 0:
         return x
-    kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device) + (1 - rate)
-    return x * kept.floor() / ((1 - rate) or 1)
+    noise = torch.rand(x.shape[0], *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device) + (1 - rate)
+    return x * noise.floor() / ((1 - rate) or 1)
 
 
 def check_images(pixels: Tensor, channels: int, patch: tuple[int, int], like: Tensor) -> Tensor:
@@ -217,8 +223,8 @@ class WindowAttention(Module):
         self.qkv = WindowProjections(size, config.qkv_bias, self.window, self.num_heads)
         self.out = Linear(size, size)
 
-    def forward(self, x: Tensor, shift: int, kept: MapIntermediates | None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `kept` may keep the weights.
+    def forward(self, x: Tensor, shift: int, intermediates: MapIntermediates | None) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `intermediates` may keep the weights.
 
         The map is filled up to whole windows after its norm, so that the padding is what is projected from zeros.
         """
@@ -227,10 +233,10 @@ class WindowAttention(Module):
         padding = None if whole else self.qkv.of_zeros(x).view_as(qkv[0, 0, 0])
         arguments = qkv, self.qkv.relative_position_bias_table, self.window, shift, padding
         dropout = self.dropout if self.training else 0.0
-        if kept is None or kept.weights is None:
+        if intermediates is None or intermediates.weights is None:
             return self.out(ops.window_attention(*arguments, dropout=dropout))
         mixed, weights = ops.window_attention_with_weights(*arguments, dropout=dropout)
-        kept.weights.append(weights)
+        intermediates.weights.append(weights)
         return self.out(mixed)
 
 
@@ -247,9 +253,9 @@ class SwinLayer(Module):
         self.feed_forward = FeedForward(size, int(config.mlp_ratio * size), config.hidden_act)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, shift: int, kept: MapIntermediates | None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `kept` may keep the weights."""
-        mixed = self.dropout(self.attention(self.attention_norm(x), shift, kept))
+    def forward(self, x: Tensor, shift: int, intermediates: MapIntermediates | None) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), the windows shifted by `shift`; `intermediates` may keep the weights."""
+        mixed = self.dropout(self.attention(self.attention_norm(x), shift, intermediates))
         mixed = drop_path(mixed, self.drop_path_rate if self.training else 0.0)
         x, normed = layers.residual_norm(self.norm, x, mixed)
         return x + self.dropout(self.feed_forward(normed.flatten(0, 2))).view_as(x)
@@ -280,10 +286,10 @@ class SwinStage(Module):
         rates = [config.drop_path_rate * (first + layer) / last_layer for layer in range(config.depths[index])]
         self.layers = nn.ModuleList(SwinLayer(config, index, rate) for rate in rates)
 
-    def forward(self, x: Tensor, shift: int, kept: MapIntermediates, checkpointing: bool) -> Tensor:
+    def forward(self, x: Tensor, shift: int, intermediates: MapIntermediates, checkpointing: bool) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); of the attention weights, the last layer's are kept."""
         for index, layer in enumerate(self.layers):
-            inputs = x, shift if index % 2 else 0, kept if index + 1 == len(self.layers) else None
+            inputs = x, shift if index % 2 else 0, intermediates if index + 1 == len(self.layers) else None
             recomputed = checkpointing and torch.is_grad_enabled()
             x = layers.recompute(layer, *inputs) if recomputed else layer(*inputs)
         return x
@@ -340,8 +346,8 @@ class SwinEncoder(SwinPreTrainedModel):
         """The projection of the patches."""
         return self.embeddings.projection
 
+    @override
     def initialise(self, path: str) -> None:
-        """As every model's, but mask token and positions start at zero."""
         super().initialise(path)
         if path.endswith(("mask_token", "position_embeddings", "bias_table")):
             nn.init.zeros_(self.get_parameter(path))
@@ -368,9 +374,10 @@ class SwinModel(SwinEncoder):
         sides = zip(pixel_values.shape[2:], pair(config.patch_size), strict=True)
         height, width = (-(-side // (patch << len(config.depths) - 1)) for side, patch in sides)
         names = ("hidden_states", "attentions", "reshaped_hidden_states")
-        kept = {name: getattr(output, name, None) for name in names}
+        intermediates = {name: getattr(output, name, None) for name in names}
         grid = output[0].unflatten(1, (height, width))
-        return EncodedImages(grid, getattr(output, "pooler_output", None), kept, pixel_values, bool_masked_pos)
+        pooled = getattr(output, "pooler_output", None)
+        return EncodedImages(grid, pooled, intermediates, pixel_values, bool_masked_pos)
 
     def encode(
         self,
@@ -382,18 +389,18 @@ class SwinModel(SwinEncoder):
         output_hidden_states: bool | None = None,
     ) -> EncodedImages:
         """What `forward` computes, as a map: the heads' input."""
-        kept = MapIntermediates(self.config, output_attentions, output_hidden_states)
+        intermediates = MapIntermediates(self.config, output_attentions, output_hidden_states)
         window, checkpointing = self.config.window_size, self.gradient_checkpointing and self.training
-        whole = kept.weights is not None
-        x = kept.keep_map(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding))
+        whole = intermediates.weights is not None
+        x = intermediates.keep_map(self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding))
         for stage, merge in zip(self.stages, [*self.mergings, nn.Identity()], strict=True):
             shift = 0 if min(x.shape[1:3]) <= window else window // 2  # a map no larger than a window stays
-            run = partial(stage, shift=shift, kept=kept, checkpointing=checkpointing)
-            x = kept.keep_map(in_blocks(self, x, run, merge, width=4 * x[0].numel(), whole=whole))
+            run = partial(stage, shift=shift, intermediates=intermediates, checkpointing=checkpointing)
+            x = intermediates.keep_map(in_blocks(self, x, run, merge, width=4 * x[0].numel(), whole=whole))
         rows = self.norm(x).flatten(1, 2)
         x = rows.view_as(x)
         pooled = x.mean((1, 2)) if self.add_pooling_layer else None
-        return EncodedImages(x, pooled, kept.fields, pixel_values, bool_masked_pos, rows)
+        return EncodedImages(x, pooled, intermediates.fields, pixel_values, bool_masked_pos, rows)
 
     def forward(
         self,
@@ -418,7 +425,7 @@ class SwinModel(SwinEncoder):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        output = ImageModelOutput(encoded.rows, encoded.pooled, **encoded.kept)
+        output = ImageModelOutput(encoded.rows, encoded.pooled, **encoded.intermediates)
         return self.returned(output, return_dict)
 
 
@@ -516,24 +523,24 @@ class SwinBackbone(SwinEncoder):
 
         Hidden states, as maps without the norm, and attentions are those of all stages. Otherwise as `SwinModel`.
         """
-        kept = MapIntermediates(self.config, output_attentions, output_hidden_states)
+        intermediates = MapIntermediates(self.config, output_attentions, output_hidden_states)
         shift, checkpointing = self.config.window_size // 2, self.gradient_checkpointing and self.training
-        names, chosen, whole = self.config.stage_names, self.out_features, kept.weights is not None
+        names, chosen, whole = self.config.stage_names, self.out_features, intermediates.weights is not None
         if absent := [name for name in chosen if name not in self.norms]:
             raise ValueError(
                 f"out_features names {absent[0]!r}, and this backbone has norms for {', '.join(self.norms)}; choose "
                 "the stages before it is made or loaded."
             )
-        last = len(self.stages) if whole or kept.states is not None else names.index(chosen[-1])
-        x = kept.keep_map(self.embeddings(pixel_values, None, interpolate_pos_encoding))
+        last = len(self.stages) if whole or intermediates.states is not None else names.index(chosen[-1])
+        x = intermediates.keep_map(self.embeddings(pixel_values, None, interpolate_pos_encoding))
         maps = [x]
         for stage, merge in zip(self.stages[:last], [nn.Identity(), *self.mergings], strict=False):
-            run = partial(stage, shift=shift, kept=kept, checkpointing=checkpointing)
-            x = kept.keep_map(in_blocks(self, x, merge, run, width=4 * x[0].numel(), whole=whole))
+            run = partial(stage, shift=shift, intermediates=intermediates, checkpointing=checkpointing)
+            x = intermediates.keep_map(in_blocks(self, x, merge, run, width=4 * x[0].numel(), whole=whole))
             maps.append(x)
         output = BackboneOutput(
             tuple(channels_first(self.norms[name](maps[names.index(name)])) for name in chosen),
-            kept.maps,
-            kept.attentions,
+            intermediates.maps,
+            intermediates.attentions,
         )
         return self.returned(output, return_dict)

@@ -96,7 +96,7 @@ class Wav2Vec2Config(PreTrainedConfig):
     adapter_attn_dim: Size | None = None
 
     def validate(self) -> None:
-        """As every configuration, and that lists which belong together are of one length; ValueError otherwise."""
+        """Check every field, and that lists which belong together are of one length; ValueError otherwise."""
         super().validate()
         self.output_hidden_size = self.output_hidden_size or self.hidden_size
         for names in (("conv_dim", "conv_stride", "conv_kernel"), ("tdnn_dim", "tdnn_kernel", "tdnn_dilation")):
@@ -114,7 +114,7 @@ class Wav2Vec2Config(PreTrainedConfig):
         return len(self.conv_dim)
 
     def to_dict(self) -> dict[str, Any]:
-        """As every configuration, and how many convolutions there are, as it stands in config.json."""
+        """All fields, and how many convolutions there are, as they stand in config.json."""
         return {**super().to_dict(), "num_feat_extract_layers": self.num_feat_extract_layers}
 
     @property
@@ -130,8 +130,8 @@ class DroppedFeedForward(FeedForward):
         super().__init__(config.hidden_size, config.intermediate_size, config.hidden_act)
         self.dropout = nn.Dropout(config.activation_dropout)
 
+    @override
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows (T, C) -> (T, C)."""
         if not (self.dropout.training and self.dropout.p):
             return super().forward(rows)
         return self.down(self.dropout(self.activation(self.up(rows))))
@@ -154,23 +154,23 @@ class EncoderLayer(Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layerdrop = config.layerdrop
 
-    def forward(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
+    def forward(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """Rows (T, C) -> (T, C)."""
         if not (self.training and self.layerdrop):
-            return self.compute(rows, sequences, kept)
+            return self.compute(rows, sequences, intermediates)
         dropped = torch.rand(()) < self.layerdrop
         if is_tracing():  # a graph has no way around a layer
-            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, kept))
-        return rows if dropped else self.compute(rows, sequences, kept)
+            return torch.where(dropped.to(rows.device), rows, self.compute(rows, sequences, intermediates))
+        return rows if dropped else self.compute(rows, sequences, intermediates)
 
-    def compute(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
+    def compute(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
         """`forward` of a layer that is not left out."""
-        rows = layers.add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, kept)), rows)
+        rows = layers.add_norm(self.attention_norm, self.dropout(self.attention(rows, sequences, intermediates)), rows)
         return layers.add_norm(self.norm, self.dropout(self.feed_forward(rows)), rows)
 
 
 class StableEncoderLayer(EncoderLayer):
-    """As `EncoderLayer`, but normalised before each part; last comes the adapter of a language, where there is one."""
+    """`EncoderLayer` normalised before each part; last comes the adapter of a language, where there is one."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
@@ -178,8 +178,8 @@ class StableEncoderLayer(EncoderLayer):
         self.adapter = None if size is None else AttentionAdapter(config.hidden_size, size)
 
     @override
-    def compute(self, rows: Tensor, sequences: Sequences, kept: Intermediates) -> Tensor:
-        mixed = self.attention(self.attention_norm(rows), sequences, kept)
+    def compute(self, rows: Tensor, sequences: Sequences, intermediates: Intermediates) -> Tensor:
+        mixed = self.attention(self.attention_norm(rows), sequences, intermediates)
         rows, normed = layers.residual_norm(self.norm, rows, self.dropout(mixed))
         rows = rows + self.dropout(self.feed_forward(normed))
         return rows if self.adapter is None else rows + self.adapter(rows)
@@ -192,8 +192,8 @@ class AttentionAdapter(FeedForward):
         super().__init__(hidden_size, adapter_size, "relu")
         self.norm = LayerNorm(hidden_size)
 
+    @override
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows (T, C) -> (T, C)."""
         return super().forward(self.norm(rows))
 
 
@@ -285,14 +285,14 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
             )
         self.post_init()
 
+    @override
     @torch.no_grad()
     def initialise(self, path: str) -> None:
-        """As every model's, but for convolutions (He et al. 2015), the projection and the mask."""
         super().initialise(path)
         owner, _, leaf = path.rpartition(".")
         module = self.get_submodule(owner)
         tensor = getattr(module, leaf)
-        if isinstance(module, Convolution):
+        if isinstance(module, Convolution):  # He et al. 2015
             inputs = math.prod(module.weight.shape[1:])
             if leaf == "weight":
                 tensor.normal_(0.0, (2 / inputs) ** 0.5)
@@ -352,24 +352,25 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
         output_hidden_states: bool | None = None,
     ) -> EncodedAudio:
         """What `forward` computes, as packed rows: the heads' input."""
-        kept = Intermediates(self.config, output_attentions, output_hidden_states)
+        intermediates = Intermediates(self.config, output_attentions, output_hidden_states)
         checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         extracted, frames = self.convolve(input_values, attention_mask, checkpointing)
         layout = frames.as_grid() if wants_grid() else frames
-        extracted, extracted_grid = kept.leave(self.projection_norm(frames.convert(extracted, layout)), layout)
+        extracted = self.projection_norm(frames.convert(extracted, layout))
+        extracted, extracted_grid = intermediates.leave(extracted, layout)
         rows = self.projection_dropout(self.projection(extracted))
         rows, masked = self.augment(layout.convert(rows, frames), frames, mask_time_indices)
         rows = frames.convert(rows, layout)
         rows = rows + self.positions(rows, layout)
         stable = self.config.do_stable_layer_norm
         rows = self.dropout(rows if stable else self.norm(rows))
-        rows = layers.run_layers(self.layers, rows, layout, kept, checkpointing)
+        rows = layers.run_layers(self.layers, rows, layout, intermediates, checkpointing)
         rows = self.norm(rows) if stable else rows
         rows, extracted, sequences = layout.convert(rows, frames), layout.convert(extracted, frames), frames
         if self.adapter is not None:
             rows, sequences = self.adapter(rows, frames)
-        rows, grid = kept.leave(rows, sequences)
-        states = kept.hidden_states, kept.attentions
+        rows, grid = intermediates.leave(rows, sequences)
+        states = intermediates.hidden_states, intermediates.attentions
         return EncodedAudio(rows, sequences, None, *states, grid, extracted, frames, masked, extracted_grid)
 
     def convolve(

@@ -25,13 +25,7 @@ from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
-from minitrans.processing.features import (
-    BatchFeature,
-    Likeness,
-    as_array,
-    open_with,
-    read_settings,
-)
+from minitrans.processing.features import BatchFeature, Likeness, as_array, open_with, read_settings
 from minitrans.processing.kinds import Kind, check_kinds, is_bool, shown
 from minitrans.utils.logging import warn_once
 
@@ -356,7 +350,7 @@ def _open_av(source: Source, name: str, refusal: str) -> Iterator[Recording]:
         with av.open(place, options={"format_whitelist": CONTAINERS}) as container:
             yield AvRecording(name, container, av)
     except av.ArgumentError as error:  # a format beside these
-        raise ValueError(f"{name} could not be read as audio: it is none of {CONTAINERS}.") from error
+        raise ValueError(f"{name} could not be read as audio: it is not one of {CONTAINERS}.") from error
     except av.FFmpegError as error:
         raise ValueError(f"{name} could not be read as audio: {error.strerror}.") from error
 
@@ -451,7 +445,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _scaled(samples: np.ndarray, name: str) -> np.ndarray:
-    """As float32; integers are PCM and become [−1, 1)."""
+    """Samples as float32; integers are PCM and become [−1, 1)."""
     if samples.dtype.name in PCM:
         silence, full_scale = PCM[samples.dtype.name]
         return ((samples.astype(np.float64) - silence) / full_scale).astype(np.float32)

@@ -39,7 +39,7 @@ class NGram(Protocol):
 
 
 class ArpaModel:
-    """A back-off model (Katz 1987) read from an ARPA file, gzipped or not; ValueError for what is none."""
+    """A back-off model (Katz 1987) read from an ARPA file, gzipped or not; ValueError for any other file."""
 
     def __init__(self, path: Path) -> None:
         self.order = 0

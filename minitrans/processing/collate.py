@@ -146,8 +146,8 @@ class DataCollatorForLanguageModeling:
     `mlm_probability` of the tokens that are not special are hidden: `mask_replace_prob` of these become the mask
     token, `random_replace_prob` a random one, the rest stay. `mlm=False` makes labels of all tokens but the padding.
     Random numbers are torch's, or of a generator of its own with `seed` (plus the number of a data loader's worker),
-    and the same as transformers draws. Raises ValueError where the tokenizer has no mask token, for probabilities that
-    are none, and for whole words and arrays, which transformers' collator gives.
+    and the same as transformers draws. Raises ValueError where the tokenizer has no mask token, for numbers that
+    are not probabilities, and for whole words and arrays, which transformers' collator gives.
     """
 
     tokenizer: TokenizerBase

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokenizers import AddedToken
+from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing.encoding import (
@@ -61,9 +62,16 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
 
     `vocab_file` is a vocab.json or the dict in it: token → id, or language → token → id, where `target_lang` chooses.
     `settings` are keys of tokenizer_config.json. `do_lower_case` is for vocabularies of capitals: text is raised to
-    them and answers are lowered. Tokens of several characters, written out in a text, are found as one. Safe to call
-    from many threads at once; `add_tokens` and `set_target_lang` change the tokenizer for all of them. Raises
-    ValueError for a vocabulary that is none, or that lacks the language.
+    them and what is decoded is lowered. Tokens of several characters, written out in a text, are found as one. Safe to
+    call from many threads at once; `add_tokens` and `set_target_lang` change the tokenizer for all of them. Raises
+    ValueError for what is not a vocabulary, and for one that lacks the language.
+
+    >>> from minitrans import Wav2Vec2CTCTokenizer
+    >>> tokenizer = Wav2Vec2CTCTokenizer({"<pad>": 0, "<unk>": 1, "|": 2, "A": 3, "L": 4})
+    >>> tokenizer("ALL LA")["input_ids"]
+    [3, 4, 4, 2, 4, 3]
+    >>> tokenizer.decode([3, 3, 4, 0, 4, 4])  # repeats are one token, and the blank, 0, stands between doubled ones
+    'ALL'
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
@@ -147,8 +155,8 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         """The number of ids without those of added tokens."""
         return len(self.decoder)
 
+    @override
     def get_vocab(self) -> dict[str, int]:
-        """Return every token, added ones included, with its id."""
         return {**self.encoder, **self._added_ids}
 
     @property

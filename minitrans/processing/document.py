@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing.encoding import BatchEncoding, as_lists
@@ -65,8 +66,8 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
         pixels = super().finish(picture)
         return np.ascontiguousarray(np.flip(pixels, 0 if self.data_format == FIRST else -1))
 
+    @override
     def collect(self, pictures: Iterable[Picture], return_tensors: str | None) -> BatchFeature:
-        """Make the result of a call from images that `read` has taken in."""
         pictures = list(pictures)
         features = super().collect(pictures, return_tensors)
         if self.apply_ocr:

@@ -43,7 +43,7 @@ SIDES = {"left": "left", "right": "right"}
 TENSORS = {None: None, "np": "np", "pt": "pt"}
 TARGETED = ("text", "text_pair", "text_target", "text_pair_target", "max_target_length")
 NO_LIMIT = int(1e30)  # the published spelling of "no maximum length"
-UNLIMITED = 2**63  # from here on a length is none, as 1e20 and infinity
+UNLIMITED = 2**63  # from here on a number is not a limit, as 1e20 and infinity
 CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
     (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
@@ -240,11 +240,11 @@ class TokenizerBase(Likeness, hub.Saved):
     __call__: Callable[..., BatchEncoding]  # encodes a text, a pair of texts, or a batch of either
 
     def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
-        """As a call: its name for one text before transformers 5."""
+        """A call, by its name for one text before transformers 5."""
         return self(text, text_pair, **options)
 
     def batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchEncoding:
-        """As a call: its name for a batch before transformers 5."""
+        """A call, by its name for a batch before transformers 5."""
         return self(batch_text_or_text_pairs, **options)
 
     @contextmanager
@@ -258,7 +258,7 @@ class TokenizerBase(Likeness, hub.Saved):
         return clean_up(out_string)
 
     def _with_target(self, arguments: dict[str, Any]) -> BatchEncoding:
-        """Answer a call that has a `text_target`: its `input_ids` are the `labels` of `text`, or come alone."""
+        """Encode for a call that has a `text_target`: its `input_ids` are the `labels` of `text`, or come alone."""
         options = {name: value for name, value in arguments.items() if name != "self"}
         text, pair, target, target_pair, target_length = (options.pop(name) for name in TARGETED)
         limit = options["max_length"] if target_length is None else target_length

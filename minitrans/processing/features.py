@@ -136,10 +136,10 @@ class Likeness:
         # pickle's own way compares type() with __class__.
         get = getattr(type(self), "__getstate__", None)  # every class has one from Python 3.11 on
         state = self.__dict__ if get is None else get(self)
-        return _blank, (type(self),), state
+        return _without_init, (type(self),), state
 
 
-def _blank(kind: Any) -> Any:
+def _without_init(kind: Any) -> Any:
     return kind.__new__(kind)
 
 
@@ -152,7 +152,7 @@ def _shown(own: type, base: type) -> type:
 
 
 def open_with(name_or_path: hub.Source, options: Mapping[str, Any], *files: str) -> tuple[Repository, dict[str, Any]]:
-    """As `hub.open_with`, without the options of transformers that have no effect on any processor here."""
+    """`hub.open_with` without the options of transformers that have no effect on any processor here."""
     return hub.open_with(name_or_path, {k: v for k, v in options.items() if k not in WITHOUT_EFFECT}, *files)
 
 

@@ -157,7 +157,7 @@ class ImageProcessor(hub.Saved):
         return features if device is None or return_tensors is None else features.to(device)
 
     def preprocess(self, images: Any, **options: Any) -> BatchFeature:
-        """As a call: the name by which training scripts know it."""
+        """A call, by the name that training scripts know."""
         return self(images, **options)
 
     def collect(self, pictures: Iterable[Picture], return_tensors: str | None) -> BatchFeature:
@@ -310,7 +310,7 @@ def _numbers(name: str, value: Any) -> Any:
 
 
 def _checked_target(size: dict[str, int], height: int, width: int) -> tuple[int, int]:
-    """As `_target`; ValueError for more pixels than a model is ever given."""
+    """`_target`; ValueError for more pixels than a model is ever given."""
     target = _target(size, height, width)
     if target[0] * target[1] > MOST_PIXELS:
         raise ValueError(

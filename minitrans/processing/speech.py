@@ -94,7 +94,7 @@ class Wav2Vec2Processor(hub.Saved):
         text_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """Give `input_values` (and a mask) of sound, the tokenizer's answer for text, and for both also `labels`.
+        """Give `input_values` (and a mask) of sound, what the tokenizer gives for text, and for both also `labels`.
 
         Each option goes to the part that has it, or to both, such as `padding` and `return_tensors`; `audio_kwargs`
         and `text_kwargs` reach one part alone. Raises TypeError for an option that neither has.
@@ -137,11 +137,11 @@ class Wav2Vec2Processor(hub.Saved):
         return inputs
 
     def decode(self, *args: Any, **options: Any) -> Any:
-        """As `Wav2Vec2CTCTokenizer.decode`."""
+        """`Wav2Vec2CTCTokenizer.decode`."""
         return self.tokenizer.decode(*args, **options)
 
     def batch_decode(self, *args: Any, **options: Any) -> Any:
-        """As `Wav2Vec2CTCTokenizer.batch_decode`."""
+        """`Wav2Vec2CTCTokenizer.batch_decode`."""
         return self.tokenizer.batch_decode(*args, **options)
 
 
@@ -170,7 +170,7 @@ class Wav2Vec2ProcessorWithLM(Wav2Vec2Processor):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Self:
-        """As `Wav2Vec2Processor`, with alphabet.json and language_model/ beside the other files.
+        """Read both parts, with alphabet.json and language_model/ beside the other files.
 
         `alpha`, `beta`, `unk_score_offset` and `score_boundary` win over the folder's; see `LanguageModel`.
         """

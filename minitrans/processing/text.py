@@ -1,7 +1,7 @@
 """Text to token ids and back: the tokenizers of BERT and DistilBERT, on the `tokenizers` library.
 
 The library keeps truncation and padding as state of one shared object, so that two threads with different settings
-get each other's answers. Here an object of the library never changes once it is made: each way of truncating has its
+get each other's results. Here an object of the library never changes once it is made: each way of truncating has its
 own, which shares the vocabulary and costs 10 µs, and new tokens mean a new one. Padding is done to a call's results.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing import encoding as shared
@@ -84,9 +85,9 @@ class Tokenizer(TokenizerBase):
         """Load from a folder, a hub id, or the path of one of `files` itself.
 
         `options` are those of `hub.open_repository` and keys of tokenizer_config.json (`model_max_length`,
-        `pad_token`, ...), which win over the file; TypeError for any other. Beside a model without token types there
-        are none of them in `model_input_names`. Raises FileNotFoundError where there is none of `files` and
-        ValueError for a broken one.
+        `pad_token`, ...), which win over the file; TypeError for any other. For a model without token types
+        `model_input_names` leaves them out. Raises FileNotFoundError where there is none of `files` and ValueError
+        for a broken one.
         """
         repository, options = open_with(pretrained_model_name_or_path, options, *cls.files)
         return cls._load(repository, options, cls)
@@ -100,7 +101,7 @@ class Tokenizer(TokenizerBase):
 
     @classmethod
     def _load(cls, repository: hub.Repository, options: dict[str, Any], otherwise: type[T]) -> T:
-        """Load as `cls`, which is a kind of `otherwise`, or as that where the file's model is none for `cls`."""
+        """Load as `cls`, which is a kind of `otherwise`, or as that where `cls` is not for the file's model."""
         cls._refuse_unknown(options)
         with repository.unchanged():
             settings = shared.read_settings(repository)
@@ -232,20 +233,20 @@ class Tokenizer(TokenizerBase):
         """Every token with its id."""
         return self.get_vocab()
 
+    @override
     def get_vocab(self) -> dict[str, int]:
-        """Return every token, added ones included, with its id."""
         return self._state[0].get_vocab(with_added_tokens=True)
 
     @property
+    @override
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """The added tokens and special tokens by id."""
         return dict(sorted(self._state[0].get_added_tokens_decoder().items()))
 
     def __len__(self) -> int:
         return self._state[0].get_vocab_size(with_added_tokens=True)
 
+    @override
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Return how many special tokens a call puts around a text, or around a pair of texts."""
         return self._state[0].num_special_tokens_to_add(pair)
 
     def add_tokens(

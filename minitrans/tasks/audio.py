@@ -75,7 +75,7 @@ class AudioTask(Task):
         return super()._several(inputs)
 
     def read(self, source: Any) -> Sound:
-        """A sound as a path, bytes or (samples, rate); TypeError for what is none."""
+        """A sound as a path, bytes or (samples, rate); raises TypeError for anything else."""
         source = as_bytes(source)
         if isinstance(source, (str, os.PathLike, bytes)):
             return source  # type: ignore[return-value]
@@ -132,7 +132,7 @@ class AudioTask(Task):
             yield ((block.astype(np.float64) - mean) / deviation).astype(np.float32)
 
     def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        """A clip is heard whole."""
+        """Clips are not chunked."""
         for source in sources:
             samples = np.concatenate(list(self.blocks(self.read(source))))
             yield self.piece(source, samples, 0, len(samples))
@@ -177,7 +177,7 @@ def _is_numbers(item: Any) -> bool:
 
 
 def _is_samples(item: Any) -> bool:
-    """Whether this is (samples, rate), be the rate none that can be."""
+    """Whether this is (samples, rate), whatever the rate."""
     is_two = isinstance(item, tuple) and len(item) == 2 and (_is_numbers(item[0]) or isinstance(item[0], list))
     return is_two and (item[1] is None or isinstance(item[1], (Real, str)) or getattr(item[1], "ndim", 1) == 0)
 
@@ -253,6 +253,13 @@ class Transcriber(AudioTask):
     frames of all are decoded as one. `float("inf")` hears clips whole. With `characters` the result has "characters"
     too, [{"character", "start", "end"}], spaces among them. A clip too short for a frame is an empty text. Where the
     processor has an n-gram model, it decodes; times are those of the likeliest way to spread its text over the frames.
+
+    >>> from minitrans import Transcriber
+    >>> from minitrans.demo import CHECKPOINTS, speech
+    >>> transcriber = Transcriber.from_pretrained(CHECKPOINTS / "wav2vec2")
+    >>> clip = speech.held_out(4)[3]
+    >>> transcriber((clip.samples, speech.RATE))["text"]
+    'silo patata no silo'
     """
 
     auto = AutoModelForCTC

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from itertools import islice
@@ -118,7 +118,7 @@ class Task:
             listed = ", ".join(random[:8]) + (f" and {len(random) - 8} more" if len(random) > 8 else "")
             raise ValueError(
                 f"{repository.name} holds no weights for {listed} of {type(model).__name__}: {cls.__name__} would "
-                "answer at random; choose a checkpoint that was trained for this task, or train this one first."
+                "guess at random; choose a checkpoint that was trained for this task, or train this one first."
             )
         for record in held.records:
             logger.handle(record)
@@ -216,7 +216,7 @@ class Task:
 
     @property
     def shape(self) -> tuple[int | None, ...] | None:
-        """The shape of an answer that is an array, None for a length that differs; None where it is something else."""
+        """The shape of a result that is an array, None for a length that differs; None where it is something else."""
         return None
 
     def report(self, name: str, error: Exception) -> None:
@@ -244,17 +244,16 @@ class Task:
     @torch.inference_mode()
     def _outputs(self, pieces: list[Piece], budget: int, bar: tqdm) -> list[Any]:
         outputs: dict[int, Any] = {}
-        engine = self.model.engine
         sound = [index for index, piece in enumerate(pieces) if piece.error is None]
         for places in by_budget([pieces[index].size for index in sound], budget):
             batch = [sound[place] for place in places]
-            with nullcontext() if engine == "auto" else ops.engine(engine), evaluating(self.model):
+            with ops.engine_of(self.model), evaluating(self.model):
                 outputs.update(zip(batch, self._run([pieces[index] for index in batch]), strict=True))
             bar.update(sum(pieces[index].done for index in batch))
         return [outputs.get(index, piece.error) for index, piece in enumerate(pieces)]
 
     def _run(self, pieces: list[Piece]) -> Sequence[Any]:
-        """As `run`; where inputs are skipped, one that makes the model fail takes no other with it."""
+        """`run`; where inputs are skipped, one that makes the model fail takes no other with it."""
         try:
             return self.run(pieces)
         except FAULTS as error:

@@ -92,7 +92,15 @@ class ImageTask(Task):
 
 
 class ImageClassifier(Classifier, ImageTask):
-    """Images -> [{"label", "score"}], best first; see `Classifier`."""
+    """Images -> [{"label", "score"}], best first; see `Classifier`.
+
+    >>> from minitrans import ImageClassifier
+    >>> from minitrans.demo import CHECKPOINTS, digits
+    >>> classifier = ImageClassifier.from_pretrained(CHECKPOINTS / "swin")
+    >>> pictures, labels = digits.load(held_out=True)
+    >>> classifier(pictures[0])[0]["label"]
+    '4'
+    """
 
     auto = AutoModelForImageClassification
 

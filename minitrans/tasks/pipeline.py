@@ -185,7 +185,7 @@ class TokenClassificationPipeline(Pipeline):
     default_model = "dbmdz/bert-large-cased-finetuned-conll03-english"
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """As in transformers, the result for one list of words stands in a list."""
+        """The result for one list of words stands in a list, as in transformers."""
         _, job, _ = self._settings({**self.options, **options})
         found = super().__call__(inputs, **options)
         return [found] if job.is_split_into_words and job.is_one(inputs) else found
@@ -206,7 +206,7 @@ class FillMaskPipeline(Pipeline):
     names: ClassVar = {"top_k": "top_k", "targets": "targets", "tokenizer_kwargs": "max_tokens"}
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """As in transformers, the result for a list of one text stands in no list."""
+        """The result for a list of one text does not stand in a list, as in transformers."""
         found = super().__call__(inputs, **options)
         return found[0] if isinstance(inputs, list) and len(inputs) == 1 else found
 

@@ -78,7 +78,7 @@ class TextTask(Task):
         return super().is_one(inputs) or (self.pairs and is_pair(inputs))
 
     def read(self, source: Any) -> Any:
-        """An input as a string or a tuple of two; TypeError for what is none."""
+        """An input as a string or a tuple of two; raises TypeError for anything else."""
         found = self.of_mapping(source) if isinstance(source, Mapping) else source
         if isinstance(found, str) or (self.pairs and is_pair(found)):
             return found
@@ -144,7 +144,7 @@ class TextTask(Task):
         return self.outputs(batch.to(self.model.device), pieces)
 
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
-        """As `run`, from the batch of its tensors (B, N)."""
+        """What `run` gives, from the batch of its tensors (B, N)."""
         raise NotImplementedError
 
 
@@ -379,7 +379,7 @@ class NextSentenceClassifier(TextTask):
     pairs = True
 
     def read(self, source: Any) -> tuple[str, str]:
-        """A single text is none."""
+        """A pair; raises TypeError for a single text."""
         found = super().read(source)
         if isinstance(found, str):
             raise self.refusal(source, f"not a single text: {found[:80]!r}")

@@ -14,11 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from minitrans.auto import (
-    AutoModelForMaskedLM,
-    AutoModelForQuestionAnswering,
-    AutoModelForTokenClassification,
-)
+from minitrans.auto import AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoModelForTokenClassification
 from minitrans.sequences import Sequences
 from minitrans.tasks.base import Piece, check_count, check_labels, label_of
 from minitrans.tasks.text import TextTask, is_pair
@@ -115,6 +111,12 @@ class EntityRecognizer(ChunkedTask):
     has there.
 
     With `is_split_into_words` an input is a list of words; offsets are those in the words joined by `delimiter`.
+
+    >>> from minitrans import EntityRecognizer
+    >>> from minitrans.demo import CHECKPOINTS
+    >>> recognizer = EntityRecognizer.from_pretrained(CHECKPOINTS / "distilbert")
+    >>> [(entity["label"], entity["text"]) for entity in recognizer("Greta lives in Lisbon.")]
+    [('PER', 'Greta'), ('LOC', 'Lisbon')]
     """
 
     auto = AutoModelForTokenClassification

@@ -7,18 +7,15 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypedDict, TypeVar, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from minitrans import hub, ops
-from minitrans.auto import (
-    AutoModel,
-    AutoTokenizer,
-)
+from minitrans.auto import AutoModel, AutoTokenizer
 from minitrans.outputs import Encoded
 from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_count, is_text, mapping, or_none
 from minitrans.sequences import Sequences
@@ -27,6 +24,7 @@ from minitrans.tasks.text import ACTIVATIONS, TextTask
 from minitrans.weights import open_checkpoint
 
 logger = logging.getLogger("minitrans")
+X = TypeVar("X")
 
 
 def _pool_mean(encoded: Encoded, skipped: int = 0) -> Tensor:
@@ -91,6 +89,27 @@ class Dense:
         """(B, C_in) -> (B, C_out)."""
         bias = None if self.bias is None else self.bias.to(vectors.device)
         return ops.ACTIVATIONS[self.activation](ops.linear(vectors, self.weight.to(vectors.device), bias))
+
+
+class Options(TypedDict, total=False):
+    """What decides nothing about the type of what `Embedder.encode` gives."""
+
+    prompt: str | None
+    batch_size: int | None
+    show_progress_bar: bool | None
+    precision: str
+    device: Any
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    sentences: str | Iterable[str] | None
+    batch_tokens: int | None
+    normalize: bool | None
+    show_progress: bool | None
+
+
+def _typed_as(like: X) -> Callable[[Callable[..., Any]], X]:
+    """For type checkers the function has the signatures of `like`."""
+    return lambda function: cast(X, function)
 
 
 class Embedder(TextTask):
@@ -197,6 +216,49 @@ class Embedder(TextTask):
         self.model.to(device)
         return self
 
+    @overload
+    def encode(
+        self, inputs: str | Iterable[str] | None = None, prompt_name: str | None = None, *,
+        output_value: Literal["sentence_embedding"] = ..., convert_to_numpy: Literal[True] = ...,
+        convert_to_tensor: Literal[False] = ..., **options: Unpack[Options],
+    ) -> np.ndarray: ...  # fmt: skip
+    @overload
+    def encode(
+        self, inputs: str | Iterable[str] | None = None, prompt_name: str | None = None, *,
+        output_value: Literal["sentence_embedding"] = ..., convert_to_numpy: bool = ...,
+        convert_to_tensor: Literal[True], **options: Unpack[Options],
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def encode(
+        self, inputs: str, prompt_name: str | None = None, *, output_value: Literal["sentence_embedding"] = ...,
+        convert_to_numpy: Literal[False], convert_to_tensor: bool = ..., **options: Unpack[Options],
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def encode(
+        self, inputs: list[str], prompt_name: str | None = None, *,
+        output_value: Literal["sentence_embedding"] = ..., convert_to_numpy: Literal[False],
+        convert_to_tensor: Literal[False] = ..., **options: Unpack[Options],
+    ) -> list[Tensor]: ...  # fmt: skip
+    @overload
+    def encode(
+        self, inputs: str, prompt_name: str | None = None, *, output_value: Literal["token_embeddings"],
+        convert_to_numpy: bool = ..., convert_to_tensor: bool = ..., **options: Unpack[Options],
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def encode(
+        self, inputs: list[str], prompt_name: str | None = None, *, output_value: Literal["token_embeddings"],
+        convert_to_numpy: bool = ..., convert_to_tensor: bool = ..., **options: Unpack[Options],
+    ) -> list[Tensor]: ...  # fmt: skip
+    @overload
+    def encode(
+        self, inputs: str | Iterable[str] | None = None, prompt_name: str | None = None, prompt: str | None = None,
+        batch_size: int | None = None, show_progress_bar: bool | None = None, output_value: str | None = ...,
+        precision: str = ..., convert_to_numpy: bool = ..., convert_to_tensor: bool = ..., device: Any = None,
+        normalize_embeddings: bool = ..., truncate_dim: int | None = None, *,
+        sentences: str | Iterable[str] | None = None, batch_tokens: int | None = None,
+        normalize: bool | None = None, show_progress: bool | None = None,
+    ) -> Any: ...  # fmt: skip
+
     def encode(
         self,
         inputs: str | Iterable[str] | None = None,
@@ -265,12 +327,14 @@ class Embedder(TextTask):
     renormalize = False
     output_value: str | None = "sentence_embedding"
 
+    @_typed_as(encode)
     def encode_query(self, inputs: Any = None, prompt_name: str | None = None, **options: Any) -> Any:
-        """As `encode`, with the prompt called "query"."""
+        """`encode` with the prompt called "query"."""
         return self._encode_as(("query",), inputs, prompt_name, options)
 
+    @_typed_as(encode)
     def encode_document(self, inputs: Any = None, prompt_name: str | None = None, **options: Any) -> Any:
-        """As `encode`, with the first of the prompts "document", "passage" and "corpus" that there is."""
+        """`encode` with the first of the prompts "document", "passage" and "corpus" that there is."""
         return self._encode_as(("document", "passage", "corpus"), inputs, prompt_name, options)
 
     def _encode_as(self, names: tuple[str, ...], inputs: Any, prompt_name: str | None, options: dict[str, Any]) -> Any:
