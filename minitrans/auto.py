@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 from typing_extensions import override
 
@@ -14,16 +14,9 @@ from minitrans.processing.features import open_with
 
 if TYPE_CHECKING:
     from minitrans.pretrained import PreTrainedModel
-    from minitrans.processing.audio import Wav2Vec2FeatureExtractor
-    from minitrans.processing.document import LayoutLMv2Processor
     from minitrans.processing.encoding import PreTrainedTokenizerBase
-    from minitrans.processing.image import ImageProcessor, ViTImageProcessor
-    from minitrans.processing.speech import Wav2Vec2Processor
+    from minitrans.processing.image import ViTImageProcessor
     from minitrans.weights import LoadReport
-
-    Processor: TypeAlias = (
-        Wav2Vec2Processor | LayoutLMv2Processor | PreTrainedTokenizerBase | Wav2Vec2FeatureExtractor | ImageProcessor
-    )
 
 # model_type -> the module of the family and the first part of its class names
 FAMILIES = {
@@ -484,14 +477,6 @@ class AutoFeatureExtractor(AutoProcessing):
         "wav2vec2": "Wav2Vec2FeatureExtractor",
     }
 
-    if TYPE_CHECKING:
-
-        @override
-        @classmethod
-        def from_pretrained(
-            cls, pretrained_model_name_or_path: hub.Source, **options: Any
-        ) -> Wav2Vec2FeatureExtractor | ImageProcessor: ...
-
 
 class AutoProcessor(AutoProcessing):
     """Everything that a checkpoint's raw input needs: for a model of one kind of input, its only processor."""
@@ -504,12 +489,6 @@ class AutoProcessor(AutoProcessing):
     by_model_type: ClassVar[dict[str, str]] = {"layoutlmv2": "LayoutLMv2Processor", "wav2vec2": "Wav2Vec2Processor"}
     more = ("Wav2Vec2ProcessorWithLM",)
     files = (*AutoTokenizer.files, *AutoImageProcessor.files)
-
-    if TYPE_CHECKING:
-
-        @override
-        @classmethod
-        def from_pretrained(cls, pretrained_model_name_or_path: hub.Source, **options: Any) -> Processor: ...
 
     @classmethod
     def _class_for(cls, repository: hub.Repository, model_type: str | None) -> Any:

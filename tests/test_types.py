@@ -35,7 +35,6 @@ from minitrans.outputs import (
     QuestionAnsweringOutput,
     XVectorOutput,
 )
-from minitrans.processing.image import ImageProcessor
 from minitrans.weights import LoadReport
 
 inputs = torch.ones(1, 3)
@@ -72,20 +71,6 @@ assert_type(minitrans.AutoConfig.from_pretrained("folder"), minitrans.PreTrained
 assert_type(minitrans.SwinConfig.from_pretrained("folder"), minitrans.SwinConfig)
 assert_type(minitrans.AutoTokenizer.from_pretrained("folder"), minitrans.PreTrainedTokenizerBase)
 assert_type(minitrans.AutoImageProcessor.from_pretrained("folder"), minitrans.ViTImageProcessor)
-assert_type(
-    minitrans.AutoFeatureExtractor.from_pretrained("folder"), minitrans.Wav2Vec2FeatureExtractor | ImageProcessor
-)
-processor = minitrans.AutoProcessor.from_pretrained("folder")
-assert_type(
-    processor,
-    minitrans.Wav2Vec2Processor
-    | minitrans.LayoutLMv2Processor
-    | minitrans.PreTrainedTokenizerBase
-    | minitrans.Wav2Vec2FeatureExtractor
-    | ImageProcessor,
-)
-assert isinstance(processor, minitrans.Wav2Vec2Processor)
-assert_type(processor.feature_extractor, minitrans.Wav2Vec2FeatureExtractor)
 tokenizer = minitrans.BertTokenizer.from_pretrained("folder")
 assert_type(tokenizer, minitrans.BertTokenizer)
 encoding = tokenizer("a text", return_tensors="pt")
