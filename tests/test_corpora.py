@@ -306,6 +306,15 @@ def test_numbers_that_json_does_not_have(minilm: Path, lines: str, tmp_path: Pat
         assert "cannot be written as JSON" in row["error"]
 
 
+def test_the_command_says_how_many_rows_failed(model: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\ncaf\xe9\ntwo\n")
+    assert command("run", model, tmp_path / "a.txt", "--output", tmp_path / "out") == 1
+    assert f"1 of 3 rows have an error in {tmp_path / 'out'} and no result, such as " in capsys.readouterr().err
+    (tmp_path / "b.txt").write_text("one\ntwo\n")
+    assert command("run", model, tmp_path / "b.txt", "--output", tmp_path / "good") == 0
+    assert "error" not in capsys.readouterr().err
+
+
 # One bad row
 
 

@@ -31,7 +31,7 @@ from benchmarks.rows import (
     Row,
     docstrings,
 )
-from minitrans import AutoTokenizer, bench, cpu
+from minitrans import AutoTokenizer, BertConfig, bench, cpu
 from minitrans.cli import main
 
 
@@ -209,6 +209,16 @@ class TestReport:
         assert len({one.name for one in ROWS}) == len(ROWS)
         assert 5 <= sum(one.short for one in ROWS) <= 8
         assert {one.checkpoint for one in report.chosen(True, None)} >= {"BERT-base", "DistilBERT", "Swin-T"}
+
+    @pytest.mark.parametrize(("longest", "lengths"), [(512, "3 to 256"), (64, "3 to 64")])
+    def test_what_minitrans_bench_times_of_texts(self, longest: int, lengths: str) -> None:
+        config = BertConfig(max_position_embeddings=longest)
+        made = dict(bench.WORK["input_ids"](config))
+        assert [*made] == [*(f"{b} × {min(n, longest)} tokens" for b, n in ((1, 16), (8, 128), (1, 512))),
+                           f"16 texts of {lengths} tokens"]  # fmt: skip
+        masks = [inputs["attention_mask"] for inputs in made.values()]
+        assert [tuple(mask.shape) for mask in masks[:3]] == [(1, 16), (8, min(128, longest)), (1, longest)]
+        assert (masks[3].sum(1).min(), masks[3].sum(1).max()) == (3, min(longest, 256))
 
     def test_texts_are_of_mixed_length(self, minilm: Path) -> None:
         lengths = [len(ids) for ids in AutoTokenizer.from_pretrained(minilm)(docstrings(200))["input_ids"]]

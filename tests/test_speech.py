@@ -1,5 +1,6 @@
 """Processors of speech: whose setting counts, phonemes, pairs and what was cut off, against transformers'."""
 
+import inspect
 import itertools
 import json
 import random
@@ -296,3 +297,11 @@ def test_a_checkpoint_is_decoded_by_its_own_tokenizer(tmp_path, named, layout):
     if named in ("Wav2Vec2PhonemeCTCTokenizer", "Wav2Vec2CTCTokenizer"):
         with pytest.raises(ValueError, match="decodes otherwise"):
             other.from_pretrained(tmp_path)
+
+
+def test_decoding_with_a_language_model_has_the_published_options():
+    theirs = inspect.signature(transformers.Wav2Vec2ProcessorWithLM.decode).parameters
+    ours = inspect.signature(minitrans.Wav2Vec2ProcessorWithLM.decode).parameters
+    assert [*ours][: len(theirs)] == [*theirs]
+    assert [ours[name].default for name in theirs] == [parameter.default for parameter in theirs.values()]
+    assert {ours[name].default for name in ours.keys() - theirs.keys()} <= {False}

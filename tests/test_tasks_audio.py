@@ -528,6 +528,16 @@ def test_a_recording_that_ends_early_says_so(
     assert len(half["text"]) < 0.7 * len(whole["text"])
 
 
+def test_the_bar_counts_seconds(folder: Path, clip: np.ndarray, tmp_path: Path) -> None:
+    transcribe = Transcriber.from_pretrained(folder)
+    soundfile.write(tmp_path / "a.wav", np.zeros(3 * 22050), 22050)
+    sounds = [(np.zeros(4 * 8000), 8000), tmp_path / "a.wav", str(tmp_path / "a.wav"), (np.zeros(2 * RATE), RATE)]
+    assert transcribe.total(sounds) == 4 + 3 + 3 + 2
+    assert transcribe.total(iter(sounds)) is None
+    with pytest.raises(FileNotFoundError):
+        transcribe.total([*sounds, tmp_path / "none.wav"])
+
+
 X = np.sin(np.arange(8000) * 0.05)
 
 

@@ -271,6 +271,11 @@ class TestAsSentenceTransformers:
         folder = changed(minilm, tmp_path / "m", "config_sentence_transformers.json", **PROMPTS)
         return minitrans.SentenceTransformer(str(folder)), SentenceTransformer(str(folder), device="cpu")
 
+    def test_similarity_is_the_checkpoints(self, both: tuple[Any, Any], minilm: Path) -> None:
+        ours, theirs = both
+        assert ours.similarity_fn_name == theirs.similarity_fn_name == "dot"
+        assert minitrans.SentenceTransformer(str(minilm)).similarity_fn_name == "cosine"
+
     @pytest.mark.parametrize(
         "options",
         [

@@ -293,6 +293,14 @@ def test_saving_returns_the_paths(tmp_path, legacy, prefix):
     assert [path.rpartition("/")[2] for path in saved] == [f"{before}vocab.txt"]
 
 
+@pytest.mark.parametrize("made", [lambda **options: minitrans.PreTrainedTokenizerFast(bpe(), **options),
+                                  lambda **options: BertTokenizer(VOCAB, **options),
+                                  lambda **options: DistilBertTokenizer(VOCAB, **options)])  # fmt: skip
+def test_options_that_a_tokenizer_does_not_have(made):
+    with pytest.raises(TypeError, match="nonsense"):
+        made(nonsense=1)
+
+
 def test_what_cannot_be_saved_so_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="legacy_format=True"):
         minitrans.PreTrainedTokenizerFast(bpe()).save_pretrained(tmp_path / "a", legacy_format=True)

@@ -192,7 +192,7 @@ def test_choices_equal_transformers(labelled):
     "options",
     [{}, {"mlm_probability": 0.6}, {"mlm": False}, {"mask_replace_prob": 1.0, "random_replace_prob": 0.0},
      {"mask_replace_prob": 0.0, "random_replace_prob": 1.0, "mlm_probability": 0.9},
-     {"seed": 3, "mlm_probability": 0.5},
+     {"seed": 3, "mlm_probability": 0.5}, {"mlm_probability": 1},
      {"pad_to_multiple_of": 8, "mlm_probability": 0.5}],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["none", "special", "ids"])
