@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from fuzz.outcomes import is_sentence
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import Wav2Vec2FeatureExtractor as Reference
 
 from minitrans.processing.audio import Wav2Vec2FeatureExtractor, open_audio, read_audio, resample_audio
+from minitrans.processing.document import LayoutLMv2ImageProcessor
+from minitrans.processing.image import ViTImageProcessor
 
 RATE = 16000
 
@@ -290,7 +293,23 @@ BAD = [
     (GOOD, {"padding": "max_length"}, ValueError, "needs max_length"),
     (GOOD, {"truncation": True}, ValueError, "needs max_length"),
     (GOOD, {"padding": True, "pad_to_multiple_of": 0}, ValueError, "pad_to_multiple_of"),
+    *[
+        (GOOD, {"padding": "max_length", "max_length": 60, option: value}, ValueError, f"{option}=.* must be a whole")
+        for option in ("max_length", "pad_to_multiple_of")
+        for value in (8000.0, "9", 2.5, True, [9], -1, 0)
+    ],
+    *[
+        ([GOOD, GOOD], {"padding": True, **options}, ValueError, "adds more than 30000000; give a smaller")
+        for options in (
+            {"pad_to_multiple_of": 10**9},
+            {"pad_to_multiple_of": 10**30},
+            {"padding": "max_length", "max_length": 10**12},
+            {"padding": "max_length", "max_length": 10**30},
+        )
+    ],
+    *[(GOOD, {"truncation": wrong, "max_length": 9}, ValueError, "truncation=") for wrong in ("x", 5, [True])],
     (GOOD, {"return_tensors": "tf"}, ValueError, "'tf'"),
+    (GOOD, {"return_tensors": 5}, ValueError, "return_tensors is 5"),
     ([GOOD, GOOD[:9]], {"return_tensors": "pt"}, ValueError, "padding=True"),
 ]
 
@@ -310,6 +329,83 @@ def test_pad_refuses_what_is_no_features(features):
     for options in ({}, {"truncation": True, "max_length": 2}):
         with pytest.raises(ValueError, match=r"features|input_values"):
             Wav2Vec2FeatureExtractor().pad(features, **options)
+
+
+CLIP = [0.5, -0.5]
+UNPADDABLE = {
+    "attention_mask of clip 0 is .*; it must have 1 or 0 for each of its 2 samples": [
+        {"input_values": [CLIP], "attention_mask": [mask]}
+        for mask in ([1], [1, 1, 1], [0.5, 1], ["1", "1"], [[1, 1]], 1, [2, 1], [None, 1], torch.ones(1))
+    ],
+    "There are 2 clips, but attention_mask has not a value for each": [
+        {"input_values": [CLIP, CLIP], "attention_mask": mask} for mask in ([[1, 1]], 5, np.ones((1, 2)), [[1, 1]] * 3)
+    ],
+    "There are 1 clips, but labels has not a value for each": [
+        {"input_values": [CLIP], "labels": labels} for labels in ([1, 2], 5)
+    ],
+    "input_values of clip 0 is .*; it must be real numbers that float32 holds": [
+        {"input_values": [clip]} for clip in ([1j], ["a"], [None], [float("nan")], [1e300], np.ones(2, complex))
+    ],
+    "pad needs a dict with input_values": [
+        {"input_values": values} for values in (None, "ab", 5, {"a": 1}, np.array(5.0), torch.tensor(5.0))
+    ],
+    "Of 2 examples only some have 'labels'": [
+        [{"input_values": CLIP, "labels": 1}, {"input_values": CLIP}],
+        [{"input_values": CLIP}, {"input_values": CLIP, "labels": 1}],
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", UNPADDABLE)
+def test_what_cannot_be_padded(sentence):
+    for features in UNPADDABLE[sentence]:
+        for options in (
+            {},
+            {"padding": False},
+            {"truncation": True, "max_length": 1},
+            {"return_attention_mask": False},
+        ):
+            with pytest.raises(ValueError, match=sentence) as caught:
+                Wav2Vec2FeatureExtractor().pad(features, **options)
+            assert is_sentence(caught.value)
+
+
+def test_labels_that_padding_does_not_fill():
+    for labels in (([1], [1, 2]), ([[1], [1, 2]], [[1], [1]])):
+        features = [{"input_values": CLIP, "labels": item} for item in labels]
+        with pytest.raises(ValueError, match=r"labels .*Padding fills input_values and attention_mask, nothing else"):
+            Wav2Vec2FeatureExtractor().pad(features, return_tensors="pt")
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.uint16, torch.tensor, np.array])
+def test_whole_numbers_of_other_libraries(tmp_path, whole):
+    made = Wav2Vec2FeatureExtractor(whole(1), whole(16000), np.float32(0), np.True_, extra={"note": whole(3)})
+    made.save_pretrained(tmp_path)
+    assert Wav2Vec2FeatureExtractor.from_pretrained(tmp_path) == made
+    assert Reference.from_pretrained(tmp_path).sampling_rate == 16000
+    options = {"padding": "max_length", "truncation": np.True_, "return_tensors": "np"}
+    found = made(GOOD, max_length=whole(60), pad_to_multiple_of=whole(8), sampling_rate=whole(RATE), **options)
+    assert found["input_values"].shape == (1, 64)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble, np.float16, "<f8"])
+def test_samples_of_every_kind_of_float(dtype):
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
+    clip = np.array(CLIP, dtype)
+    for features in (extractor(clip, sampling_rate=RATE, return_tensors="pt"),
+                     extractor.pad({"input_values": [clip], "note": clip[None]}, return_tensors="pt")):  # fmt: skip
+        assert features["input_values"].tolist() == [CLIP]
+        assert features["input_values"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("nested", [3, [], "x", True, 1.5, [1]], ids=repr)
+@pytest.mark.parametrize("kind", [Wav2Vec2FeatureExtractor, ViTImageProcessor, LayoutLMv2ImageProcessor])
+def test_parts_of_processor_files_that_are_no_settings(tmp_path, kind, nested):
+    part = "feature_extractor" if kind is Wav2Vec2FeatureExtractor else "image_processor"
+    (tmp_path / "processor_config.json").write_text(json.dumps({part: nested}))
+    with pytest.raises(TypeError, match=f"{part} of processor_config.json of .*; it must be an object") as caught:
+        kind.from_pretrained(tmp_path)
+    assert is_sentence(caught.value)
 
 
 @pytest.mark.parametrize(

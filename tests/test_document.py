@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fuzz.outcomes import is_sentence
 from PIL import Image, ImageDraw, ImageFont
 from transformers import LayoutLMv2ImageProcessorPil
 from transformers import LayoutLMv2Processor as ReferenceProcessor
@@ -378,9 +379,67 @@ def test_bad_calls_of_the_processor_get_a_sentence(folder, monkeypatch):
 
 
 @pytest.mark.needs("tesseract")
-def test_a_language_that_is_not_installed_gets_a_sentence(folder):
-    with pytest.raises(RuntimeError, match=r"ocr_lang='xyz'.*xyz"):
-        LayoutLMv2ImageProcessor.from_pretrained(folder)(drawn_page(), ocr_lang="xyz")
+@pytest.mark.parametrize("lang", ["xyz", "eng+xyz", "xyz+eng"])
+def test_a_language_that_is_not_installed_gets_a_sentence(folder, lang):
+    with pytest.raises(ValueError, match=r"no language ocr_lang='xyz', only .*eng.*tesseract-ocr-xyz") as caught:
+        LayoutLMv2ImageProcessor.from_pretrained(folder)(drawn_page(), ocr_lang=lang)
+    assert is_sentence(caught.value)
+
+
+@pytest.mark.needs("tesseract")
+@pytest.mark.parametrize("config", ["--psm 99", '"', "--nonsense", "--psm 0"])
+def test_options_that_tesseract_does_not_take(config):
+    with pytest.raises(ValueError, match="tesseract_config=") as caught:
+        LayoutLMv2ImageProcessor(tesseract_config=config)(drawn_page())
+    assert is_sentence(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {"ocr_lang": [3, ["eng"], True], "tesseract_config": [3, ["--psm 6"], True], "apply_ocr": ["x", 2, [True]],
+     "ocr": ["x", 5]}.items(),
+)  # fmt: skip
+def test_settings_of_ocr(tmp_path, name, values):
+    for value in values:
+        with pytest.raises((TypeError, ValueError), match=f"{name}.*; it must be ") as caught:
+            LayoutLMv2ImageProcessor(**{name: value})
+        assert is_sentence(caught.value)
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({name: value}))
+        with pytest.raises((TypeError, ValueError), match=f"{name}.*; it must be "):
+            LayoutLMv2ImageProcessor.from_pretrained(tmp_path)
+
+
+BOX = [0, 0, 9, 9]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, 5, ["a"], (["a"], 5), ("a", [BOX]), ([3], [BOX]), (["a"], [[1, 2, 3]]), (["a"], [["x"] * 4]),
+     (["a"], [None]), (["a"], [[float("nan")] * 4]), (["a", "b"], [BOX]), (["a"], [BOX], 3)],
+    ids=repr,
+)  # fmt: skip
+def test_answers_of_ocr_that_are_none(answer):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        LayoutLMv2ImageProcessor(ocr=lambda page: answer)(drawn_page())
+    assert is_sentence(caught.value)
+
+
+@pytest.mark.parametrize("labels", [[None, 1], ["a", "b"], "ab", 5, [1.5, 1], [True, 1], [[1], [2]]], ids=repr)
+def test_labels_of_words_are_whole_numbers(tokenizers, labels):
+    sentence = "The word_labels of page 0 are .*; each word needs a whole number"
+    with pytest.raises(TypeError, match=sentence) as caught:
+        tokenizers[0](["a", "b"], boxes=[BOX] * 2, word_labels=labels)
+    assert is_sentence(caught.value)
+    with pytest.raises(TypeError, match=sentence):
+        tokenizers[0]([["a", "b"], ["a"]], boxes=[[BOX] * 2, [BOX]], word_labels=[labels, [1]])
+
+
+@pytest.mark.parametrize("boxes", [5, "ab", [1, 2], [None, None], [["a"] * 4] * 2, [[float("nan")] * 4] * 2, [[]] * 2])
+def test_what_are_no_boxes(tokenizers, boxes):
+    for words, given in ((["a", "b"], boxes), ([["a", "b"], ["a"]], [boxes, [BOX]])):
+        with pytest.raises(ValueError, match="box") as caught:
+            tokenizers[0](words, boxes=given)
+        assert is_sentence(caught.value)
 
 
 def test_channels_stand_in_the_order_of_detectron_wherever_they_stand(folder):

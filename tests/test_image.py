@@ -419,6 +419,10 @@ BROKEN[3, 3, 1] = np.nan
             for count in (2, 5)
         ],
         (CHINA, {"resample": 2.0}, ValueError, "resample is 2.0"),
+        (CHINA, {"resample": True}, ValueError, "resample is True"),
+        (CHINA, {"size": 16.0}, ValueError, "size is 16.0"),
+        (CHINA, {"size": np.int64(0)}, ValueError, "at least 1"),
+        (CHINA, {"size": [np.float64(16), 16]}, ValueError, "whole numbers"),
         (CHINA, {"do_resize": [True]}, ValueError, "do_resize is"),
         (CHINA, {"data_format": ["channels_first"]}, ValueError, "data_format is"),
     ],
@@ -426,6 +430,55 @@ BROKEN[3, 3, 1] = np.nan
 def test_bad_input_gets_a_sentence(image, options, error, words):
     with pytest.raises(error, match=words):
         ViTImageProcessor()(image, **options)
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.uint8, torch.tensor, np.array])
+def test_numbers_of_other_libraries(tmp_path, whole):
+    settings = {"size": (whole(16), whole(8)), "resample": whole(3), "do_center_crop": np.True_, "crop_size": whole(8),
+                "image_mean": np.array([0.5] * 3), "rescale_factor": np.float32(1 / 255), "do_convert_rgb": np.True_,
+                "extra": {"note": whole(3)}}  # fmt: skip
+    made = ViTImageProcessor(**settings)
+    made.save_pretrained(tmp_path)
+    assert ViTImageProcessor.from_pretrained(tmp_path) == made
+    plain = {
+        "size": [16, 8],
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": 8,
+        "rescale_factor": made.rescale_factor,
+    }
+    settings.pop("extra")
+    found, expected = ViTImageProcessor()(CHINA, **settings), ViTImageProcessor(**plain)(CHINA)
+    np.testing.assert_array_equal(found.pixel_values[0], expected.pixel_values[0])
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">u2", ">i4", ">i8", np.longdouble, np.float16, np.uint16])
+def test_tensors_of_arrays_of_every_order_and_width(dtype):
+    options = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), False)
+    found = ViTImageProcessor(**options)(CHINA.astype(dtype), return_tensors="pt")["pixel_values"]
+    np.testing.assert_array_equal(found[0].permute(1, 2, 0).numpy().astype(int), CHINA)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr",
+                                  "LAB", "HSV", "I", "F", "I;16"])  # fmt: skip
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_every_mode_of_pillow(mode, channels):
+    options = {"do_resize": False, "image_mean": [0.5] * channels, "image_std": [0.5] * channels}
+    found = ViTImageProcessor(**options)(Image.new(mode, (3, 2)))["pixel_values"][0]
+    assert found.shape == (channels, 2, 3)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_colours_multiplied_by_their_opacity(mode):
+    image = Image.fromarray(CHINA).convert(mode)
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    options = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), False)
+    premultiplied = {"LA": "La", "RGBA": "RGBa"}[mode]
+    found, expected = (
+        ViTImageProcessor(**options, do_convert_rgb=True)(item)["pixel_values"][0].astype(int)
+        for item in (image.convert(premultiplied), image)
+    )
+    assert abs(found - expected).max() <= 2
 
 
 def test_pillow_that_is_missing_is_named(monkeypatch):

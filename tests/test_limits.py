@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from fuzz.outcomes import is_sentence
 
 import minitrans
 from minitrans import bench, ops, outputs
@@ -215,7 +216,7 @@ LIMITS = {
     "a length of padding": (
         lambda: FEATURES.pad({"input_values": [[0.5]]}, padding="max_length", max_length=1),
         lambda: FEATURES.pad({"input_values": [[0.5]]}, padding="max_length", max_length=0),
-        ValueError, "max_length is 0; it must be 1 or more"),
+        ValueError, "max_length=0 must be a whole number of at least 1"),
     "chances of a mask": (
         chances(1.0, 0.5, 0.5), chances(1.0001, 0.5, 0.5), ValueError, "each lies between 0 and 1"),
     "no chance": (chances(0.5, 0.0, 0.0), chances(0.5, 0.0, -0.0001), ValueError, "each lies between 0 and 1"),
@@ -378,3 +379,203 @@ def test_one_input_is_not_several_and_a_table_none(minilm):
             call(table)
     with pytest.raises(TypeError, match=r"encode takes .* or several"):
         task.encode(None)
+
+
+# -- tokenizers
+
+LETTERS = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "a": 5, "b": 6}
+TOKENIZERS = {
+    "BertTokenizer": {**VOCABULARY, "b": 6},
+    "DistilBertTokenizer": {**VOCABULARY, "b": 6},
+    "Wav2Vec2CTCTokenizer": LETTERS,
+    "Wav2Vec2PhonemeCTCTokenizer": LETTERS,
+}
+
+
+@pytest.fixture(params=TOKENIZERS)
+def tokenizer(request):
+    options = {"do_phonemize": False} if "Phoneme" in request.param else {}
+    return getattr(minitrans, request.param)(TOKENIZERS[request.param], **options)
+
+
+def refuses(call, error, sentence):
+    """In one sentence of the package's own."""
+    with pytest.raises(error, match=sentence) as caught:
+        call()
+    assert is_sentence(caught.value), caught.value
+
+
+NO_IDS = ["5", None, ["a"], {"input_ids": [5]}, {5}, b"ab", [1.5], [True], [5, None], np.ones(2), torch.ones(2)]
+
+
+@pytest.mark.parametrize("ids", NO_IDS, ids=repr)
+@pytest.mark.parametrize("method", ["decode", "batch_decode", "convert_ids_to_tokens", "get_special_tokens_mask"])
+def test_what_are_no_ids(tokenizer, method, ids):
+    refuses(lambda: getattr(tokenizer, method)(ids), TypeError, r"These are not ids: .*batch_decode those of several")
+
+
+def items_of(kind):
+    return lambda ids: list(map(kind, ids))
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, torch.tensor, iter, lambda ids: range(ids[0], ids[1] + 1),
+                                  items_of(np.int32), items_of(torch.tensor)])  # fmt: skip
+def test_ids_in_every_form(tokenizer, make):
+    assert tokenizer.decode(make([5, 6])) == tokenizer.decode([5, 6])
+    assert tokenizer.convert_ids_to_tokens(make([5, 6])) == ["a", "b"]
+    for one in (5, np.int64(5), torch.tensor(5), np.array(5)):
+        assert tokenizer.decode(one) == "a"
+        assert tokenizer.convert_ids_to_tokens(one) == "a"
+
+
+@pytest.mark.parametrize("index", [2**32, 10**20, 10**400, -1])
+def test_ids_that_the_library_cannot_hold(tokenizer, index):
+    unknown = tokenizer.unk_token if "CTC" in type(tokenizer).__name__ else None
+    assert tokenizer.convert_ids_to_tokens([index, 5]) == [unknown, "a"]
+    assert tokenizer.get_special_tokens_mask([index, 0]) == [0, 1]
+    if unknown is None:
+        refuses(lambda: tokenizer.decode([5, index]), ValueError, f"no token with the id {index}"[:80])
+    else:
+        assert unknown in tokenizer.decode([5, index])
+    refuses(lambda: setattr(tokenizer, "pad_token_id", index), ValueError, "pad_token_id=.* is not an id of the")
+
+
+def test_what_are_no_tokens(tokenizer):
+    for wrong in (None, 5, ["a", 5], [None], 1.5, b"a"):
+        refuses(lambda: tokenizer.convert_tokens_to_ids(wrong), TypeError, "A token is a string or an AddedToken, not")  # noqa: B023
+    for half in ("\ud800", "a\udfff"):
+        if "CTC" in type(tokenizer).__name__:
+            assert tokenizer.convert_tokens_to_ids(half) == tokenizer.unk_token_id
+        else:
+            refuses(lambda: tokenizer.convert_tokens_to_ids([half]), ValueError, "half a surrogate pair")  # noqa: B023
+
+
+@pytest.mark.parametrize("value", ["a", "9", 1.5, 8.0, -1, True, [4], float("nan")], ids=repr)
+@pytest.mark.parametrize("option", ["max_length", "stride", "pad_to_multiple_of"])
+def test_options_that_count(tokenizer, option, value):
+    sentence = f"{option}=.* must be a whole number of at least"
+    refuses(lambda: tokenizer("a b", padding=True, **{option: value}), ValueError, sentence)
+    if option != "stride":
+        refuses(lambda: tokenizer.pad({"input_ids": [[5]]}, **{option: value}), ValueError, sentence)
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.uint8, torch.tensor, np.array])
+def test_whole_numbers_of_other_libraries(tokenizer, whole):
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "np"}
+    found = tokenizer(["a b", "a"], max_length=whole(8), stride=whole(0), pad_to_multiple_of=whole(4), **options)
+    np.testing.assert_array_equal(found["input_ids"], tokenizer(["a b", "a"], max_length=8, **options)["input_ids"])
+    tokenizer.model_max_length = whole(7)
+    assert type(tokenizer.model_max_length) is int
+
+
+def test_numbers_of_numpy_are_saved(tmp_path, tokenizer):
+    kind, vocabulary = type(tokenizer), {token: np.int64(index) for token, index in tokenizer.get_vocab().items()}
+    made = kind(vocabulary, model_max_length=np.int64(9), clean_up_tokenization_spaces=np.True_)
+    made.save_pretrained(tmp_path)
+    again = kind.from_pretrained(tmp_path)
+    assert (again.model_max_length, again.clean_up_tokenization_spaces) == (9, True)
+    assert again.get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("options", [{"pad_to_multiple_of": 10**9}, {"pad_to_multiple_of": 2 * 10**7},
+                                     {"pad_to_multiple_of": 10**30}, {"padding": "max_length", "max_length": 10**12},
+                                     {"padding": "max_length", "max_length": 10**30}])  # fmt: skip
+def test_padding_that_no_memory_holds(tokenizer, options):
+    refuses(lambda: tokenizer(["a b", "a"], **{"padding": True, **options}), ValueError, "adds more than 1000000;")
+    refuses(lambda: tokenizer.pad({"input_ids": [[5, 6], [5]]}, **options), ValueError, "adds more than 1000000;")
+    assert len(tokenizer("a b", truncation=True, max_length=10**30)["input_ids"]) == len(tokenizer("a b")["input_ids"])
+
+
+SETTINGS = {
+    "model_max_length": (["a", float("nan"), 2.5, 0, -1, True, [8]], [8, 8.0, 1e30, None], TypeError),
+    "padding_side": (["x", None, 5, ["left"]], ["left", "right"], ValueError),
+    "truncation_side": (["x", None, 5, ["left"]], ["left", "right"], ValueError),
+    "model_input_names": (["input_ids", 5, [5]], [["input_ids"], None], TypeError),
+    "clean_up_tokenization_spaces": (["x", 1], [True, False], TypeError),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_are_checked_where_they_are_set(tmp_path, tokenizer, name):
+    wrong, right, error = SETTINGS[name]
+    before = getattr(tokenizer, name)
+    for value in wrong:
+        refuses(lambda: setattr(tokenizer, name, value), error, name)  # noqa: B023
+        assert getattr(tokenizer, name) == before
+    for value in right:
+        setattr(tokenizer, name, value)
+        tokenizer.save_pretrained(tmp_path)
+        assert getattr(type(tokenizer).from_pretrained(tmp_path), name) == getattr(tokenizer, name)
+
+
+def test_files_that_are_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in (*TOKENIZERS, "PreTrainedTokenizerFast"):
+        kind = getattr(minitrans, name)
+        make = (lambda file, kind=kind: kind(tokenizer_file=file)) if name not in TOKENIZERS else kind
+        for file in ("folder", "nope", "", "nope.json", tmp_path / "folder"):
+            refuses(lambda: make(file), FileNotFoundError, "There is no file .* is opened by from_pretrained")  # noqa: B023
+        for file in (5, b"x", ["a"]):
+            refuses(lambda: make(file), TypeError, r"is given by its path, not as .*\((int|bytes|list)\)")  # noqa: B023
+
+
+@pytest.mark.parametrize("wrong", [{"a": "x"}, {"a": 1.5}, {"a": -1}, {"a": None}, {5: 1}], ids=repr)
+def test_vocabularies_that_are_none(tmp_path, wrong):
+    for name, vocabulary in TOKENIZERS.items():
+        vocabulary = {**vocabulary, **wrong}
+        refuses(lambda: getattr(minitrans, name)(vocabulary), ValueError, "a whole number from 0")  # noqa: B023
+    if 5 not in wrong:
+        path = tmp_path / "some.json"
+        path.write_text(json.dumps({**LETTERS, **wrong}))
+        refuses(lambda: minitrans.Wav2Vec2CTCTokenizer(path), ValueError, "The vocabulary of .*some.json must hold")
+
+
+# What `pad` takes for a batch, and is none: the words of the refusal -> batches.
+UNPADDABLE = {
+    "attention_mask of sequence 0 is .* must have 1 or 0 for each of its": [
+        {"input_ids": [[1, 2, 3], [4]], "attention_mask": [[1], [1]]},
+        {"input_ids": [[1], [4, 5]], "attention_mask": [[1, 1], [1, 1]]},
+        {"input_ids": [1, 2], "attention_mask": [1]},
+        {"input_ids": [[1]], "attention_mask": [1]},
+        {"input_ids": [[1]], "attention_mask": [[0.5]]},
+        {"input_ids": [[1]], "attention_mask": [["1"]]},
+        [{"input_ids": torch.tensor([1, 2]), "attention_mask": torch.tensor([1])}],
+    ],
+    "token_type_ids of sequence 1 is .* must have a whole number": [
+        {"input_ids": [[1], [4, 5]], "token_type_ids": [[0], [0]]},
+        {"input_ids": [[1], [4]], "token_type_ids": [[0], [0.5]]},
+    ],
+    "special_tokens_mask of sequence 0": [{"input_ids": [[1, 2]], "special_tokens_mask": [[1]]}],
+    "input_ids of sequence . is .*; it must have a whole number for each": [
+        {"input_ids": ids}
+        for ids in ([[1.5, 2]], [1.5, 2], np.ones((2, 2)), torch.ones(2), [[1], 2], [[[1]], [[2]]], [["a"]], [[True]],
+                    [[10**20]], [[None]])
+    ],
+    "'input_ids' is .*; it must be a list of ids": [{"input_ids": ids} for ids in (None, "ab", 5, {"a": 1}, {1, 2})],
+    "'input_ids' has 1 sequences, but the number of sequences is another in 'labels'": [
+        {"input_ids": [[1]], "labels": labels} for labels in ([1, 2], 5, None, "a")
+    ],
+    "Of 2 examples only some have": [
+        [{"input_ids": [1], "x": 1}, {"input_ids": [1]}], [{"input_ids": [1]}, {"input_ids": [1], "x": 1}],
+    ],
+    "The features of a batch are a list": [[], [{"input_ids": [1]}, 5], [1, 2]],
+    "takes a dict with 'input_ids'": [None, 5, "ab", {}, {"ids": [1]}, [{"ids": [1]}]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", UNPADDABLE)
+def test_what_cannot_be_padded(tokenizer, sentence):
+    for features in UNPADDABLE[sentence]:
+        for tensors in (None, "np", "pt"):
+            refuses(lambda: tokenizer.pad(features, return_tensors=tensors), ValueError, sentence)  # noqa: B023
+
+
+def test_labels_that_padding_does_not_fill(tokenizer):
+    for labels in ([[1], [1, 2]], [[[1], [1, 2]], [[1], [1]]]):
+        with pytest.raises(ValueError, match=r"labels .*Padding fills only input_ids.*a collator") as caught:
+            tokenizer.pad({"input_ids": [[1], [2]], "labels": labels}, return_tensors="pt")
+        assert "padding=True" not in str(caught.value)
+    for labels in ([None, 1], ["a", "b"], [1, 10**30]):
+        batch = {"input_ids": [[1], [2]], "labels": labels}
+        refuses(lambda: tokenizer.pad(batch, return_tensors="pt"), ValueError, "^labels makes no tensor")  # noqa: B023

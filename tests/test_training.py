@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from fuzz.outcomes import is_sentence
 
 import minitrans
 import minitrans.auto
@@ -245,6 +246,131 @@ def test_the_default_collator_equals_transformers(tensors, label, form):
     expected = transformers.default_data_collator(copy.deepcopy(examples), tensors)
     assert_same(minitrans.default_data_collator(copy.deepcopy(examples), tensors), expected)
     assert_same(minitrans.DefaultDataCollator(tensors)(copy.deepcopy(examples)), expected)
+
+
+COLLATORS = {
+    "default_data_collator": minitrans.default_data_collator,
+    "DefaultDataCollator": minitrans.DefaultDataCollator(),
+    **{
+        name: getattr(minitrans, name)(minitrans.BertTokenizer(VOCAB))
+        for name in ("DataCollatorWithPadding", "DataCollatorForTokenClassification",
+                     "DataCollatorForMultipleChoice", "DataCollatorForLanguageModeling")
+    },
+}  # fmt: skip
+CHOICES = [[5, 6], [5]]
+
+
+def refuses(call, sentence, error=ValueError):
+    """In one sentence of the package's own."""
+    with pytest.raises(error, match=sentence) as caught:
+        call()
+    assert is_sentence(caught.value), caught.value
+
+
+@pytest.mark.parametrize("name", COLLATORS)
+@pytest.mark.parametrize("features", [[], None, 5, "ab", {"input_ids": [[5], [6]]}, [{"input_ids": [5]}, 5]], ids=repr)
+def test_what_is_no_batch(name, features):
+    if name == "DataCollatorWithPadding" and isinstance(features, dict):
+        assert COLLATORS[name](features)["input_ids"].shape == (2, 1)  # a batch in columns
+    else:
+        refuses(lambda: COLLATORS[name](features), "features|input_ids")
+
+
+@pytest.mark.parametrize("name", COLLATORS)
+@pytest.mark.parametrize("key", ["label", "labels", "label_ids", "attention_mask"])
+def test_what_only_some_examples_have(name, key):
+    ids = CHOICES if "Choice" in name else [5]
+    for examples in (
+        [{"input_ids": ids, key: 1}, {"input_ids": ids}],
+        [{"input_ids": ids}, {"input_ids": ids, key: 1}],
+    ):
+        refuses(lambda: COLLATORS[name](examples), f"Of 2 examples only some have '{key}'")  # noqa: B023
+
+
+@pytest.mark.parametrize("labels", [(1, None), (None, 1), (1, "a"), ([1], [1, 2]), (10**20, 1), (2**63, 1)], ids=repr)
+@pytest.mark.parametrize("name", ["default_data_collator", "DataCollatorWithPadding", "DataCollatorForMultipleChoice"])
+def test_labels_that_make_no_tensor(name, labels):
+    ids = CHOICES if "Choice" in name else [5, 6]
+    ids = [[5, 6], [5, 6]] if name == "default_data_collator" else ids
+    examples = [{"input_ids": ids, "label": label} for label in labels]
+    refuses(lambda: COLLATORS[name](examples), "label ")
+
+
+@pytest.mark.parametrize("tensors", ["pt", "np"])
+@pytest.mark.parametrize("values", [([1, 2, 3], [1]), ([[1], [1, 2]], [[1], [1, 2]]), (np.ones(2), np.ones(3)),
+                                    (torch.ones(2), torch.ones(3)), (1, [1])])  # fmt: skip
+def test_values_of_unequal_shapes_name_the_collators_that_pad(tensors, values):
+    examples = [{"input_ids": value} for value in values]
+    sentence = "input_ids .*DataCollatorWithPadding, make them equally long"
+    refuses(lambda: minitrans.default_data_collator(examples, tensors), sentence)
+
+
+@pytest.mark.parametrize(
+    "labels", [1, [1], [1, 2, 3], [1.5, 2], [None, 1], ["a", "b"], "ab", None, [[1], [2]]], ids=repr
+)
+def test_labels_of_tokens_are_as_many_as_these(labels):
+    collator = COLLATORS["DataCollatorForTokenClassification"]
+    for name in ("label", "labels"):
+        examples = [{"input_ids": [5, 6, 7], name: [1, 2, 3]}, {"input_ids": [5, 6], name: labels}]
+        refuses(lambda: collator(examples), f"{name} of sequence 1 is .* a whole number for each of its 2")  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{"input_ids": [[5]]}, {"input_ids": [[5], [6], [7]]}, {"input_ids": [5, 6]}, {"input_ids": []},
+     {"input_ids": [[5], 6]}, {"input_ids": None}, {"input_ids": [[5], [6]], "token_type_ids": [[0]]},
+     {"input_ids": [[5], [6]], "token_type_ids": [0, 0]}],
+    ids=repr,
+)  # fmt: skip
+def test_choices_are_as_many_in_every_example(second):
+    collator, first = (
+        COLLATORS["DataCollatorForMultipleChoice"],
+        {"input_ids": CHOICES, "token_type_ids": [[0, 0], [0]]},
+    )
+    first = {name: first[name] for name in second}
+    for examples in ([first, second], [second, first]):
+        labelled = [{**example, "label": number} for number, example in enumerate(examples)]
+        refuses(lambda: collator(labelled), "(input_ids|token_type_ids) of (example|sequence) ")  # noqa: B023
+    refuses(lambda: collator([{"input_ids": CHOICES, "label": 0.5}]), "label of the examples must be whole numbers")
+
+
+@pytest.mark.parametrize("tensors", [None, "tf", 5, ["pt"]], ids=repr)
+def test_what_collators_cannot_make(tensors):
+    tokenizer = minitrans.BertTokenizer(VOCAB)
+    for name in ("DataCollatorForTokenClassification", "DataCollatorForMultipleChoice"):
+        collator = getattr(minitrans, name)(tokenizer, return_tensors=tensors)
+        refuses(lambda: collator([{"input_ids": CHOICES}]), "return_tensors=.* is not one of 'pt', 'np'")  # noqa: B023
+    refuses(lambda: minitrans.default_data_collator([{"a": 1}], tensors), "return_tensors=.* is not one of 'pt', 'np'")
+    plain = minitrans.DataCollatorWithPadding(tokenizer, return_tensors=tensors)
+    if tensors is None:
+        assert plain([{"input_ids": [5]}]) == {"input_ids": [[5]], "attention_mask": [[1]]}
+    else:
+        refuses(lambda: plain([{"input_ids": [5]}]), "return_tensors=.* is not one of None")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"mlm_probability": "x"}, ValueError), ({"mlm_probability": float("nan")}, ValueError),
+     ({"mask_replace_prob": None}, ValueError), ({"seed": "a"}, TypeError), ({"seed": 1.5}, TypeError),
+     ({"seed": 10**30}, TypeError)],
+    ids=repr,
+)  # fmt: skip
+def test_settings_of_hidden_tokens(options, error):
+    collator = minitrans.DataCollatorForLanguageModeling
+    refuses(lambda: collator(minitrans.BertTokenizer(VOCAB), **options), next(iter(options)), error)
+
+
+def test_labels_of_numpy_and_torch():
+    for label in (np.int64(1), torch.tensor(1), np.array(1)):
+        examples = [{"input_ids": np.array([5, 6]), "label": label}] * 2
+        assert minitrans.default_data_collator(examples)["labels"].tolist() == [1, 1]
+        choices = [{"input_ids": [torch.tensor([5, 6]), np.array([5])], "label": label}]
+        assert COLLATORS["DataCollatorForMultipleChoice"](choices)["labels"].tolist() == [1]
+    tokens = [
+        {"input_ids": torch.tensor([5, 6]), "labels": np.array([1, 2])},
+        {"input_ids": [5], "labels": (np.int8(3),)},
+    ]
+    assert COLLATORS["DataCollatorForTokenClassification"](tokens)["labels"].tolist() == [[1, 2], [3, -100]]
 
 
 # -- seeds, logging, activations

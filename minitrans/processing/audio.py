@@ -24,9 +24,16 @@ import numpy as np
 from typing_extensions import override
 
 from minitrans import hub
-from minitrans.processing.encoding import PADDING, SIDES, choose, rounded
-from minitrans.processing.features import BatchFeature, Likeness, as_array, open_with, read_settings
-from minitrans.processing.kinds import Kind, check_kinds, is_bool, shown
+from minitrans.processing.encoding import PADDING, SIDES, TRUNCATION, choose, padded_length, rounded
+from minitrans.processing.features import (
+    BatchFeature,
+    Likeness,
+    as_array,
+    gathered,
+    open_with,
+    read_settings,
+)
+from minitrans.processing.kinds import Kind, check_kinds, is_bool, plain, shown, whole
 from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
@@ -41,6 +48,7 @@ RATES = 1000, 384_000  # Hz; what lies outside is not sound, and converting it c
 # What FFmpeg may take a file for, by its names: formats that show in the content, unlike those that it knows by the
 # ending of a name alone and would hear any text in, and none that names other files or addresses to open.
 CONTAINERS = "mov,matroska,asf,aac,avi,flv,mpegts,mpeg,mp3,ogg,wav,flac,aiff,caf,amr,ape,wv"
+MOST_SAMPLES = 3 * 10**7  # half an hour, that padding adds to the longest clip
 CORRECTED = re.compile(r":\s*(\d+) \(should be (\d+)\)")  # in libsndfile's log
 UNKNOWN_SIZE = 0x7FFFFF00
 NO_HEADER = "no header says what its bytes are"
@@ -70,10 +78,10 @@ class Wav2Vec2FeatureExtractor(Likeness, hub.Saved):
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.do_normalize = self.do_normalize or False  # as transformers reads null
+        self.do_normalize = plain(self.do_normalize) or False  # as transformers reads null
         for spec in fields(self):
-            if getattr(self, spec.name) is None:
-                setattr(self, spec.name, spec.default)
+            value = getattr(self, spec.name)
+            setattr(self, spec.name, spec.default if value is None else plain(value))
         check_kinds(vars(self), KINDS, "the feature extractor")
         if self.feature_size != 1:
             raise ValueError(f"feature_size is {self.feature_size!r}; Wav2Vec2 hears one value per sample, so 1.")
@@ -127,14 +135,14 @@ class Wav2Vec2FeatureExtractor(Likeness, hub.Saved):
         to `pad_to_multiple_of`. Values are a list of arrays, or one "np" array or "pt" tensor (B, N). Raises
         ValueError or TypeError for sound that cannot give right numbers, OSError for a file missing or damaged.
         """
-        clips = _named_clips(raw_speech, mono)
+        limit = _limit(truncation, max_length, pad_to_multiple_of)
+        clips, sampling_rate = _named_clips(raw_speech, mono), plain(sampling_rate)
         if sampling_rate is not None:
             check_rate(sampling_rate)
         elif not all(isinstance(clip, (str, Path)) for _, clip in clips):
             if resample:
                 raise ValueError("resample=True needs sampling_rate, the rate in Hz at which the samples were taken.")
             warn_once(f"sampling_rate was not given; the samples are taken to be at {self.sampling_rate} Hz.")
-        limit = _limit(truncation, max_length, pad_to_multiple_of)
         values = [self._samples(clip, name, sampling_rate, resample, mono)[:limit] for name, clip in clips]
         if self.do_normalize:
             values = [_normalised(samples) for samples in values]
@@ -149,28 +157,31 @@ class Wav2Vec2FeatureExtractor(Likeness, hub.Saved):
         """Pad features that this extractor has made: a dict of lists, or a list of dicts as a collator holds.
 
         Nothing is normalised again. Torch tensors give tensors unless `return_tensors` says otherwise. Raises
-        ValueError where `input_values` are missing or empty.
+        ValueError where `input_values` are missing, empty or no finite numbers, and where a mask has not 1 or 0 for
+        each of them.
         """
-        columns = _gathered(processed_features)
+        columns = _columns(processed_features)
         if return_tensors is None and hasattr(columns["input_values"][0], "detach"):
             return_tensors = "pt"
         limit = _limit(truncation, max_length, pad_to_multiple_of)
-        values = [_array(clip).astype(np.float32, copy=False) for clip in columns["input_values"]]
-        if wrong := [clip.shape for clip in values if clip.ndim != 1]:
-            raise ValueError(f"input_values must be a batch of clips, each of shape (n,), and one has {wrong[0]}.")
-        values = [clip[:limit] for clip in values]
+        values = [_real(clip, f"input_values of clip {index}") for index, clip in enumerate(columns["input_values"])]
         masks = columns.pop("attention_mask", None)
         if return_attention_mask is None:
             return_attention_mask = self.return_attention_mask or masks is not None
-        masks = [np.ones(len(clip)) for clip in values] if masks is None else [_array(mask)[:limit] for mask in masks]
+        if masks is None:
+            masks = [np.ones(len(clip), np.int32) for clip in values]
+        else:
+            masks = [_mask(mask, len(values[index]), index) for index, mask in enumerate(masks)]
         how = choose("padding", padding, PADDING)
         if how == "max_length" and max_length is None:
             raise ValueError('padding="max_length" needs max_length, a number of samples.')
-        length = rounded(max(map(len, values)) if how == "longest" else max_length, pad_to_multiple_of) if how else 0
+        values = [clip[:limit] for clip in values]
+        length = padded_length(how, values, max_length, pad_to_multiple_of, MOST_SAMPLES) if how else 0
         columns["input_values"] = [self._padded(clip, length, self.padding_value) for clip in values]
         if return_attention_mask:
-            columns["attention_mask"] = [self._padded(mask.astype(np.int32), length, 0) for mask in masks]
-        return BatchFeature(columns).convert_to_tensors(return_tensors, advice="Pass padding=True.")
+            columns["attention_mask"] = [self._padded(mask[:limit], length, 0) for mask in masks]
+        advice = "Padding fills input_values and attention_mask, nothing else." if how else "Pass padding=True."
+        return BatchFeature(columns).convert_to_tensors(return_tensors, advice=advice)
 
     def _padded(self, values: np.ndarray, length: int, value: float) -> np.ndarray:
         missing = max(0, length - len(values))
@@ -387,24 +398,53 @@ def check_rate(rate: Any, whose: str = "") -> None:
         raise ValueError(f"{whose} sampling_rate is {rate!r:.80}; {wanted}.".lstrip())
 
 
-def _limit(truncation: bool, max_length: int | None, multiple: int | None) -> int | None:
-    for option, value in (("max_length", max_length), ("pad_to_multiple_of", multiple)):
-        if value is not None and value < 1:
-            raise ValueError(f"{option} is {value!r}; it must be 1 or more.")
-    if truncation and max_length is None:
+def _limit(truncation: Any, max_length: int | None, multiple: int | None) -> int | None:
+    """How many samples of a clip truncation keeps, None for all; ValueError for what are no lengths."""
+    max_length, multiple = whole("max_length", max_length, 1), whole("pad_to_multiple_of", multiple, 1)
+    if choose("truncation", truncation, TRUNCATION) is None:
+        return None
+    if max_length is None:
         raise ValueError("truncation=True needs max_length, a number of samples.")
-    return rounded(max_length, multiple) if truncation else None
+    return rounded(max_length, multiple)
 
 
-def _gathered(features: Any) -> dict[str, Any]:
-    """Bring a list of dicts, or a dict of lists, to a new dict of lists."""
-    if isinstance(features, (list, tuple)) and features and all(isinstance(item, Mapping) for item in features):
-        if any(item.keys() != features[0].keys() for item in features):
-            raise ValueError("The features do not all have the same keys; pad needs input_values of each clip.")
-        features = {name: [item[name] for item in features] for name in features[0]}
-    if not isinstance(features, Mapping) or not len(features.get("input_values", ())):
+def _columns(features: Any) -> dict[str, Any]:
+    """Bring a list of dicts, or a dict of lists, to a new dict of lists, all as long as that of input_values."""
+    columns = dict(features if isinstance(features, Mapping) else gathered(features))
+    count = _count(columns.get("input_values"))
+    if not count:
         raise ValueError(f"pad needs a dict with input_values, or a list of such dicts, not {shown(features)}.")
-    return dict(features)
+    for name, values in columns.items():
+        if values is not None and _count(values) != count:
+            raise ValueError(f"There are {count} clips, but {name} has not a value for each: {shown(values)}.")
+    return columns
+
+
+def _count(values: Any) -> int | None:
+    """The number of items of a list, array or tensor; None for what has none."""
+    is_list = isinstance(values, list | tuple) or getattr(values, "ndim", 0) > 0
+    return len(values) if is_list else None
+
+
+def _real(clip: Any, name: str) -> np.ndarray:
+    """A clip (n,) of finite numbers as float32; ValueError for any other."""
+    samples = _array(clip)
+    if samples.ndim != 1:
+        raise ValueError(f"{name} must be a clip of shape (n,), and its shape is {samples.shape}.")
+    with np.errstate(over="ignore"):
+        single = samples.astype(np.float32, copy=False) if samples.dtype.kind in "fiub" else np.full(1, np.nan)
+    if not np.isfinite(single).all():
+        raise ValueError(f"{name} is {shown(samples)}; it must be real numbers that float32 holds.")
+    return single
+
+
+def _mask(mask: Any, count: int, index: int) -> np.ndarray:
+    """The mask (n,) of a clip as int32; ValueError for any other."""
+    marks = _array(mask)
+    if marks.shape != (count,) or not np.isin(marks, (0, 1)).all():
+        wanted = f"it must have 1 or 0 for each of its {count} samples"
+        raise ValueError(f"attention_mask of clip {index} is {shown(mask)}; {wanted}.")
+    return marks.astype(np.int32)
 
 
 def _normalised(samples: np.ndarray) -> np.ndarray:

@@ -5,54 +5,60 @@ transformers' own collators take this library's tokenizers too; what is not here
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minitrans.processing.encoding import TokenizerBase, as_lists
+from minitrans.processing.encoding import TokenizerBase, check_values, choose
+from minitrans.processing.features import gathered, stacked
+from minitrans.processing.kinds import Kind, check_kinds, is_whole, or_none, plain, shown
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 IGNORED = -100  # the label that no loss counts
+SEED: dict[str, Kind] = {
+    "seed": (or_none(lambda seed: is_whole(seed) and abs(seed) < 2**63), "a whole number or None")
+}
+TENSORS = {"pt": "pt", "np": "np"}
+PAD = "The collators with padding, such as DataCollatorWithPadding, make them equally long."
 
 
 def default_data_collator(features: list[Any], return_tensors: str = "pt") -> dict[str, Any]:
     """Stack the values of examples, mappings or objects, as tensors ("pt") or arrays ("np"), without padding.
 
-    `label` or `label_ids` become `labels`, of int64 or float32; texts and None are left out.
+    `label` or `label_ids` become `labels`, of int64 or float32; texts and None are left out. Raises ValueError for
+    examples of different keys, and for values of different shapes or that are no numbers.
     """
-    examples = [dict(example) if isinstance(example, Mapping) else vars(example) for example in features]
+    choose("return_tensors", return_tensors, TENSORS)
+    examples = [_as_mapping(example) for example in features] if isinstance(features, Iterable) else features
     batch: dict[str, Any] = {}
-    for name in examples[0]:
-        column = [example[name] for example in examples]
-        if column[0] is None or isinstance(column[0], str):
+    for name, column in gathered(examples).items():
+        if isinstance(column[0], str) or all(value is None for value in column):
             continue
         if name in ("label", "label_ids"):
-            values = np.array([np.asarray(as_lists(value)) for value in column])
-            values = values.astype(np.int64 if values.dtype.kind in "iub" else np.float32)
-            batch["labels"] = _tensor(values) if return_tensors == "pt" else values
+            batch["labels"] = stacked(name, _labels(name, column), return_tensors, PAD)
         else:
-            batch[name] = _stacked(column, return_tensors)
+            is_array = return_tensors == "np" and hasattr(column[0], "__array__")
+            batch[name] = stacked(name, list(map(np.asarray, column)) if is_array else column, return_tensors, PAD)
     return batch
 
 
-def _stacked(column: list[Any], return_tensors: str) -> Any:
-    if return_tensors == "np":
-        return np.array([np.asarray(value) for value in column])
-    import torch
-
-    if isinstance(column[0], torch.Tensor):
-        return torch.stack(column)
-    return _tensor(np.stack(column)) if isinstance(column[0], np.ndarray) else torch.tensor(column)
+def _as_mapping(example: Any) -> Any:
+    return example if isinstance(example, Mapping) else getattr(example, "__dict__", example)
 
 
-def _tensor(values: np.ndarray) -> Tensor:
-    import torch
-
-    return torch.from_numpy(values)
+def _labels(name: str, column: list[Any], kinds: str = "iubf") -> np.ndarray:
+    """Labels of examples as int64 or float32; ValueError for what are no numbers of `kinds`."""
+    values = stacked(name, plain(column), "np", PAD)
+    numbers = np.asarray(plain(column), object).ravel()
+    if values.dtype.kind not in kinds or any(isinstance(number, int) and abs(number) >= 2**63 for number in numbers):
+        wanted = "numbers" if "f" in kinds else "whole numbers"
+        raise ValueError(f"{name} of the examples must be {wanted}, not {shown(column)}.")
+    return values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
 
 
 @dataclass
@@ -87,20 +93,18 @@ class DataCollatorWithPadding:
                 batch["labels"] = batch.pop(name)
         return batch
 
-    def _padded(self, features: Sequence[Mapping[str, Any]]) -> Any:
+    def _padded(self, features: Any) -> Any:
         options = {"max_length": self.max_length, "pad_to_multiple_of": self.pad_to_multiple_of}
         return self.tokenizer.pad(features, padding=self.padding, return_tensors=self.return_tensors, **options)
 
-    def _without_labels(
-        self, features: Sequence[Mapping[str, Any]]
-    ) -> tuple[list[dict[str, Any]], str, list[Any] | None]:
-        name = "label" if "label" in features[0] else "labels"
-        rest = [{key: value for key, value in example.items() if key != name} for example in features]
-        return rest, name, [as_lists(example[name]) for example in features] if name in features[0] else None
-
-    def _as_tensor(self, labels: list[Any]) -> Any:
-        values = np.array(labels, dtype=np.int64)
-        return _tensor(values) if self.return_tensors == "pt" else values
+    def _split(self, features: Any) -> tuple[dict[str, Any], str, list[Any] | None]:
+        """Return the columns of the examples, the name that the labels had among them, and the labels."""
+        choose("return_tensors", self.return_tensors, TENSORS)
+        columns = {name: plain(column) for name, column in gathered(features).items()}
+        if "input_ids" not in columns:
+            raise ValueError(f"The examples have no input_ids, only {', '.join(columns)}.")
+        name = "label" if "label" in columns else "labels"
+        return columns, name, columns.pop(name, None)
 
 
 @dataclass
@@ -112,14 +116,16 @@ class DataCollatorForTokenClassification(DataCollatorWithPadding):
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> Any:
         """Make a batch of examples."""
-        rest, name, labels = self._without_labels(features)
-        batch = self._padded(rest)
+        columns, name, labels = self._split(features)
+        batch = self._padded(columns)
         if labels is not None:
+            check_values({**columns, name: labels}, "input_ids", [name])
             length = batch["input_ids"].shape[1]
             right = self.tokenizer.padding_side == "right"
             filled = [[self.label_pad_token_id] * (length - len(ids)) for ids in labels]
             pairs = zip(labels, filled, strict=True)
-            batch[name] = self._as_tensor([ids + filling if right else filling + ids for ids, filling in pairs])
+            rows = [ids + filling if right else filling + ids for ids, filling in pairs]
+            batch[name] = stacked(name, _labels(name, rows, "iub"), self.return_tensors, PAD)
         return batch
 
 
@@ -129,14 +135,25 @@ class DataCollatorForMultipleChoice(DataCollatorWithPadding):
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> Any:
         """Make a batch of examples."""
-        rest, _, labels = self._without_labels(features)
-        choices = len(rest[0]["input_ids"])
-        flat = [
-            {name: value[choice] for name, value in example.items()} for example in rest for choice in range(choices)
-        ]
-        padded = self._padded(flat)
-        batch = {name: value.reshape(len(rest), choices, -1) for name, value in padded.items()}
-        return {**batch, **({} if labels is None else {"labels": self._as_tensor(labels)})}
+        columns, name, labels = self._split(features)
+        count, ids = len(columns["input_ids"]), columns["input_ids"]
+        choices = len(ids[0]) if isinstance(ids[0], list) and all(isinstance(choice, list) for choice in ids[0]) else 0
+        for key, column in columns.items():
+            for number, value in enumerate(column):
+                if not isinstance(value, list) or not 0 < len(value) == choices:
+                    wanted = (
+                        f"{choices} choices, as in input_ids of the first"
+                        if choices
+                        else "choices, each a list of ids"
+                    )
+                    raise ValueError(f"{key} of example {number} is {shown(value)}; it must be a list of {wanted}.")
+        padded = self._padded(
+            {key: [choice for value in column for choice in value] for key, column in columns.items()}
+        )
+        batch = {key: value.reshape(count, choices, -1) for key, value in padded.items()}
+        if labels is not None:
+            batch["labels"] = stacked(name, _labels(name, labels, "iub"), self.return_tensors, PAD)
+        return batch
 
 
 @dataclass
@@ -169,8 +186,10 @@ class DataCollatorForLanguageModeling:
             )
         if self.mlm and self.tokenizer.mask_token is None:
             raise ValueError("The tokenizer has no mask token, which masked language modelling needs; pass mlm=False.")
+        self.seed = plain(self.seed)
+        check_kinds({"seed": self.seed}, SEED, "the collator")
         chances = (self.mlm_probability or 0.0, self.mask_replace_prob, self.random_replace_prob)
-        if not all(0 <= chance <= 1 for chance in chances) or chances[1] + chances[2] > 1:
+        if not all(isinstance(chance, Real) and 0 <= chance <= 1 for chance in chances) or chances[1] + chances[2] > 1:
             raise ValueError(
                 f"mlm_probability, mask_replace_prob and random_replace_prob are {chances}; each lies between 0 and "
                 "1, and the last two are no more than 1 together."
@@ -183,6 +202,8 @@ class DataCollatorForLanguageModeling:
         if self.seed is not None and self.generator is None:
             worker = torch.utils.data.get_worker_info()
             self.generator = torch.Generator().manual_seed(self.seed + (worker.id if worker else 0))
+        if not isinstance(features, Sequence) or not features:
+            raise ValueError(f"The features of a batch are a list of one dict or more, not {shown(features)}.")
         examples = [example if isinstance(example, Mapping) else {"input_ids": example} for example in features]
         batch = dict(self.tokenizer.pad(examples, return_tensors="pt", pad_to_multiple_of=self.pad_to_multiple_of))
         if not isinstance(features[0], Mapping):

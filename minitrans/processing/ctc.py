@@ -10,7 +10,7 @@ import json
 import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,19 +20,23 @@ from typing_extensions import override
 
 from minitrans import hub
 from minitrans.processing.encoding import (
+    NO_SEQUENCE,
     SETTINGS,
     BatchEncoding,
     TokenizerBase,
+    as_ids,
+    check_settings,
     clean_up,
-    is_id,
+    existing,
     listed,
+    misfits,
     read_settings,
     special_id,
     special_token,
     token_text,
 )
 from minitrans.processing.features import BatchFeature, open_with
-from minitrans.processing.kinds import shown
+from minitrans.processing.kinds import plain, shown, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -91,9 +95,12 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         super().__init__(settings, name_or_path)
         self.do_lower_case = bool(settings.get("do_lower_case"))
         self._take_settings(settings)
+        self._named = name_or_path or "this tokenizer"  # in messages
         if not isinstance(vocab_file, Mapping):
-            vocab_file = hub.SingleFile(Path(vocab_file), "vocab.json").json("vocab.json")
-        self.vocab: Any = vocab_file
+            path = existing(vocab_file, "vocab.json")
+            self._named = name_or_path or str(path)
+            vocab_file = hub.SingleFile(path, "vocab.json").json("vocab.json")
+        self.vocab: Any = plain(vocab_file)
         added = settings.get("added_tokens_decoder") or {}
         self._take_vocabulary(settings.get("target_lang"), {int(key): _added(token) for key, token in added.items()})
 
@@ -119,20 +126,26 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
 
     def set_target_lang(self, target_lang: str) -> None:
         """Take the vocabulary of another language of a nested vocab.json; ValueError where it has no such language."""
+        check_settings({"target_lang": target_lang}, self._named)
         self._take_vocabulary(target_lang, self._added)
 
     def _take_vocabulary(self, target_lang: str | None, added: Mapping[int, AddedToken]) -> None:
         """Use the vocabulary of `target_lang`, and of the added tokens those that do not contradict it."""
-        name = self.name_or_path or "This tokenizer"
         nested = any(isinstance(value, Mapping) for value in self.vocab.values())
         if nested and target_lang not in self.vocab:
             listed = ", ".join(list(self.vocab)[:12]) + (", ..." if len(self.vocab) > 12 else "")
-            raise ValueError(f"{name} has no vocabulary for target_lang={target_lang!r}; it has {listed}.")
+            raise ValueError(
+                f"target_lang={target_lang!r} is not in the vocabulary of {self._named}; it has {listed}."
+            )
         if target_lang is not None and not nested:
-            raise ValueError(f"{name} has one vocabulary, not one for target_lang={target_lang!r}.")
+            raise ValueError(
+                f"target_lang={target_lang!r}, but {self._named} has one vocabulary for all; leave it out."
+            )
         encoder = self.vocab[target_lang] if nested else self.vocab
-        if not encoder or not isinstance(encoder, Mapping) or not all(map(is_id, encoder.values())):
-            raise ValueError(f"vocab.json of {name} must hold a whole number from 0 for each token.")
+        wrong = misfits(encoder) if isinstance(encoder, Mapping) else encoder
+        if wrong or not encoder:
+            said = f"The vocabulary of {self._named} must hold a whole number from 0 for each token"
+            raise ValueError(f"{said}, not {shown(wrong)}.")
         self.target_lang = target_lang
         self.encoder: dict[str, int] = dict(encoder)
         self.decoder = {index: token for token, index in self.encoder.items()}
@@ -208,6 +221,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
             return self._with_target(locals())
         pairs, batched = self._pairs(text, text_pair, is_split_into_words)
         _, cut, limit = self._limits(padding, truncation, max_length, pad_to_multiple_of)
+        stride = whole("stride", stride, 0) or 0
         cuts = [self._cut(first, second, cut, limit, stride) for first, second in pairs]
         columns: dict[str, list[Any]] = {"input_ids": [first + second for first, second, _, _ in cuts]}
         if return_token_type_ids:
@@ -351,7 +365,7 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
         labels it is right, for frames it loses doubled letters and the offsets count what is left. Raises TypeError
         for what are not ids, such as logits.
         """
-        ids = _ids(token_ids)
+        ids = as_ids(token_ids)
         tokens = self.convert_ids_to_tokens(ids)
         if None in tokens:
             raise ValueError(
@@ -367,7 +381,9 @@ class Wav2Vec2CTCTokenizer(TokenizerBase):
 
     def batch_decode(self, sequences: Any, *args: Any, **options: Any) -> Any:
         """Return a list of texts, or one `Wav2Vec2CTCTokenizerOutput` of lists; options as in `decode`."""
-        decoded = [self.decode(sequence, *args, **options) for sequence in sequences]
+        listed = plain(sequences)
+        listed = listed if isinstance(listed, Iterable) and not isinstance(listed, NO_SEQUENCE) else [listed]
+        decoded = [self.decode(sequence, *args, **options) for sequence in listed]
         if not decoded or isinstance(decoded[0], str):
             return decoded
         return Wav2Vec2CTCTokenizerOutput({key: [item[key] for item in decoded] for key in decoded[0]})
@@ -515,12 +531,3 @@ def _added(token: Any, special: bool = False, strip: bool = False) -> AddedToken
     flags = {**(token if isinstance(token, Mapping) else token.__getstate__())}
     flags.pop("__type", None)
     return AddedToken(**{**flags, "special": special or flags.get("special", False)})
-
-
-def _ids(value: Any) -> list[int]:
-    value = value.tolist() if hasattr(value, "tolist") else value
-    try:
-        return [operator.index(index) for index in ([value] if isinstance(value, int) else value)]
-    except TypeError:
-        advice = "decode takes those of one sequence, such as logits.argmax(-1)[0], and batch_decode those of several"
-        raise TypeError(f"These are not ids: {value!r:.80}; {advice}.") from None

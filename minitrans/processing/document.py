@@ -7,6 +7,8 @@ words of a question take the labels of the page's, and a word that begins with a
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,9 +18,10 @@ import numpy as np
 from typing_extensions import override
 
 from minitrans import hub
-from minitrans.processing.encoding import BatchEncoding, as_lists
+from minitrans.processing.encoding import BatchEncoding
 from minitrans.processing.features import BatchFeature, open_with
 from minitrans.processing.image import FIRST, ImageProcessor, as_pillow
+from minitrans.processing.kinds import Kind, check_kinds, each, is_text, is_whole, or_none, plain, shown
 from minitrans.processing.text import BertTokenizer
 
 if TYPE_CHECKING:
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
 
 Words = list[str]
 Boxes = Sequence[Any]  # left, top, right, bottom of each word, or the corners of a quadrangle
+KINDS: dict[str, Kind] = {
+    "ocr_lang": (or_none(is_text), "text or null"),
+    "tesseract_config": (is_text, "text"),
+    "ocr": (or_none(callable), "a function, or None"),
+}
 SLACK = 10  # thousandths of a page by which a box may hang over it
 
 
@@ -57,6 +65,10 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
     tesseract_config: str = ""
     ocr: Callable[[Image.Image], tuple[Words, Boxes]] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_kinds(vars(self), KINDS, f"the {type(self).__name__}")
+
     def to_dict(self) -> dict[str, Any]:
         """All settings but `ocr`, as they stand in preprocessor_config.json."""
         return {name: value for name, value in super().to_dict().items() if name != "ocr"}
@@ -77,7 +89,10 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
         return features
 
     def _words_and_boxes(self, page: Image.Image, name: str) -> tuple[Words, list[list[int]]]:
-        words, boxes = self.ocr(page) if self.ocr else tesseract(page, self.ocr_lang, self.tesseract_config)
+        found = plain(self.ocr(page) if self.ocr else tesseract(page, self.ocr_lang, self.tesseract_config))
+        if not each(each(lambda _: True))(found) or len(found) != 2 or not each(is_text)(found[0]):
+            raise TypeError(f"ocr gives the words of {name} and their boxes, two lists, not {shown(found)}.")
+        words, boxes = found
         edges = (page.width, page.height) * 2
         scaled = [
             [int(1000 * (place / edge)) for place, edge in zip(upright(box), edges, strict=True)] for box in boxes
@@ -88,30 +103,54 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
 def tesseract(image: Image.Image, lang: str | None = None, config: str = "") -> tuple[Words, Boxes]:
     """Read a page with Tesseract; give its words and their boxes in pixels.
 
-    Raises ImportError where pytesseract is missing, FileNotFoundError where the program is, RuntimeError with
-    Tesseract's message where it fails, as for a language that is not installed.
+    Raises ImportError where pytesseract is missing, FileNotFoundError where the program is, ValueError for a language
+    that is not installed, and, with Tesseract's message, for options that it does not take.
     """
     try:
         import pytesseract
     except ImportError as error:
         raise ImportError('Tesseract is called through pytesseract: pip install "minitrans[ocr]".') from error
     try:
+        if lang and "+" in lang:  # else Tesseract leaves out those that it has not
+            _check_languages(lang, pytesseract.get_languages(config))
         data = pytesseract.image_to_data(image, lang=lang, config=config, output_type="dict")
     except pytesseract.TesseractNotFoundError as error:
         raise FileNotFoundError(
             "The program tesseract was not found. Install it (Debian: apt-get install tesseract-ocr), or pass "
             "ocr=, a function that reads a page, or apply_ocr=False and your own words and boxes."
         ) from error
-    except pytesseract.TesseractError as error:
-        raise RuntimeError(f"Tesseract failed with ocr_lang={lang!r}, tesseract_config={config!r}: {error}") from error
+    except (pytesseract.TesseractError, ValueError, OSError) as error:
+        _check_languages(lang or "", pytesseract.get_languages())
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"Tesseract does not work with tesseract_config={config!r:.80}, lang={lang!r}: {said}."
+        ) from error
+    if absent := {"text", "left", "top", "width", "height"} - data.keys():
+        raise ValueError(f"tesseract_config={config!r:.80} makes Tesseract leave out {', '.join(sorted(absent))}.")
     columns = [data[name] for name in ("text", "left", "top", "width", "height")]
     found = [word for word in zip(*columns, strict=True) if word[0].strip()]
     return [word[0] for word in found], [(x, y, x + width, y + height) for _, x, y, width, height in found]
 
 
+def _check_languages(lang: str, there: list[str]) -> None:
+    """ValueError for a language that pytesseract would list, and does not."""
+    missing = [name for name in lang.split("+") if re.fullmatch("[a-z_]+", name) and name not in there]
+    if missing and there:
+        package = missing[0].replace("_", "-")
+        raise ValueError(
+            f"Tesseract has no language ocr_lang={missing[0]!r}, only {', '.join(there)}; install it (Debian: "
+            f"apt-get install tesseract-ocr-{package}) or choose one of these."
+        )
+
+
 def upright(box: Any) -> list[float]:
     """Return left, top, right and bottom of a box: those four, or the corners of a quadrangle, flat or as points."""
-    numbers = np.asarray(box, dtype=float).ravel().tolist()
+    try:
+        numbers = np.asarray(box, dtype=float).ravel().tolist()
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (4, 8) or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"A box is left, top, right, bottom, or the corners of a quadrangle, not {shown(box)}.")
     if len(numbers) != 8:
         return numbers
     across, down = numbers[0::2], numbers[1::2]
@@ -123,11 +162,12 @@ def checked_boxes(boxes: Any, words: Sequence[str], name: str, slack: int = 0) -
 
     What hangs over the page by at most `slack` is cut off; ValueError for boxes that no page of 1000 × 1000 has.
     """
-    if len(boxes) != len(words):
-        raise ValueError(f"{name} has {len(words)} words and {len(boxes)} boxes; each word needs one.")
+    if not isinstance(boxes, list | tuple) or len(boxes) != len(words):
+        count = f"{len(boxes)} boxes" if isinstance(boxes, list | tuple) else f"the boxes {shown(boxes)}"
+        raise ValueError(f"{name} has {len(words)} words and {count}; each word needs one.")
     listed = list(map(upright, boxes))
     for word, box in zip(words, listed, strict=True):
-        if len(box) != 4 or not all(-slack <= place <= 1000 + slack and place == int(place) for place in box):
+        if not all(-slack <= place <= 1000 + slack and place == int(place) for place in box):
             raise ValueError(
                 f"{name} has the box {box} at the word {word!r}; a box is left, top, right, bottom as whole numbers "
                 "from 0 to 1000: divide pixels by the page's width or height and multiply by 1000."
@@ -182,8 +222,8 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         TypeError for what is not a list of words, ValueError where the numbers of words, boxes and labels differ and
         for boxes that do not lie on the page.
         """
+        text, word_labels, boxes = plain(text), plain(word_labels), plain(boxes)
         words = text if text_pair is None else text_pair
-        word_labels, boxes = as_lists(word_labels), as_lists(boxes)
         if not isinstance(words, (list, tuple)):
             raise TypeError(f"The words of a page are a list of strings, not {words!r:.60}; a question comes first.")
         single = (
@@ -196,12 +236,17 @@ class LayoutLMv2Tokenizer(BertTokenizer):
         if single:
             text, words, boxes, word_labels = [text], [words], [boxes], None if word_labels is None else [word_labels]
         for name, given in (("boxes", boxes), ("word_labels", word_labels), ("questions", text)):
-            if given is not None and len(given) != len(words):
-                raise ValueError(f"There are {len(words)} pages of words, but {name} for {len(given)}.")
+            if given is not None and (not isinstance(given, list | tuple) or len(given) != len(words)):
+                count = len(given) if isinstance(given, list | tuple) else shown(given)
+                raise ValueError(f"There are {len(words)} pages of words, but {name} for {count}.")
         boxes = [
             checked_boxes(given, page, f"Page {n}") for n, (given, page) in enumerate(zip(boxes, words, strict=True))
         ]
-        for index, (page, labels) in enumerate(zip(words, word_labels or words, strict=True)):
+        for index, (page, labels) in enumerate(zip(words, word_labels or (), strict=word_labels is not None)):
+            if not each(is_whole)(labels):
+                raise TypeError(
+                    f"The word_labels of page {index} are {shown(labels)}; each word needs a whole number."
+                )
             if len(page) != len(labels):
                 raise ValueError(f"Page {index} has {len(page)} words and {len(labels)} labels; each word needs one.")
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,19 @@ import tokenizers
 from tokenizers import AddedToken
 
 from minitrans import hub
-from minitrans.processing.features import BatchFeature, Likeness
-from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_text, is_whole, or_none
+from minitrans.processing.features import BatchFeature, Likeness, gathered
+from minitrans.processing.kinds import (
+    Kind,
+    check_kinds,
+    each,
+    is_bool,
+    is_text,
+    is_whole,
+    or_none,
+    plain,
+    shown,
+    whole,
+)
 from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
@@ -33,13 +44,15 @@ SETTINGS = (
     "model_input_names", "clean_up_tokenization_spaces", "split_special_tokens",
 )  # fmt: skip
 MOST_IDS = 10**7  # of a vocabulary: a file has a line for each
-MOST_TOKENS = 10**7  # that one text is padded to
+MOST_TOKENS = 10**6  # that padding adds to the longest text
 PADDING = {True: "longest", "longest": "longest", "max_length": "max_length", False: None, "do_not_pad": None}
 TRUNCATION = {
     True: "longest_first", "longest_first": "longest_first", "only_first": "only_first", "only_second": "only_second",
     False: None, None: None, "do_not_truncate": None,
 }  # fmt: skip
 SIDES = {"left": "left", "right": "right"}
+SIDED = ("padding_side", "truncation_side")
+NO_SEQUENCE = str | bytes | Mapping | Set  # which can be gone through, and is no sequence of ids
 TENSORS = {None: None, "np": "np", "pt": "pt"}
 TARGETED = ("text", "text_pair", "text_target", "text_pair_target", "max_target_length")
 NO_LIMIT = int(1e30)  # the published spelling of "no maximum length"
@@ -194,9 +207,10 @@ def special_id(role: str) -> property:
         return self._token_to_id(self._special[role]) if role in self._special else None
 
     def write(self: TokenizerBase, index: int | None) -> None:
-        token = None if index is None else self._id_to_token(index)
+        index = plain(index)
+        token = self._id_to_token(index) if is_whole(index) else None
         if index is not None and token is None:
-            raise ValueError(f"{role}_id={index} is not an id of the vocabulary of {len(self)} tokens.")
+            raise ValueError(f"{role}_id={shown(index)} is not an id of the vocabulary of {len(self)} tokens.")
         self._assign({role: token})
 
     return property(read, write)
@@ -223,19 +237,29 @@ class TokenizerBase(Likeness, hub.Saved):
     mask_token, mask_token_id = special_token("mask_token"), special_id("mask_token")
 
     def __init__(self, settings: Mapping[str, Any], name_or_path: str = "") -> None:
-        check_settings(settings, name_or_path or "the tokenizer")
+        settings = check_settings(settings, name_or_path or "the tokenizer")
         self.name_or_path = name_or_path
-        self._settings = dict(settings)
+        self._settings = settings
         self._special = {name: token_text(token) for name, token in named_tokens(settings).items()}
         self._extra = [token_text(token) for token in extra_tokens(settings)]
         self._warned: set[str] = set()
         self.deprecation_warnings: dict[str, bool] = {}  # scripts silence transformers' warnings here
-        limit = settings.get("model_max_length", settings.get("max_len"))
-        self.model_max_length: int = NO_LIMIT if limit is None or limit >= UNLIMITED else int(limit)
-        self.padding_side = choose("padding_side", settings.get("padding_side") or "right", SIDES)
-        self.truncation_side = choose("truncation_side", settings.get("truncation_side") or "right", SIDES)
-        self.model_input_names = list(settings.get("model_input_names") or self.inputs)
+        limit: Any = settings.get("model_max_length", settings.get("max_len"))
+        self.model_max_length: int = limit
+        self.padding_side = settings.get("padding_side") or "right"
+        self.truncation_side = settings.get("truncation_side") or "right"
+        self.model_input_names: list[str] = settings.get("model_input_names") or []
         self.clean_up_tokenization_spaces = bool(settings.get("clean_up_tokenization_spaces", False))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Take a setting that a file may have; TypeError or ValueError, as for a file's, where its value is wrong."""
+        if name in KINDS and not isinstance(getattr(type(self), name, None), property):
+            value = check_settings({name: value}, f"the {type(self).__name__}")[name]
+        if name == "model_input_names":
+            value = list(value or self.inputs)
+        if name == "model_max_length":
+            value = NO_LIMIT if value is None or value >= UNLIMITED else int(value)
+        super().__setattr__(name, choose(name, value, SIDES) if name in SIDED else value)
 
     __call__: Callable[..., BatchEncoding]  # encodes a text, a pair of texts, or a batch of either
 
@@ -417,21 +441,22 @@ class TokenizerBase(Likeness, hub.Saved):
                 "already_has_special_tokens=True."
             )
         special = set(self.all_special_ids)
-        return [int(int(index) in special) for index in token_ids_0]
+        return [int(index in special) for index in as_ids(token_ids_0)]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """Return the id of a token, or a list of ids; tokens outside the vocabulary get `unk_token_id`."""
-        if not isinstance(tokens, str):
+        if isinstance(tokens, Iterable) and not isinstance(tokens, str | Mapping):
             return [self.convert_tokens_to_ids(token) for token in tokens]
-        index = self._token_to_id(tokens)
+        index = self._token_to_id(tokens if isinstance(tokens, str) else token_text(tokens))
         return self.unk_token_id if index is None else index
 
     def convert_ids_to_tokens(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> Any:
         """Return the token of an id, or a list of tokens; None for ids outside the vocabulary."""
-        if isinstance(ids, int):
-            return self._id_to_token(ids)
+        ids = plain(ids)
+        if is_whole(ids):
+            return self._id_to_token(ids)  # type: ignore[arg-type]
         skipped = set(self.all_special_ids) if skip_special_tokens else set()
-        return [self._id_to_token(int(index)) for index in ids if int(index) not in skipped]
+        return [self._id_to_token(index) for index in as_ids(ids) if index not in skipped]
 
     def batch_decode(
         self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
@@ -452,24 +477,26 @@ class TokenizerBase(Likeness, hub.Saved):
         sequences, no padding token, or sequences of different length in what becomes a tensor.
         """
         choose("return_tensors", return_tensors, TENSORS)
-        if isinstance(encoded_inputs, Sequence) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
-            encoded_inputs = {name: [example[name] for example in encoded_inputs] for name in encoded_inputs[0]}
-        main = self.model_input_names[0]
+        if isinstance(encoded_inputs, Sequence) and not isinstance(encoded_inputs, NO_SEQUENCE):
+            encoded_inputs = gathered(encoded_inputs)
+        main, fill = self.model_input_names[0], self._padding_values()
         if not isinstance(encoded_inputs, Mapping) or main not in encoded_inputs:
-            raise ValueError(
-                f"pad() takes a dict with {main!r} or a non-empty list of such dicts: {encoded_inputs!r}."
-            )
+            raise ValueError(f"pad() takes a dict with {main!r} or a list of such dicts, not {shown(encoded_inputs)}.")
         return_tensors = return_tensors or _tensor_type(encoded_inputs[main])
-        columns = {name: as_lists(value) for name, value in encoded_inputs.items()}
+        columns = {name: plain(value) for name, value in encoded_inputs.items()}
+        if not isinstance(columns[main], list):
+            raise ValueError(f"{main!r} is {shown(columns[main])}; it must be a list of ids, or of such lists.")
         single = not any(isinstance(ids, list) for ids in columns[main])
         if single:
             columns = {name: [values] for name, values in columns.items()}
         sequences = columns[main]
-        uneven = {name: len(column) for name, column in columns.items() if len(column) != len(sequences)}
-        if uneven:
-            raise ValueError(
-                f"{main!r} has {len(sequences)} sequences, but the number of sequences is another in {uneven}."
-            )
+        for name, column in columns.items():
+            if not isinstance(column, list) or len(column) != len(sequences):
+                raise ValueError(
+                    f"{main!r} has {len(sequences)} sequences, but the number of sequences is another in {name!r}: "
+                    f"{shown(column)}."
+                )
+        check_values(columns, main, [name for name in columns if name in fill])
         if return_attention_mask is None:
             return_attention_mask = "attention_mask" in self.model_input_names
         if return_attention_mask and "attention_mask" not in columns:
@@ -478,14 +505,13 @@ class TokenizerBase(Likeness, hub.Saved):
         how, _, max_length = self._limits(padding, False, max_length, pad_to_multiple_of)
         if how:
             side = choose("padding_side", padding_side or self.padding_side, SIDES)
-            longest = max(map(len, sequences), default=0)
-            length = rounded(longest if how == "longest" else max_length, pad_to_multiple_of)
-            fill = self._padding_values()
+            length = padded_length(how, sequences, max_length, pad_to_multiple_of, MOST_TOKENS)
             for name in columns.keys() & fill.keys():
                 columns[name] = [_filled(values, length, fill[name], side) for values in columns[name]]
         if single:
             columns = {name: values[0] for name, values in columns.items()}
-        return BatchEncoding(columns).convert_to_tensors(return_tensors)
+        advice = f"Padding fills only {', '.join(fill)}; labels of tokens take a collator that fills these too."
+        return BatchEncoding(columns).convert_to_tensors(return_tensors, advice=advice if how else "")
 
     def _padding_values(self) -> dict[str, Any]:
         """Return what `pad` fills with, by the name of the value."""
@@ -576,9 +602,9 @@ class TokenizerBase(Likeness, hub.Saved):
         self, padding: Any, truncation: Any, max_length: int | None, pad_to_multiple_of: int | None
     ) -> tuple[str | None, str | None, int | None]:
         """Return how to pad, how to truncate and the length for both, after the model's maximum and the checks."""
-        for option, value, least in (("max_length", max_length, 0), ("pad_to_multiple_of", pad_to_multiple_of, 1)):
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(f"{option}={value!r} must be a whole number of at least {least}, or None.")
+        max_length = whole("max_length", max_length, 0)
+        pad_to_multiple_of = whole("pad_to_multiple_of", pad_to_multiple_of, 1)
+        padding, truncation = plain(padding), plain(truncation)
         pad, cut = choose("padding", padding, PADDING), choose("truncation", truncation, TRUNCATION)
         if max_length is not None and padding is False and truncation is None:
             cut = "longest_first"
@@ -589,8 +615,8 @@ class TokenizerBase(Likeness, hub.Saved):
                 pad, cut = (None if pad == "max_length" else pad), None
             else:
                 max_length = self.model_max_length
-        if pad == "max_length" and max_length is not None and max_length > MOST_TOKENS:
-            raise ValueError(f"Texts would be padded to {max_length} tokens; {MOST_TOKENS} are the most.")
+        if max_length is not None and max_length >= UNLIMITED:
+            cut = None
         if pad and self.pad_token is None:
             raise ValueError("This tokenizer has no padding token; name one: tokenizer.pad_token = '[PAD]'.")
         if pad and cut and max_length is not None and pad_to_multiple_of and max_length % pad_to_multiple_of:
@@ -688,15 +714,47 @@ KINDS: Mapping[str, Kind] = {
 }  # fmt: skip
 
 
-def check_settings(settings: Mapping[str, Any], whose: str) -> None:
-    """TypeError, with the key, the value and whose it is, where a setting is not what it may be."""
-    own = {key: TOKEN for key, value in settings.items() if key.endswith("_token") and isinstance(value, Mapping)}
-    check_kinds(settings, {**own, **KINDS}, whose)
+def check_settings(settings: Mapping[str, Any], whose: str) -> dict[str, Any]:
+    """Return settings as a file would hold them; TypeError, with the key, the value and whose, for a wrong one."""
+    values: dict[str, Any] = plain(settings)
+    own = {key: TOKEN for key, value in values.items() if key.endswith("_token") and isinstance(value, Mapping)}
+    check_kinds(values, {**own, **KINDS}, whose)
+    return values
+
+
+def _are_whole(values: list[Any]) -> bool:
+    return {int}.issuperset(map(type, values)) and all(-(2**63) <= edge < 2**63 for edge in (min(values), max(values)))
+
+
+def _are_marks(values: list[Any]) -> bool:
+    return {int, bool, float}.issuperset(map(type, values)) and set(values) <= {0, 1}
+
+
+MARKS: Kind = _are_marks, "1 or 0"
+# What the values of a sequence's tokens may be, beside whole numbers.
+VALUES: Mapping[str, Kind] = {
+    "attention_mask": MARKS, "special_tokens_mask": MARKS, "bbox": (each(_is_box), "four whole numbers"),
+}  # fmt: skip
+
+
+def check_values(columns: Mapping[str, list[Any]], main: str, names: Iterable[str]) -> None:
+    """ValueError where a sequence has not one value, of the right kind, for each of its tokens in `main`."""
+    for name in (main, *names):
+        are_right, wanted = VALUES.get(name, (_are_whole, "a whole number"))
+        for number, (values, ids) in enumerate(zip(columns[name], columns[main], strict=True)):
+            if not isinstance(values, list) or len(values) != len(ids) or (values and not are_right(values)):
+                count = f"each of its {len(ids)} tokens" if isinstance(ids, list) else "each of its tokens"
+                raise ValueError(f"{name} of sequence {number} is {shown(values)}; it must have {wanted} for {count}.")
 
 
 def is_id(value: Any) -> bool:
     """Whether a value is the id of a token."""
     return is_whole(value) and 0 <= value < MOST_IDS
+
+
+def misfits(vocabulary: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the part of a vocabulary that is not of tokens with their ids."""
+    return {token: index for token, index in vocabulary.items() if not is_text(token) or not is_id(index)}
 
 
 def check_ids(ids: Iterable[int], whose: str) -> None:
@@ -743,11 +801,21 @@ def model_type(repository: hub.Repository) -> str | None:
         return None
 
 
+def existing(file: Any, kind: str) -> Path:
+    """Return the path of a file that is there; FileNotFoundError, or TypeError for what is no path."""
+    if not isinstance(file, str | os.PathLike):
+        raise TypeError(f"A {kind} is given by its path, not as {shown(file)} ({type(file).__name__}).")
+    if not os.path.isfile(file):
+        advice = "a folder or a hub id is opened by from_pretrained"
+        raise FileNotFoundError(f"There is no file {str(file)[:300]!r}, which should be a {kind}; {advice}.")
+    return Path(os.fspath(file))
+
+
 def choose(option: str, value: Any, table: Mapping[Any, Any]) -> Any:
     """Return what `table` says for an option's value (or for the value of an enum); ValueError names the choices."""
-    value = getattr(value, "value", value)
+    value = plain(getattr(value, "value", value))
     if not isinstance(value, str | bool | None) or value not in table:
-        raise ValueError(f"{option}={value!r} is not one of {', '.join(map(repr, table))}.")
+        raise ValueError(f"{option}={shown(value)} is not one of {', '.join(map(repr, table))}.")
     return table[value]
 
 
@@ -755,6 +823,20 @@ def rounded(length: int | None, multiple: int | None) -> int:
     """Return the least multiple of `multiple` that is at least `length`."""
     length = length or 0
     return -(-length // multiple) * multiple if multiple else length
+
+
+def padded_length(
+    how: str | None, items: Iterable[Any], max_length: int | None, multiple: int | None, most: int
+) -> int:
+    """Return how long padding makes the items; ValueError where it adds more than `most` to the longest."""
+    longest = max(map(len, items), default=0)
+    length = rounded(longest if how == "longest" else plain(max_length), plain(multiple))
+    if length - longest > most:
+        raise ValueError(
+            f"Padding {longest} values to {shown(length)} adds more than {most}; give a smaller max_length or "
+            "pad_to_multiple_of."
+        )
+    return length
 
 
 def clean_up(text: str) -> str:
@@ -773,11 +855,16 @@ def _tensor_type(value: Any) -> str | None:
     return {"torch": "pt", "numpy": "np"}.get(type(value).__module__.partition(".")[0])
 
 
-def as_lists(value: Any) -> Any:
-    """Return lists where `value` has arrays, tensors or tuples."""
-    if isinstance(value, list | tuple):
-        return [as_lists(item) for item in value]
-    return value.tolist() if hasattr(value, "tolist") else value
+def as_ids(value: Any) -> list[int]:
+    """Return the ids of a sequence, or one id in a list, as Python's numbers; TypeError for what are not ids."""
+    ids = plain(value)
+    if isinstance(ids, Iterable) and not isinstance(ids, list | NO_SEQUENCE):
+        ids = plain(list(ids))
+    ids = [ids] if is_whole(ids) else ids
+    if not isinstance(ids, list) or not {int}.issuperset(map(type, ids)):
+        advice = "decode takes those of one sequence, such as logits.argmax(-1)[0], and batch_decode those of several"
+        raise TypeError(f"These are not ids: {shown(value)}; {advice}.")
+    return ids
 
 
 def _filled(values: list[Any], length: int, value: Any, side: str) -> list[Any]:

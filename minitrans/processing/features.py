@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import KeysView, Mapping
+from collections.abc import Iterable, KeysView, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from minitrans import hub
+from minitrans.processing.kinds import check_kinds, or_none, shown
 
 if TYPE_CHECKING:
     import torch
@@ -59,19 +60,15 @@ class BatchFeature(dict):
         tensor_type = getattr(tensor_type, "value", tensor_type)
         if tensor_type is None:
             return self
-        if tensor_type not in ("np", "pt"):
+        if not isinstance(tensor_type, str) or tensor_type not in ("np", "pt"):
             raise ValueError(f'return_tensors is {tensor_type!r}; it must be "pt" (torch), "np" (numpy) or None.')
         for name, value in self.items():
             value = [value] if prepend_batch_axis else value
-            shapes = {tuple(getattr(item, "shape", None) or np.shape(item)) for item in value}
-            if len(shapes) == 1 or not shapes:
-                self[name] = np.asarray(value) if tensor_type == "np" else _to_torch(value)
-            elif tensor_type == "np":
+            if tensor_type == "np" and len(_shapes(name, value, advice)) > 1:
                 self[name] = np.empty(len(value), object)
                 self[name][:] = [np.asarray(item) for item in value]
             else:
-                listed = ", ".join(map(str, sorted(shapes)))
-                raise ValueError(f"The items of {name} have the shapes {listed} and make no single tensor. {advice}")
+                self[name] = stacked(name, value, tensor_type, advice)
         return self
 
     def to(
@@ -92,17 +89,51 @@ class BatchFeature(dict):
         return self
 
 
-def _to_torch(value: Any) -> torch.Tensor:
-    """Stack to a tensor; numpy's dtypes are kept, Python's numbers become float32 or int64."""
+def stacked(name: str, items: Any, tensor_type: str, advice: str) -> Any:
+    """One array ("np") or tensor ("pt") of items; ValueError, which names them, where they make none."""
+    if len(shapes := _shapes(name, items, advice)) > 1:
+        listed = ", ".join(map(str, sorted(shapes)))
+        raise ValueError(f"The items of {name} have the shapes {listed} and make no single tensor. {advice}".rstrip())
+    return np.asarray(items) if tensor_type == "np" else _to_torch(name, items)
+
+
+def _shapes(name: str, items: Any, advice: str) -> set[tuple[int, ...]]:
+    try:
+        return {tuple(getattr(item, "shape", None) or np.shape(item)) for item in items}
+    except (TypeError, ValueError) as error:  # no items, or lists of unequal lengths within one
+        said = f"{name} is {shown(items)}; items of one shape make a single tensor. {advice}"
+        raise ValueError(said.rstrip()) from error
+
+
+def _to_torch(name: str, value: Any) -> torch.Tensor:
+    """Stack to a tensor; numpy's dtypes are kept where torch has them, Python's numbers become float32 or int64."""
     import torch
 
     if isinstance(value, torch.Tensor):
         return value
-    if len(value) and isinstance(value[0], torch.Tensor):
-        return torch.stack(list(value))
-    if isinstance(value, np.ndarray) or (len(value) and isinstance(value[0], np.ndarray)):
-        return torch.from_numpy(np.ascontiguousarray(value))
-    return torch.tensor(value)
+    try:
+        if len(value) and isinstance(value[0], torch.Tensor):
+            return torch.stack(list(value))
+        if not isinstance(value, np.ndarray) and not (len(value) and isinstance(value[0], np.ndarray)):
+            return torch.tensor(value)
+        array = np.ascontiguousarray(value)
+        native = array.dtype.newbyteorder("=")
+        return torch.from_numpy(array.astype(np.float64 if native == np.longdouble else native, copy=False))
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's, for texts, None and what it has no type for
+        raise ValueError(f"{name} makes no tensor, which holds numbers of one type: {shown(value)}.") from error
+
+
+def gathered(examples: Any) -> dict[str, list[Any]]:
+    """A batch of examples, each a mapping, as one dict of lists; ValueError where one lacks what another has."""
+    listed = list(examples) if isinstance(examples, Iterable) else []
+    if not listed or not all(isinstance(example, Mapping) for example in listed):
+        raise ValueError(f"The features of a batch are a list of one dict or more, not {shown(examples)}.")
+    names = listed[0].keys()
+    if odd := {name for example in listed for name in example.keys() ^ names}:
+        raise ValueError(
+            f"Of {len(listed)} examples only some have {min(map(repr, odd))}; all of a batch need the same."
+        )
+    return {name: [example[name] for example in listed] for name in names}
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
@@ -162,7 +193,9 @@ def read_settings(repository: Repository, part: str) -> dict[str, Any]:
     They stand in preprocessor_config.json, or under their name in the processor_config.json of newer checkpoints.
     """
     if repository.find("processor_config.json"):
-        nested = repository.json("processor_config.json").get(part)
-        if nested is not None:
-            return nested
+        parts = repository.json("processor_config.json")
+        kind = or_none(lambda value: isinstance(value, Mapping)), "an object, or null"
+        check_kinds(parts, {part: kind}, f"processor_config.json of {repository.name}")
+        if parts.get(part) is not None:
+            return parts[part]
     return repository.json("preprocessor_config.json")

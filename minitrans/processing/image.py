@@ -18,6 +18,7 @@ import numpy as np
 
 from minitrans import hub
 from minitrans.processing.features import BatchFeature, as_array, open_with, read_settings
+from minitrans.processing.kinds import is_whole, plain
 from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FIRST, LAST = "channels_first", "channels_last"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name for them
+BY_WAY_OF = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}  # Pillow's modes that it does not convert to every other
 SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"max_height", "max_width"})
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}  # Pillow's codes
 # What a file is taken for, by Pillow's names: pixels with a header. Of its other formats some start a program that
@@ -94,19 +96,20 @@ class ImageProcessor(hub.Saved):
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            value = getattr(self, spec.name)
+            value = plain(getattr(self, spec.name))
+            setattr(self, spec.name, value)
             is_switch = isinstance(value, int) and value in (0, 1)
             if value is None:  # of a step it says, as to transformers, that it is not done
                 is_step = spec.name.startswith("do_") and spec.default is not None
                 setattr(self, spec.name, False if is_step else spec.default)
             elif spec.name.endswith("data_format") and not (isinstance(value, str) and value in (FIRST, LAST)):
                 raise ValueError(f"{spec.name} is {value!r}; it must be {FIRST!r} or {LAST!r}.")
-            elif spec.name.startswith(("do_", "default_to_square")) and not is_switch:
+            elif spec.name.startswith(("do_", "default_to_square", "apply_")) and not is_switch:
                 raise ValueError(f"{spec.name} is {value!r:.80}; it must be True or False.")
         self.size = _size("size", self.size, self.default_to_square)
         name = self.resample
         self.resample = FILTERS.get(name.lower(), name) if isinstance(name, str) else name
-        if not isinstance(self.resample, int) or self.resample not in range(6):
+        if not is_whole(self.resample) or self.resample not in range(6):
             raise ValueError(f"resample is {name!r}; the filters are {', '.join(FILTERS)}, or their numbers 0 to 5.")
         if self.crop_size is not None:
             self.crop_size = _size("crop_size", self.crop_size)
@@ -273,7 +276,7 @@ def _flat(images: Any) -> Iterator[Any]:
 def _size(name: str, size: Any, square: bool = True) -> dict[str, int]:
     """Bring every way to write a size to one of the dicts of `SIZES`."""
     found = size
-    if isinstance(size, int) and not isinstance(size, bool):
+    if is_whole(size):
         found = {"height": size, "width": size} if square else {"shortest_edge": size}
     elif isinstance(size, (list, tuple)) and len(size) == 2:
         found = {"height": size[0], "width": size[1]}
@@ -282,7 +285,7 @@ def _size(name: str, size: Any, square: bool = True) -> dict[str, int]:
     if not isinstance(found, dict) or set(found) not in SIZES:
         forms = ", ".join(" and ".join(sorted(keys)) for keys in SIZES)
         raise ValueError(f"{name} is {size!r:.80}; it must be a number, (height, width), or a dict with {forms}.")
-    if not all(isinstance(edge, int) and not isinstance(edge, bool) and edge > 0 for edge in found.values()):
+    if not all(is_whole(edge) and edge > 0 for edge in found.values()):
         raise ValueError(f"{name} is {size!r:.80}; its edges must be whole numbers of at least 1.")
     if found.get("height", 1) * found.get("width", 1) > MOST_PIXELS:
         raise ValueError(f"{name} is {size!r:.80}; an image may have {MOST_PIXELS} pixels at most.")
@@ -376,6 +379,7 @@ def _converted(image: Image.Image, channels: int | None, name: str, pillow: Modu
     try:
         image.load()
         image = _upright(image)
+        image = image.convert(BY_WAY_OF[image.mode]) if image.mode in BY_WAY_OF else image
     except Exception as error:
         raise OSError(f"{name} cannot be read: {error}.") from error
     if image.mode.startswith("I;16"):

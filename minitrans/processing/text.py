@@ -22,7 +22,7 @@ from minitrans.processing import encoding as shared
 from minitrans.processing import training
 from minitrans.processing.encoding import BatchEncoding, TokenizerBase
 from minitrans.processing.features import open_with
-from minitrans.processing.kinds import shown
+from minitrans.processing.kinds import plain, shown, whole
 from minitrans.utils.logging import warn_once
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ BERT = {
 }  # fmt: skip
 WITHOUT_TOKEN_TYPES = ("distilbert",)  # the model types whose models take no token_type_ids
 COPIES = 64
+ENDING = 2**32  # where the library's ids end
 _ADDING = threading.Lock()
 
 T = TypeVar("T", bound="Tokenizer")
@@ -67,7 +68,7 @@ class Tokenizer(TokenizerBase):
         self._refuse_unknown(options)
         if tokenizer_object is None and tokenizer_file is None:
             raise ValueError(f"A {type(self).__name__} is made of a tokenizer_object or of a tokenizer_file.")
-        backend = tokenizer_object or _read_backend(Path(tokenizer_file or ""))
+        backend = tokenizer_object or _read_backend(tokenizer_file)
         settings = {**_baked_in(backend), **self.defaults, **(settings or {}), **options}
         super().__init__(settings, name_or_path)
         self._replace_backend(backend, _tokens_to_add(settings, backend, options))
@@ -156,11 +157,11 @@ class Tokenizer(TokenizerBase):
         shared.choose("return_tensors", return_tensors, shared.TENSORS)
         side = shared.choose("padding_side", padding_side or self.padding_side, shared.SIDES)
         pad, cut, max_length = self._limits(padding, truncation, max_length, pad_to_multiple_of)
+        stride = whole("stride", stride, 0) or 0
         texts, batched = _texts(text, text_pair, is_split_into_words)
         encodings = self._encode(texts, is_split_into_words, add_special_tokens, cut, max_length, stride)
         if pad:
-            longest = max(map(len, encodings)) if pad == "longest" else max_length
-            length = shared.rounded(longest, pad_to_multiple_of)
+            length = shared.padded_length(pad, encodings, max_length, pad_to_multiple_of, shared.MOST_TOKENS)
             for encoding in encodings:
                 encoding.pad(length, direction=side, pad_id=self.pad_token_id, pad_type_id=0, pad_token=self.pad_token)
 
@@ -200,14 +201,16 @@ class Tokenizer(TokenizerBase):
     ) -> Any:
         """Return the text of a sequence of ids (or one id), or the list of texts of a batch; arrays and tensors too.
 
-        Ids above the vocabulary give no text; ValueError for negative ones.
+        Ids above the vocabulary give no text; TypeError for what are not ids, ValueError for negative ones and for
+        those from 2³² on.
         """
-        token_ids = shared.as_lists(token_ids)
-        if isinstance(token_ids, list) and token_ids and isinstance(token_ids[0], list):
-            return [self.decode(ids, skip_special_tokens, clean_up_tokenization_spaces) for ids in token_ids]
-        ids = token_ids if isinstance(token_ids, list) else [token_ids]
-        if any(index < 0 for index in ids):
-            raise ValueError(f"There is no token with the id {min(ids)}; put the padding token where labels are -100.")
+        ids = plain(token_ids)
+        if isinstance(ids, list) and ids and isinstance(ids[0], list):
+            return [self.decode(sequence, skip_special_tokens, clean_up_tokenization_spaces) for sequence in ids]
+        ids = shared.as_ids(ids)
+        if wrong := [index for index in ids if not 0 <= index < ENDING]:
+            advice = "put the padding token where labels are -100" if min(wrong) < 0 else f"ids go up to {ENDING - 1}"
+            raise ValueError(f"There is no token with the id {shown(min(wrong))}; {advice}.")
         text = self._state[0].decode(ids, skip_special_tokens=skip_special_tokens)
         if clean_up_tokenization_spaces is None:
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
@@ -331,10 +334,10 @@ class Tokenizer(TokenizerBase):
         self._replace_backend(state["_state"], [])
 
     def _token_to_id(self, token: str) -> int | None:
-        return self._state[0].token_to_id(token)
+        return self._state[0].token_to_id(shared.token_text(token))
 
     def _id_to_token(self, index: int) -> str | None:
-        return self._state[0].id_to_token(index) if index >= 0 else None
+        return self._state[0].id_to_token(index) if 0 <= index < ENDING else None
 
     def train_new_from_iterator(
         self, text_iterator: Iterable[Any], vocab_size: int, length: int | None = None,
@@ -404,16 +407,16 @@ class BertTokenizer(Tokenizer):
         given = [source for source in (vocab, tokenizer_object, tokenizer_file, vocab_file) if source is not None]
         if not given:
             raise ValueError(f"A {type(self).__name__} is made of a vocab, a vocab_file or a tokenizer_file.")
-        vocab = given[0]
+        vocab = plain(given[0]) if isinstance(given[0], Mapping) else given[0]
         chosen = {**self.defaults, **(settings or {}), **options}
-        shared.check_settings(chosen, name_or_path or f"the {type(self).__name__}")
+        chosen = shared.check_settings(chosen, name_or_path or f"the {type(self).__name__}")
         for role in ("unk_token", "cls_token", "sep_token"):
             if chosen[role] is None:
                 raise ValueError(f"A {type(self).__name__} cannot do without {role}; it is None.")
         if isinstance(vocab, tokenizers.Tokenizer):
             backend = vocab
         else:
-            backend = _wordpiece(vocab) if isinstance(vocab, Mapping) else _read_backend(Path(vocab))
+            backend = _wordpiece(vocab) if isinstance(vocab, Mapping) else _read_backend(vocab)
         if not isinstance(backend.model, models.WordPiece):
             raise ValueError(
                 f"A {type(self).__name__} needs a WordPiece model; {name_or_path} has {type(backend.model).__name__}."
@@ -596,7 +599,8 @@ def _as_added(token: Any, special: bool) -> AddedToken:
     return AddedToken(text, **{**flags, "special": special or flags.get("special", False)})
 
 
-def _read_backend(path: Path) -> tokenizers.Tokenizer:
+def _read_backend(file: Any) -> tokenizers.Tokenizer:
+    path = shared.existing(file, "tokenizer.json or vocab.txt")
     if path.suffix != ".json":
         return _wordpiece(_read_vocabulary(path))
     try:
@@ -609,7 +613,8 @@ def _wordpiece(vocab: Mapping[str, int]) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer(models.WordPiece(dict(vocab), unk_token=BERT["unk_token"]))
     except (TypeError, OverflowError):
-        raise ValueError("A vocabulary gives each token a whole number from 0; this one has something else.") from None
+        wrong = shown(shared.misfits(vocab))
+        raise ValueError(f"A vocabulary gives each token a whole number from 0; this one has {wrong}.") from None
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
