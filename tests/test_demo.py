@@ -68,6 +68,7 @@ def test_demo_says_what_it_has_and_needs(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_demo_draws_and_tells_times(printed: dict[str, str]) -> None:
     assert len(re.findall(r"\d \(\d+%\)", printed["swin"])) == 8
     assert re.search(r"\[PER \w+", printed["distilbert"])
+    assert len(re.findall(r"^  .*", printed["distilbert"].partition("F1 of")[0], re.MULTILINE)) == 6
     lines = re.findall(r"^  (?:said|heard)  +(.*)$", printed["wav2vec2"], re.MULTILINE)
     assert len(lines) == 6
     for said, heard in zip(lines[::2], lines[1::2], strict=True):

@@ -130,6 +130,8 @@ LIMITS = {
     "the length of a text": (words([[1] * 6]), words([[1] * 7]), ValueError, "7.*6"),
     "the height of an image": (image(4, 9, 4), image(3, 9, 4), ValueError, "3 × 9 pixels, less than a patch of 4 × 4"),
     "the width of an image": (image(9, 4, 4), image(9, 3, 4), ValueError, "9 × 3 pixels, less than a patch of 4 × 4"),
+    "the height in patches": (image(4, 9, (4, 2)), image(3, 9, (4, 2)), ValueError, "3 × 9 pixels.* patch of 4 × 2"),
+    "the width in patches": (image(9, 4, (2, 4)), image(9, 3, (2, 4)), ValueError, "9 × 3 pixels.* patch of 2 × 4"),
     "the length of a clip": (clip(40), clip(39), ValueError, "39"),
     "lists of layers": (
         lists(tdnn_dim=(8, 8), tdnn_kernel=(3, 3), tdnn_dilation=(1, 1)),

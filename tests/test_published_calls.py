@@ -204,6 +204,17 @@ def test_sizes_of_graphs_by_default() -> None:
     assert ImageBucket.shapes(make(minitrans, "SwinModel"), {1, 4}, None) == {(1, 1), (4, 1)}
 
 
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "SwinForImageClassification", "Wav2Vec2ForCTC"])
+def test_a_state_of_an_optimiser_with_names_is_plain_data(name: str, tmp_path: Path) -> None:
+    """`torch.load` takes it as weights only, as Trainer does where it goes on."""
+    model = make(minitrans, name)
+    optimiser = torch.optim.AdamW([*model.named_parameters()])
+    torch.save(optimiser.state_dict(), tmp_path / "optimizer.pt")
+    again = torch.load(tmp_path / "optimizer.pt", weights_only=True)
+    assert again["param_groups"][0]["param_names"] == [key for key, _ in model.named_parameters()]
+    optimiser.load_state_dict(again)
+
+
 # Encodings
 
 

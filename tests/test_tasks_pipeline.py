@@ -58,6 +58,9 @@ def folders(minilm: Path, tmp_path_factory: Any) -> dict[str, Path]:
         folder = found[f"Wav2Vec2For{head}"] = tmp_path_factory.mktemp(head)
         values = {"num_labels": 7, "tdnn_dim": [24] * 5, "xvector_output_dim": 16, "return_attention_mask": True}
         test_tasks_audio.checkpoint(folder, f"Wav2Vec2For{head}", **test_tasks_audio.LAYER_NORM, **values)
+    folder, values = tmp_path_factory.mktemp("one"), {"num_labels": 1, "return_attention_mask": True}
+    found["One sound"] = folder
+    test_tasks_audio.checkpoint(folder, "Wav2Vec2ForSequenceClassification", **test_tasks_audio.LAYER_NORM, **values)
     torch.manual_seed(0)
     swin = transformers.SwinConfig(
         image_size=32,
@@ -215,6 +218,8 @@ SOUND_CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("Wav2Vec2ForCTC", "automatic-speech-recognition", {"return_timestamps": "word"}),
     ("Wav2Vec2ForCTC", "automatic-speech-recognition", {"return_timestamps": "char"}),
     ("Wav2Vec2ForSequenceClassification", "audio-classification", {}),
+    ("One sound", "audio-classification", {}),
+    ("One sound", "audio-classification", {"function_to_apply": "sigmoid"}),
     ("Wav2Vec2ForSequenceClassification", "audio-classification", {"top_k": 2}),
     ("Wav2Vec2ForSequenceClassification", "audio-classification", {"top_k": None, "function_to_apply": "sigmoid"}),
 ]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from minitrans.kernels import bias_gelu as gelu
 from minitrans.kernels import embedding_layer_norm as embedding
 from minitrans.kernels import launch, layer_norm, merge_layer_norm
-from minitrans.kernels.launch import why_not_here
+from minitrans.kernels.launch import row_tile, why_not_here
 from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings
 from transformers.models.swin.modeling_swin import SwinPatchMerging
@@ -420,3 +420,11 @@ def test_an_interpreter_that_is_older_than_numpy_is_named_before_it_fails(triton
     launch.forget_target()
     assert (reason is not None) == fails
     assert not fails or "it needs numpy<2.4, or triton>=3.7" in reason
+
+
+@pytest.mark.parametrize("width", [2**power for power in range(15)])
+def test_programs_of_rows_have_a_power_of_two_of_warps(width):
+    tile = row_tile(width)
+    assert tile["num_warps"] in (1, 2, 4, 8, 16)
+    assert tile["ROWS"] * tile["BLOCK_C"] == max(1024, width)
+    assert tile["num_warps"] == max(1, width // 1024)
