@@ -736,6 +736,9 @@ class TestParts:
     @pytest.mark.parametrize("task", EVERY)
     def test_refused(self, folders: dict[str, Path], task: str) -> None:
         kind, run = getattr(minitrans, task), made(folders, task)
+        for wrong in ("no", None, 3):
+            with pytest.raises(ValueError, match=rf"^frozen is {wrong!r}; it must be True or False"):
+                kind.from_pretrained(folders[HEADS.get(task, "BertForSequenceClassification")], frozen=wrong)
         model, processor = run.model, run.processor
         odd = [None, 3, ["a"], processor] if task in ("Embedder", "Reranker") else [None, "m", 3, ["a"], processor]
         for wrong in odd:

@@ -468,6 +468,8 @@ class TestAsSentenceTransformers:
         for query, documents in ((None, ["a"]), ("q", "abc"), ("q", None), ("q", {"a": 1}), ("q", [3])):
             with pytest.raises(TypeError, match=r"takes a tuple \(query, \[documents\]\)"):
                 ours.rank(query, documents)
+        with pytest.raises(ValueError, match="return_documents is 'no'; it must be True or False"):
+            ours.rank(TEXTS[0], TEXTS, return_documents="no")
         assert ours.rank(TEXTS[0], iter(TEXTS)) == ours.rank(TEXTS[0], TEXTS)
         for options in ({}, {"top_k": 2}, {"return_documents": True}):
             same(ours.rank(TEXTS[0], TEXTS, **options), theirs.rank(TEXTS[0], TEXTS, **options), corpus_id="corpus_id")

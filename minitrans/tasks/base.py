@@ -150,6 +150,7 @@ class Task:
     @classmethod
     def load_model(cls, repository: hub.Repository, *, frozen: bool = False, **options: Any) -> Any:
         """The model of a repository, frozen or not, where the file held every tensor that the results depend on."""
+        frozen = read("frozen", frozen, SWITCH)
         dtype = options.pop("dtype") if frozen and options.get("dtype") == "fastest" else None
         held = Held()
         logger.addFilter(held)

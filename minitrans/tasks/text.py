@@ -342,7 +342,7 @@ class Reranker(ListTask):
     ) -> list[dict[str, Any]]:
         """The documents' numbers ("corpus_id") and scores, best first, with their "text" where it is asked for."""
         (ranking,) = self([(query, documents)], top_k=top_k)
-        text = ("text",) if return_documents else ()
+        text = ("text",) if read("return_documents", return_documents, SWITCH) else ()
         return [{"corpus_id": item["index"], **{key: item[key] for key in ("score", *text)}} for item in ranking]
 
 
