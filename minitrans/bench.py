@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -143,11 +145,12 @@ THEIRS = {"transformers eager": "eager", "transformers sdpa": "sdpa"}
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Inside the block torch computes in the given number of threads; ValueError for less than one."""
-    if count < 1:
-        raise ValueError(f"threads is {count}; it must be 1 or more.")
+    """Inside the block torch computes in the given number of threads; ValueError for none, or for very many a core."""
+    most = 16 * (os.cpu_count() or 1)
+    if not isinstance(count, Integral) or not 1 <= count <= most:
+        raise ValueError(f"threads is {count!r}; it must be a whole number from 1 to {most}, 16 a core.")
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(int(count))
     try:
         yield
     finally:
@@ -162,8 +165,8 @@ def checkpoint(name: str, count: int = 2, seconds: float = 10) -> dict[str, Any]
     `median` and the quartiles `low` and `high` of its time over ours. Raises what loading does, and ValueError for
     numbers that are not above 0.
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds is {seconds}; it must be above 0.")
+    if not isinstance(seconds, Real) or not seconds > 0:
+        raise ValueError(f"seconds is {seconds!r}; it must be a number above 0.")
     with threads(count), torch.inference_mode():
         models, absent = _models(name)
         ours = models[LOADED]

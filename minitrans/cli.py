@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import logging
 import os
@@ -14,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from minitrans.tasks import subtitles
 from minitrans.tasks.names import ALIASES, made_for
@@ -70,17 +72,45 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
             if item == "-" and sys.stdin is None:
                 raise ValueError("Standard input is closed; name files, or give texts.")
             if item == "-":
-                yield from _lines(sys.stdin, "Standard input")
-            elif os.path.isfile(item):
-                with Path(item).open(encoding="utf-8") as stream:
-                    yield from _lines(stream, item)
+                yield from _lines(arguments, _standard_input(), "Standard input")
+            elif os.path.isdir(item):
+                raise IsADirectoryError(
+                    f"{item} is a folder; name its files. (A text of one such word can be piped in.)"
+                )
+            elif os.path.exists(item):
+                with Path(item).open("rb") as stream:
+                    yield from _lines(arguments, stream, item)
             elif re.fullmatch(r"\S*(/\S*|\.\w{2,5})", item):
                 raise FileNotFoundError(f"There is no file {item}. (A text of one such word can be piped in.)")
             else:
                 yield item
         except (OSError, ValueError) as error:
-            arguments.failed = True
-            _say(error)
+            _fail(arguments, error)
+
+
+def _standard_input() -> BinaryIO:
+    """Standard input in bytes, of which what stands in for it may have none."""
+    return getattr(sys.stdin, "buffer", None) or io.BytesIO(sys.stdin.read().encode())
+
+
+def _lines(arguments: argparse.Namespace, stream: BinaryIO, name: str) -> Iterator[str]:
+    """The lines of a text as a corpus has them; one that cannot be read is named on stderr."""
+    from minitrans.corpora.tables import Lines
+
+    rows = Lines(name)
+    for number in count():
+        row = rows.record(stream, number, ["text"])
+        if row is None:
+            return
+        if isinstance(row[0], str):
+            yield row[0]
+        else:
+            _fail(arguments, f"{name}, line {number + 1}: {row[0]}")
+
+
+def _fail(arguments: argparse.Namespace, error: object) -> None:
+    arguments.failed = True
+    _say(error)
 
 
 def _say(error: object) -> None:
@@ -120,13 +150,6 @@ def _open_streams(needs_output: bool) -> None:
     if sys.stdout is None and needs_output:
         raise ValueError("Standard output is closed, and results would be lost; open it, or write them by --output.")
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-
-
-def _lines(stream: TextIO, name: str) -> Iterator[str]:
-    try:
-        yield from (line.rstrip("\r\n") for line in stream)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8 text: {error}.") from error
 
 
 def _texts_or_pairs(arguments: argparse.Namespace) -> Iterator[Any]:
@@ -323,6 +346,8 @@ def _given(arguments: argparse.Namespace, flags: Iterable[str]) -> dict[str, Any
 
 def _run(arguments: argparse.Namespace) -> int:
     arguments.failed = False
+    if empty := [name for name, value in vars(arguments).items() if value == "" and name != "model"]:
+        raise ValueError(f"--{empty[0].replace('_', '-')} is empty; give it a value, or leave it out.")
     if arguments.features:
         if not arguments.output:
             raise ValueError(

@@ -58,7 +58,7 @@ def checkpoints(minilm: Path, tmp_path_factory: Any) -> dict[str, Path]:
 @pytest.fixture
 def stdin(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that puts text where standard input is read."""
-    return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    return lambda text: monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
 
 @pytest.fixture
@@ -182,15 +182,15 @@ class TestRun:
     def test_typed_lines_are_answered_one_by_one(self, minilm: Path, monkeypatch: Any, capsys: Any) -> None:
         seen = []
 
-        class Typed(io.StringIO):
+        class Typed(io.BytesIO):
             def isatty(self) -> bool:
                 return True
 
-            def __next__(self) -> str:
+            def readline(self, size: int | None = -1) -> bytes:
                 seen.append(capsys.readouterr().out)
-                return super().__next__()
+                return super().readline(size)
 
-        monkeypatch.setattr("sys.stdin", Typed("one\ntwo\n"))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Typed(b"one\ntwo\n")))
         printed(capsys, "run", minilm, "--json")
         assert [json.loads(line)["input"] for line in seen[1:]] == ["one", "two"]
 
@@ -242,8 +242,8 @@ def mistakes(folders: dict[str, Path], minilm: Path, image: str, sound: str, her
         "model.safetensors": ["run", here / "cut", "text"],
         "There is no file gone.txt": ["run", minilm, "gone.txt"],
         "There is no file some/thing": ["run", minilm, "some/thing"],
-        "latin.txt is not UTF-8": ["run", minilm, here / "latin.txt"],
-        "budget of a batch is 0": ["run", minilm, "a text", "--batch", "0"],
+        "latin.txt, line 1: It is not UTF-8": ["run", minilm, here / "latin.txt"],
+        "budget is 0": ["run", minilm, "a text", "--batch", "0"],
         "dtype is 'int7'": ["run", minilm, "a text", "--dtype", "int7"],
         "device is 'moon'": ["run", minilm, "a text", "--device", "moon"],
         "holds no weights for classifier": ["run", minilm, "a text", "--task", "text-classification"],
@@ -608,3 +608,101 @@ def test_options_that_cannot_be(minilm: Path, option: str, value: str, capsys: A
     assert option.replace("batch", "budget") in said
     assert said.count("\n") == 1
     assert "should not" not in said
+
+
+LINES = {
+    "unix": b"one\n\ntwo",
+    "windows": b"one\r\n\r\ntwo\r\n",
+    "carriage returns": b"a\rb\r\nc",
+    "a mark of UTF-8": b"\xef\xbb\xbfone\ntwo\n",
+    "separators of Unicode": "a\u2028b\x85c\x0cd\ne".encode(),
+    "two marks": b"\xef\xbb\xbf\xef\xbb\xbfone\n\xef\xbb\xbftwo",
+    "not UTF-8": b"one\ncaf\xe9\ntwo\n",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_the_lines_of_a_corpus(checkpoints: dict[str, Path], tmp_path: Path, name: str, capsys: Any) -> None:
+    """A file has the same lines, and a bad one costs the same, with --output, without and on standard input."""
+    folder, path = checkpoints["TokenClassification"], tmp_path / "texts.txt"
+    path.write_bytes(LINES[name])
+    command = ["run", str(folder), "--aggregation", "none"]
+    status = main([*command, str(path), "--output", str(tmp_path / "out")])
+    assert status == (name == "not UTF-8")
+    rows = [json.loads(line) for part in (tmp_path / "out").glob("part*") for line in part.open(encoding="utf-8")]
+    corpus = [row["answer"] for row in rows if "answer" in row]
+    capsys.readouterr()
+    assert main([*command, str(path), "--json"]) == status
+    close([json.loads(line)["output"] for line in io.StringIO(capsys.readouterr().out)], corpus)
+    done = subprocess.run(
+        [sys.executable, "-m", "minitrans", *command, "--json"], input=LINES[name], capture_output=True, check=False
+    )
+    assert done.returncode == status
+    close([json.loads(line)["output"] for line in done.stdout.split(b"\n")[:-1]], corpus)
+
+
+def test_what_is_there_and_no_file(minilm: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """A folder is no text, whatever its name looks like; what can be read is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "word").mkdir()
+    for name in ("word", "./word", str(tmp_path), ".", ".."):
+        assert main(["run", str(minilm), name, "a text", "--json"]) == 1
+        found = capsys.readouterr()
+        assert f"{name} is a folder" in found.err
+        assert [json.loads(line)["input"] for line in found.out.splitlines()] == ["a text"]
+    assert printed(capsys, "run", minilm, "/dev/null") == ""
+    read, write = os.pipe()
+    os.write(write, b"piped\n")
+    os.close(write)
+    assert [answer["input"] for answer in objects(capsys, "run", minilm, f"/dev/fd/{read}")] == ["piped"]
+    os.close(read)
+
+
+@pytest.mark.parametrize(
+    "option", ["features", "output", "ray", "device", "dtype", "labels", "query", "question", "aggregation"]
+)
+def test_options_that_are_empty(minilm: Path, tmp_path: Path, monkeypatch: Any, option: str, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for more in ([], ["--output", "out"]):
+        assert main(["run", str(minilm), "a text", *more, f"--{option}="]) == 1
+        found = capsys.readouterr()
+        assert found.err == f"minitrans: --{option} is empty; give it a value, or leave it out.\n"
+        assert not found.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("head", "option", "value", "sentence"),
+    [
+        *(("Wav2Vec2ForCTC", "chunk", value, "chunk_seconds is") for value in ("nan", "-inf", "0", "-1", "1e-9")),
+        *(("Wav2Vec2ForAudioFrameClassification", "threshold", value, "threshold is") for value in ("nan", "-nan")),
+        ("QuestionAnswering", "threshold", "nan", "null_threshold is nan"),
+        *(("SequenceClassification", "top-k", value, "top_k is") for value in ("0", "-1")),
+        *(("MaskedLM", "batch", value, "budget is") for value in ("0", "-1")),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be(
+    checkpoints: dict[str, Path], sound: str, head: str, option: str, value: str, sentence: str, capsys: Any
+) -> None:
+    inputs = [sound] if "Wav2Vec2" in head else ["a text [MASK]"]
+    asked = ["--question", "Who?", "--no-answer"] if head == "QuestionAnswering" else []
+    assert main(["run", str(checkpoints[head]), *inputs, *asked, f"--{option}={value}"]) == 1
+    found = capsys.readouterr()
+    assert found.err.startswith(f"minitrans: {sentence}")
+    assert (found.err.count("\n"), found.out) == (1, "")
+
+
+@pytest.mark.parametrize("value", ["inf", "1e308", "99999999"])
+def test_chunks_longer_than_any_clip(checkpoints: dict[str, Path], sound: str, value: str, capsys: Any) -> None:
+    whole = printed(capsys, "run", checkpoints["Wav2Vec2ForCTC"], sound)
+    assert printed(capsys, "run", checkpoints["Wav2Vec2ForCTC"], sound, f"--chunk={value}") == whole
+
+
+@pytest.mark.parametrize("words", [["--threads", "100000000"], ["--threads", "40000"], ["--threads", "0"],
+                                   ["--seconds", "nan"], ["--seconds=-1"]])  # fmt: skip
+def test_bench_of_nothing(minilm: Path, words: list[str], capsys: Any) -> None:
+    assert main(["bench", str(minilm), *words]) == 1
+    found = capsys.readouterr()
+    assert f"{words[0].partition('=')[0].removeprefix('--')} is" in found.err
+    assert (found.err.count("\n"), found.out) == (1, "")

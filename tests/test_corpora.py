@@ -466,7 +466,7 @@ def test_mistakes_get_one_sentence(model: Path, tmp_path: Path, capsys: Any) -> 
 
 def test_what_only_a_program_can_ask_for(model: Path, lines: str, tmp_path: Path, monkeypatch: Any) -> None:
     for form in ("xml", "", 5):
-        with pytest.raises(ValueError, match=f"form is {form!r}; it must be parquet, jsonl, srt or vtt"):
+        with pytest.raises(ValueError, match=f"form is {form!r}; it must be one of parquet, jsonl, srt, vtt"):
             corpora.run(load(model), lines, tmp_path / "out", form=form)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
@@ -476,6 +476,37 @@ def test_what_only_a_program_can_ask_for(model: Path, lines: str, tmp_path: Path
     with pytest.raises(ImportError, match=r'This needs Ray: pip install "minitrans\[ray\]"'):
         corpora.run(load(model), lines, tmp_path / "out", form="jsonl", ray="local")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [(name, wrong) for name in ("workers", "rows", "budget") for wrong in (0, -1, 1.5, "2", True, float("nan"))]
+    + [("float16", "no"), ("show_progress", "no"), ("keep", 3), ("keep", None), ("column", 3), ("column", [3])],
+)
+def test_options_that_cannot_be(model: Path, lines: str, tmp_path: Path, option: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{option} is {re.escape(repr(wrong))}; it must be"):
+        corpora.run(load(model), lines, tmp_path / "out", **{option: wrong})
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_can_be_gone_over_once(minilm: Path, tmp_path: Path) -> None:
+    """Settings, columns and sources count as lists do, for each worker and in a job that goes on."""
+    folder = test_tasks_text.checkpoint(minilm, tmp_path / "m", "BertForTokenClassification", num_labels=2)
+    tagger = minitrans.EntityRecognizer.from_pretrained(folder)
+    texts = ["one two", "three", "four five six"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"t": text, "n": 1}) + "\n" for text in texts))
+    for out, again in (("listed", list), ("once", iter), ("once", iter)):
+        done = corpora.run(
+            tagger, again([tmp_path / "a.jsonl"]), tmp_path / out, column=again(["t"]), keep=again(["n"]),
+            rows=np.int64(2), ignore_labels=again(["LABEL_0"]), aggregation_strategy="none",
+        )  # fmt: skip
+        assert (done.rows, done.failed) == (3, 0)
+    once, listed = objects(tmp_path / "once"), objects(tmp_path / "listed")
+    assert [row["n"] for row in once] == [1] * 3
+    assert [row["answer"] for row in once] == [row["answer"] for row in listed]
+    rows = corpora.Mapper(tagger, iter(["t"]), ignore_labels=iter(["LABEL_0"]), aggregation_strategy="none")
+    for _ in range(2):
+        same(rows({"t": texts})["answer"], [row["answer"] for row in listed])
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "csv", "tsv", "parquet"])

@@ -1,6 +1,7 @@
 """Both sides of a limit: what is just allowed goes through, and what is just beyond gets its sentence."""
 
 import json
+import os
 import types
 
 import families
@@ -104,6 +105,7 @@ def with_threads(count):
 
 
 FEATURES = minitrans.Wav2Vec2FeatureExtractor()
+MOST = 16 * (os.cpu_count() or 1)  # threads
 FLOAT32 = float(np.finfo(np.float32).max)
 VOCABULARY = {token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])}
 WORDS = minitrans.BertTokenizer(VOCABULARY)
@@ -252,7 +254,10 @@ LIMITS = {
     "the shift of windows": (
         shifted(1), shifted(2), ValueError, "cannot shift windows of 2 by 2; 0 to 1 it can"),
     "a shift to the other side": (shifted(0), shifted(-1), ValueError, "cannot shift windows of 2 by -1"),
-    "threads": (with_threads(1), with_threads(0), ValueError, "threads is 0; it must be 1 or more"),
+    "threads": (with_threads(1), with_threads(0), ValueError, "threads is 0; it must be a whole number from 1"),
+    "the most threads": (
+        with_threads(np.int64(MOST)), with_threads(MOST + 1),
+        ValueError, f"threads is {MOST + 1}; it must be a whole number from 1 to {MOST}"),
     "rows of an encoding": (
         lambda: BatchEncoding({"input_ids": [[1]]})["input_ids"], lambda: BatchEncoding({"input_ids": [[1]]})[0],
         KeyError, "this encoding has the keys input_ids and no sequences to count"),
@@ -293,6 +298,12 @@ REFUSED = {
             None, config=minitrans.BertConfig(**TEXT), state_dict=model("BertModel").state_dict(), **options)
          for options in ({"from_tf": True}, {"from_flax": True}, {"use_kernels": True}, {"tp_plan": "auto"},
                          {"adapter_kwargs": {"a": 1}}, {"key_mapping": {"a": "b"}})]),
+    "threads that are no number": (
+        ValueError, r"threads is (10{8}|2\.0|'2'|None|nan); it must be a whole number from 1",
+        [with_threads(count) for count in (10**8, 2.0, "2", None, float("nan"))]),
+    "seconds of a row": (
+        ValueError, r"seconds is ('10'|None|nan|-1|0); it must be a number above 0",
+        [lambda seconds=seconds: bench.checkpoint("m", 1, seconds) for seconds in ("10", None, float("nan"), -1, 0)]),
     "a key of a load report": (
         KeyError, "A load report has no 'missing'; it has missing_keys, unexpected_keys",
         [lambda: LoadReport()["missing"]]),

@@ -303,7 +303,7 @@ def test_refused(folder: Path, clip: np.ndarray, tmp_path: Path) -> None:
     for options, message in (
         ({"chunk_seconds": 0.05}, r"chunk_seconds is 0.05; it must be more than 0.06"),
         ({"chunk_seconds": 1, "stride_seconds": 0.5}, "a chunk must be longer than both its strides"),
-        ({"chunk_seconds": 1, "stride_seconds": (-0.1, 0.2)}, "a chunk must be longer than both its strides"),
+        ({"chunk_seconds": 1, "stride_seconds": (0.9, 0.2)}, "a chunk must be longer than both its strides"),
     ):
         with pytest.raises(ValueError, match=message):
             transcribe((clip, RATE), **options)

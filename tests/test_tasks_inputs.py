@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import logging
+import os
 import pickle
 import shutil
 import sys
@@ -558,3 +559,217 @@ class TestOneBadInput:
         monkeypatch.setitem(sys.modules, "soundfile", None)
         with pytest.raises(ImportError, match="soundfile"):
             loaded(folders, "AudioClassifier")([b"RIFF"], on_error="skip")
+
+
+# What each option may not be, by what it may.
+NO_COUNT = [0, -1, 1.5, "9", True, float("nan"), float("inf"), [3], np.ones(2), {}]
+NO_SWITCH = ["no", "", None, 2, [True], np.ones(2)]
+NO_NUMBER = ["0.5", None, float("nan"), True, [0.5], 1j, np.ones(2)]
+NO_TEXTS = [3, None, b"a", ["a", 3], ["a", None], np.ones(2)]
+NO_SECONDS = [0, -1, float("nan"), -float("inf"), "5", None, True, [5.0]]
+NO_TEMPLATE = [None, 3, b"{}", "", "x", "{", "{} {}", "{label}", "{0:9999999}", "{:>9999999}", "{!r}", "{0.a}", ["{}"]]
+NO_STRIDE = [-0.1, float("nan"), "a", "ab", [0.1], (0.1, 0.1, 0.1), (None, 0.1), ("a", 0.1), np.ones(3)]
+NOT: dict[str, list[Any]] = {
+    **dict.fromkeys(("max_tokens", "top_k", "longest_answer"), NO_COUNT),
+    **dict.fromkeys(
+        ("is_split_into_words", "handle_impossible_answer", "align_to_words", "multi_label", "characters", "pool"),
+        NO_SWITCH,
+    ),
+    **dict.fromkeys(("null_threshold", "threshold"), NO_NUMBER),
+    "overlap": NO_COUNT[1:],
+    "ignore_labels": NO_TEXTS, "candidate_labels": NO_TEXTS, "targets": [x for x in NO_TEXTS if x is not None],
+    "delimiter": [3, None, b" ", ["-"]], "hypothesis_template": NO_TEMPLATE,
+    "function_to_apply": ["tanh", 3, ["softmax"], {}, np.array(["softmax"])],
+    "aggregation_strategy": ["last", 3, ["simple"], {}, np.array(["simple"])],
+    "chunk_seconds": NO_SECONDS, "stride_seconds": NO_STRIDE, "image_processor_kwargs": [3, "a", [1], {3: 4}],
+}  # fmt: skip
+# What an option may be too, and the plain value that it stands for.
+ALSO: dict[str, list[tuple[Any, Any]]] = {
+    "top_k": [(np.int64(2), 2), (np.array(2), 2), (torch.tensor(2), 2), (np.uint8(1), 1), (10**30, 10**9)],
+    "max_tokens": [(np.int32(12), 12), (torch.tensor(12), 12)],
+    "overlap": [(np.int64(0), 0), (np.int16(3), 3)],
+    "longest_answer": [(np.int64(2), 2), (10**400, 10**9)],
+    "null_threshold": [(np.float32(0.5), 0.5), (1, 1.0), (-float("inf"), -1e9)],
+    "threshold": [(np.float32(0.5), 0.5), (torch.tensor(0.25), 0.25), (0, 0.0)],
+    "ignore_labels": [("LABEL_0", ["LABEL_0"]), (np.array(["LABEL_0"]), ["LABEL_0"]), ({"LABEL_0"}, ["LABEL_0"])],
+    "candidate_labels": [(np.array(["a", "b"]), ["a", "b"]), ("a, b", ["a", "b"]), ({"a": 1, "b": 2}, ["a", "b"])],
+    "targets": [(np.array(["man"]), ["man"]), ("man", ["man"]), ({"man"}, ["man"])],
+    "aggregation_strategy": [("MAX", "max"), (None, "none")],
+    "function_to_apply": [("Sigmoid", "sigmoid")],
+    "multi_label": [(np.bool_(True), True), (1, True)],
+    "align_to_words": [(np.bool_(False), False), (0, False)],
+    "hypothesis_template": [("It is {0}, {0}.", "It is {0}, {0}.")],
+    "chunk_seconds": [(np.float32(0.5), 0.5), (1e308, float("inf"))],
+    "stride_seconds": [(np.array([0.25, 0.25]), (0.25, 0.25)), (torch.tensor(0.25), 0.25), ([0.0, 0], 0)],
+}
+EVERY = [*HEADS, "ZeroShotClassifier", "Reranker"]
+OPTIONS = [(task, option) for task in EVERY for option in getattr(minitrans, task).options]
+
+
+def made(folders: dict[str, Path], task: str) -> Any:
+    """A task, with labels where it needs them."""
+    if task in HEADS:
+        return loaded(folders, task)
+    folder = folders["BertForSequenceClassification"]
+    options = {} if task == "ZeroShotClassifier" else {"num_labels": 1, "ignore_mismatched_sizes": True}
+    model = minitrans.AutoModelForSequenceClassification.from_pretrained(folder, **options)
+    run = getattr(minitrans, task)(model, minitrans.AutoTokenizer.from_pretrained(folder))
+    return run.with_options(candidate_labels=["a", "b"]) if task == "ZeroShotClassifier" else run
+
+
+def three(task: str) -> list[Any]:
+    return [("Who?", TEXTS[:3])] * 3 if task == "Reranker" else three_of(task)
+
+
+class TestOptions:
+    """What an option may be is said in one place, for every task and wherever it is given."""
+
+    def test_all_are_tried(self) -> None:
+        assert {option for _, option in OPTIONS} == {*NOT}
+        assert {*ALSO} <= {*NOT}
+
+    @pytest.mark.parametrize(("task", "option"), OPTIONS)
+    def test_what_it_may_not_be(self, folders: dict[str, Path], task: str, option: str) -> None:
+        run = made(folders, task)
+        example = three(task)[0]
+        for wrong in NOT[option]:
+            for call in (
+                lambda wrong=wrong: run(example, **{option: wrong}),
+                lambda wrong=wrong: run([example] * 2, on_error="skip", **{option: wrong}),
+                lambda wrong=wrong: setattr(run, option, wrong),
+            ):
+                with pytest.raises(ValueError, match=rf"^{option} is .*; it must be [^\n]*\.$"):
+                    call()
+
+    @pytest.mark.parametrize(("task", "option"), [item for item in OPTIONS if item[1] in ALSO])
+    def test_what_it_may_be_too(self, folders: dict[str, Path], task: str, option: str) -> None:
+        run = made(folders, task)
+        more = {"stride_seconds": {"chunk_seconds": 0.6}, "null_threshold": {"handle_impossible_answer": True}}
+        for given, plain in ALSO[option]:
+            options = more.get(option, {})
+            same(run(three(task), **options, **{option: given}), run(three(task), **options, **{option: plain}))
+
+    @pytest.mark.parametrize("task", EVERY)
+    @pytest.mark.parametrize(
+        ("option", "values"),
+        [("budget", NO_COUNT), ("show_progress", ["no", 3, [1]]), ("on_error", [None, "ignore", ["skip"], 1])],
+    )
+    def test_of_every_call(self, folders: dict[str, Path], task: str, option: str, values: list[Any]) -> None:
+        run = made(folders, task)
+        for wrong in values:
+            for inputs in (three(task), three(task)[0]):
+                with pytest.raises(ValueError, match=rf"^{option} is .*; it must be "):
+                    run(inputs, **{option: wrong})
+        same(run(three(task), budget=np.int64(9), show_progress=np.bool_(False)), run(three(task)))
+
+    @pytest.mark.parametrize("task", ["EntityRecognizer", "MaskFiller", "QuestionAnswerer"])
+    def test_chunks_overlap_by_less_than_one(self, folders: dict[str, Path], task: str) -> None:
+        """And every token is judged once, by however many they overlap."""
+        run = made(folders, task)
+        most = 60 if task == "QuestionAnswerer" else 61
+        masks = " ".join(["[MASK]"] * 150)
+        for overlap in (0, 1, 30, most):
+            found = run(("Who?", masks) if task == "QuestionAnswerer" else masks, overlap=overlap)
+            assert task != "MaskFiller" or len(found) == 150
+        for overlap in (most + 1, 64, 10**9):
+            with pytest.raises(
+                ValueError, match=f"overlap is {overlap}; it must be less than a chunk, which is {most + 1}"
+            ):
+                run(three(task), overlap=overlap)
+        with pytest.raises(ValueError, match="overlap is 9; it must be less than a chunk"):
+            run(three(task), overlap=9, max_tokens=11)
+
+
+class TestOnce:
+    """What can be gone over once is gone over once, and counts as a list does."""
+
+    @pytest.mark.parametrize(
+        "again", [iter, lambda values: (value for value in values), lambda values: map(str, values)]
+    )
+    @pytest.mark.parametrize("task", ["EntityRecognizer", "Reranker", "ChoiceTask"])
+    def test_inputs(self, folders: dict[str, Path], task: str, again: Any) -> None:
+        run, words = made(folders, task), TEXTS[0].split()
+        form = {"EntityRecognizer": lambda values: values, "Reranker": lambda values: ("Who?", values)}.get(
+            task, lambda values: {"text": "So", "choices": values}
+        )
+        options = {"is_split_into_words": True, "ignore_labels": []} if task == "EntityRecognizer" else {}
+        (expected,) = run([form(words)], **options)
+        assert expected
+        same(run([form(again(words))], **options), [expected])
+        found = run([form(again(words)), 5, form(again(words))], on_error="skip", **options)
+        same([found[0], found[2]], [expected] * 2)
+        assert found[1] is None
+        if task != "EntityRecognizer":
+            same(run(form(again(words))), expected)
+
+    @pytest.mark.parametrize(
+        ("task", "option", "values"),
+        [("EntityRecognizer", "ignore_labels", ["LABEL_0"]), ("MaskFiller", "targets", ["man", "dog"]),
+         ("ZeroShotClassifier", "candidate_labels", ["a", "b", "c"])],
+    )  # fmt: skip
+    def test_options(self, folders: dict[str, Path], task: str, option: str, values: list[str]) -> None:
+        run, inputs = made(folders, task), three(task)
+        more = {"aggregation_strategy": "none"} if task == "EntityRecognizer" else {}
+        expected = run(inputs, **more, **{option: values})
+        same(run(inputs, **more, **{option: iter(values)}), expected)
+        job = run.with_options(**more, **{option: iter(values)})
+        same([job(inputs), job(inputs)], [expected] * 2)
+        setattr(run, option, iter(values))
+        same([run(inputs, **more), run(inputs, **more)], [expected] * 2)
+
+    @pytest.mark.parametrize("task", ["Transcriber", "AudioClassifier", "ImageClassifier"])
+    def test_files_that_cannot_be_set_back(self, folders: dict[str, Path], task: str, tmp_path: Path) -> None:
+        run = loaded(folders, task)
+        read, write = os.pipe()
+        os.close(write)
+        closed = (tmp_path / "a").open("wb+")
+        closed.close()
+        with open(read, "rb") as pipe:
+            for stream in (pipe, closed):
+                with pytest.raises(OSError, match=r"cannot be read and set back \(.*\); give the bytes that it holds"):
+                    run([stream])
+
+
+class TestParts:
+    """A model and what prepares its inputs: loaded ones that go together."""
+
+    @pytest.mark.parametrize("task", EVERY)
+    def test_refused(self, folders: dict[str, Path], task: str) -> None:
+        kind, run = getattr(minitrans, task), made(folders, task)
+        for wrong in ("no", None, 3):
+            with pytest.raises(ValueError, match=rf"^frozen is {wrong!r}; it must be True or False"):
+                kind.from_pretrained(folders[HEADS.get(task, "BertForSequenceClassification")], frozen=wrong)
+        model, processor = run.model, run.processor
+        odd = [None, 3, ["a"], processor] if task in ("Embedder", "Reranker") else [None, "m", 3, ["a"], processor]
+        for wrong in odd:
+            with pytest.raises(TypeError, match=rf"^model is .*; {task} takes a loaded model of minitrans"):
+                kind(wrong, processor)
+        for wrong in (None, "m", 3, model):
+            with pytest.raises(
+                TypeError, match=rf"^{task} prepares its inputs with a \w+ beside the model, which .* is"
+            ):
+                kind(model, wrong)
+        swin, bert = (minitrans.AutoModel.from_pretrained(folders[name]) for name in ("SwinModel", "BertModel"))
+        for other in (bert if task in IMAGE_TASKS else swin, *([] if kind.auto is minitrans.AutoModel else [bert])):
+            with pytest.raises(ValueError, match=rf"^{task} takes a |has no class for {kind.auto.__name__}"):
+                kind(other, processor)
+        model.to("meta")
+        with pytest.raises(ValueError, match="device is 'meta', which holds no weights"):
+            kind(model, processor)
+
+    @pytest.mark.parametrize("device", ["meta", torch.device("meta"), "nope", "", "cuda:99", 1.5, True, [0], b"x"])
+    def test_devices(self, folders: dict[str, Path], device: Any) -> None:
+        """A device that cannot compute is refused, and the model stays where it is."""
+        embedder, name = loaded(folders, "Embedder"), TEXT_TASKS["TextClassifier"]
+        model = minitrans.AutoModelForSequenceClassification.from_pretrained(folders[name])
+        for call in (
+            lambda: embedder.encode("a", device=device),
+            lambda: embedder.to(device),
+            lambda: minitrans.TextClassifier.from_pretrained(folders[name], device=device),
+            lambda: minitrans.pipeline("text-classification", folders[name], device=device),
+            lambda: minitrans.pipeline("text-classification", model, tokenizer=str(folders[name]), device=device),
+        ):
+            with pytest.raises((ValueError, TypeError), match=r"^device is [^\n]*$"):
+                call()
+        assert (embedder.device.type, model.device.type) == ("cpu", "cpu")
+        assert embedder.encode("a", device="cpu").shape == (32,)

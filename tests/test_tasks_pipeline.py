@@ -508,7 +508,7 @@ class TestForms:
             *[
                 (
                     lambda times=times: pipeline(SPEECH, folders["Wav2Vec2ForCTC"], return_timestamps=times),
-                    f"return_timestamps is {times!r}; a CTC checkpoint gives",
+                    f"return_timestamps is {times!r}; it must be 'word' or 'char', of which a CTC checkpoint gives",
                 )
                 for times in (True, "words", 1)
             ],
@@ -532,14 +532,98 @@ class TestForms:
         with pytest.raises(TypeError, match="a folder, a hub id or a model of minitrans"):
             pipeline("text-classification", model=theirs, tokenizer=str(folder))
 
+    def test_options_that_cannot_be(self, folders: dict[str, Path], clips: list[np.ndarray]) -> None:
+        """One sentence each, whether they are given with the pipeline or with a call."""
+        classes, words, count = folders["BertForSequenceClassification"], TEXTS[0], [0, -1, 1.5, "a", True, [3]]
+        speech, split, asked = folders["Wav2Vec2ForCTC"], ["no", 3, [1]], {"question": "Who?", "context": TEXTS[0]}
+        for task, folder, inputs, wrong in (
+            ("text-classification", classes, words, {"max_length": count, "batch_size": count, "top_k": count}),
+            ("ner", folders["BertForTokenClassification"], words,
+             {"stride": [-1, 1.5, "a", True, 10**6], "ignore_labels": [3, [3]], "is_split_into_words": split}),
+            ("fill-mask", folders["BertForMaskedLM"], "[MASK]",
+             {"top_k": count, "targets": [3, [None]], "tokenizer_kwargs": [3, "a", [1]]}),
+            ("question-answering", folders["BertForQuestionAnswering"], asked,
+             {"top_k": count, "max_seq_len": count, "doc_stride": [-1, "a"], "null_threshold": ["a", float("nan")],
+              "handle_impossible_answer": split}),
+            ("feature-extraction", folders["BertModel"], words,
+             {"return_tensors": split, "tokenize_kwargs": [3, "a"]}),
+            ("automatic-speech-recognition", speech, clips[0],
+             {"chunk_length_s": [-1, "a", float("nan"), -math.inf, True, [5, 5], np.ones(2)],
+              "stride_length_s": ["a", [0.1], (1, 2, 3), -1, np.ones(3)],
+              "return_timestamps": [["word"], np.ones(2)]}),
+            ("audio-frame-classification", folders["Wav2Vec2ForAudioFrameClassification"], clips[0],
+             {"threshold": ["a", float("nan"), True]}),
+        ):  # fmt: skip
+            made = pipeline(task, folder)
+            for option, values in wrong.items():
+                for value in values:
+                    given = {"chunk_length_s": 1, option: value} if option == "stride_length_s" else {option: value}
+                    for call in (
+                        lambda made=made, inputs=inputs, given=given: made(inputs, **given),
+                        lambda task=task, folder=folder, given=given: pipeline(task, folder, **given),
+                    ):
+                        with pytest.raises(ValueError, match=r"^[^\n]* is [^\n]*; it must be [^\n]*$"):
+                            call()
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            *(({"model": model}, "model is .*; it must be a folder, a hub id or a model of minitrans")
+              for model in (["a"], 3, {"a": 1})),
+            *(({"task": task}, "There is no task") for task in (3, ["ner"], {}, "", "x")),
+            *(({"model_kwargs": odd}, "model_kwargs is .*; it must be a mapping") for odd in (3, [1], "a", {3: 4})),
+            *(({"tokenizer": odd}, "tokenizer beside the model, which .* is not") for odd in (3, ["a"], {})),
+        ],
+    )  # fmt: skip
+    def test_parts_that_cannot_be(self, folders: dict[str, Path], options: dict[str, Any], sentence: str) -> None:
+        given = {"task": "text-classification", "model": folders["BertForSequenceClassification"], **options}
+        with pytest.raises((ValueError, TypeError), match=sentence):
+            pipeline(**given)
+
+    def test_none_is_the_default(self, folders: dict[str, Path], pictures: list[Image.Image]) -> None:
+        """As in transformers."""
+        fill, ours = (
+            make("fill-mask", str(folders["BertForMaskedLM"]), device="cpu") for make in (reference, pipeline)
+        )
+        same(ours("[MASK] boots", top_k=None), fill("[MASK] boots", top_k=None))
+        ner, ours = (
+            make("ner", str(folders["BertForTokenClassification"]), device="cpu") for make in (reference, pipeline)
+        )
+        options = {"ignore_labels": None, "stride": None, "aggregation_strategy": None}
+        same(ours(SAID, **options), ner(SAID, **options))
+        classify = pipeline("image-classification", folders["SwinForImageClassification"])
+        same(classify(pictures[0], top_k=None), classify(pictures[0]))
+
+    def test_what_can_be_gone_over_once(self, folders: dict[str, Path]) -> None:
+        """An iterator as an option counts as a list, at every call."""
+        for task, head, option, values, inputs in (
+            ("ner", "BertForTokenClassification", "ignore_labels", ["O", "MISC"], SAID),
+            ("fill-mask", "BertForMaskedLM", "targets", ["fine", "price"], ["[MASK] boots", "A [MASK]"]),
+            ("zero-shot-classification", "NLI", "candidate_labels", ["law", "art"], SAID),
+        ):
+            expected = pipeline(task, folders[head], **{option: values})(inputs)
+            made = pipeline(task, folders[head], **{option: iter(values)})
+            same([made(inputs), made(inputs)], [expected] * 2)
+            same(pipeline(task, folders[head])(inputs, **{option: iter(values)}), expected)
+        answer = pipeline("question-answering", folders["BertForQuestionAnswering"])
+        asked = [question for question, _ in ASKED]
+        same(answer(question=iter(asked), context=SAID[0]), answer(question=asked, context=SAID[0]))
+        for wrong in (3, b"a", {"a": "b"}):
+            with pytest.raises(TypeError, match=r"question is .*; it must be a text or several"):
+                answer(question=wrong, context=SAID[0])
+            with pytest.raises(TypeError, match=r"context is .*; it must be a text or several"):
+                answer(question="Why?", context=wrong)
+
     @pytest.mark.parametrize(
         "template",
-        ["It is this.", "", "{", "{label}", "{} or {}", "{0.name}", "{:d}", "{{}}", 5, None, ["{}"]],
+        ["It is this.", "", "{", "{label}", "{} or {}", "{0.name}", "{:d}", "{{}}", "{0:9999999}", "{!r}", 5, ["{}"]],
         ids=repr,
     )
     def test_templates_without_a_place_for_a_label(self, folders: dict[str, Path], template: Any) -> None:
         classify = pipeline("zero-shot-classification", folders["NLI"])
-        with pytest.raises(ValueError, match=re.escape(f"hypothesis_template is {template!r}; a label needs {{}}")):
+        with pytest.raises(
+            ValueError, match=re.escape(f"hypothesis_template is {template!r}; it must be text with {{}}")
+        ):
             classify("a text", candidate_labels=["art", "law"], hypothesis_template=template)
 
 

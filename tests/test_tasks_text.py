@@ -126,7 +126,7 @@ class TestEmbedder:
                 Embedder(model, tokenizer, **options)
 
     def test_budget_of_nothing(self, embedder: Embedder) -> None:
-        with pytest.raises(ValueError, match="budget of a batch is 0"):
+        with pytest.raises(ValueError, match="batch_tokens is 0; it must be a whole number of at least 1"):
             embedder.encode(TEXTS, batch_tokens=0)
 
     def test_unnormalized(self, minilm: Path, embedder: Embedder, reference: Any) -> None:
@@ -364,6 +364,69 @@ class TestAsSentenceTransformers:
         assert torch.allclose(pairwise, theirs.similarity_pairwise(vectors, vectors[::-1].copy()), atol=1e-4)
 
     @pytest.mark.parametrize(
+        "wrong",
+        [[], [[]], "a", ["a"], None, 3, [[1.0, 2.0], [3.0]], np.ones((2, 3, 4)), np.array(3.0), np.array(["a"]), {},
+         np.ones((2, 3)) + 1j, torch.ones(2, 3, device="meta"), [None], np.array([1, None])], ids=repr,
+    )  # fmt: skip
+    def test_what_are_no_vectors(self, embedder: Embedder, wrong: Any) -> None:
+        for method in (embedder.similarity, embedder.similarity_pairwise):
+            for place, pair in (("1", (wrong, np.ones((2, 3)))), ("2", (np.ones((2, 3)), wrong))):
+                with pytest.raises(TypeError, match=rf"^embeddings{place} is [^\n]*; it must be a vector of numbers"):
+                    method(*pair)
+
+    def test_vectors_of_every_form(self, minilm: Path) -> None:
+        one, two = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+        for name in ("cosine", "dot", "euclidean", "manhattan"):
+            embedder = Embedder(minilm, similarity_fn_name=name)
+            expected = embedder.similarity(one, two)
+            for form in (torch.from_numpy, np.ndarray.tolist, list, lambda x: torch.from_numpy(x).to_sparse(), tuple,
+                         lambda x: [torch.from_numpy(row) for row in x], lambda x: x.astype(np.float64)):  # fmt: skip
+                assert torch.allclose(embedder.similarity(form(one), two), expected, atol=1e-5)
+                assert torch.allclose(embedder.similarity_pairwise(one, form(two)), expected.diag(), atol=1e-5)
+            assert embedder.similarity(one[:0], two).shape == (0, 4)
+            assert embedder.similarity_pairwise(one[:0], two[:0]).shape == (0,)
+            for method in (embedder.similarity, embedder.similarity_pairwise):
+                with pytest.raises(
+                    ValueError, match="vectors of embeddings1 have 3 numbers and those of embeddings2 2"
+                ):
+                    method(one, two[:, :2])
+            for count in (0, 1, 3):
+                with pytest.raises(ValueError, match=f"embeddings1 holds 4 vectors and embeddings2 {count}"):
+                    embedder.similarity_pairwise(one, two[:count])
+
+    @pytest.mark.parametrize(
+        ("option", "values"),
+        [
+            *((name, [0, -1, 1.5, "4", True, [3]]) for name in ("batch_size", "batch_tokens", "truncate_dim")),
+            *((name, ["no", 3, [True]]) for name in
+              ("normalize", "normalize_embeddings", "convert_to_numpy", "convert_to_tensor", "show_progress")),
+            *((name, ["x", 3, ["int8"], {}]) for name in ("precision", "output_value")),
+        ],
+    )  # fmt: skip
+    def test_options_that_cannot_be(self, embedder: Embedder, option: str, values: list[Any]) -> None:
+        for wrong in values:
+            with pytest.raises(ValueError, match=rf"^{option} is {re.escape(repr(wrong))}; it must be "):
+                embedder.encode(TEXTS[:2], **{option: wrong})
+
+    @pytest.mark.parametrize(
+        ("option", "values"),
+        [
+            *((name, ["no", 3, [True], None]) for name in ("normalize", "lower", "include_prompt")),
+            *((name, [0, -1, 1.5, "4", True]) for name in ("max_tokens", "truncate_dim")),
+            ("similarity_fn_name", ["x", 3, ["cosine"]]), ("dense", [3, [3], [None], None]),
+            ("pooling", [3, None, [3]]),
+        ],
+    )  # fmt: skip
+    def test_settings_that_cannot_be(self, embedder: Embedder, option: str, values: list[Any]) -> None:
+        for wrong in values:
+            with pytest.raises(ValueError, match=rf"^{option} is {re.escape(repr(wrong))}; it must be "):
+                Embedder(embedder.model, embedder.tokenizer, **{option: wrong})
+        for wrong in (0, None, "5", 2.0):
+            with pytest.raises(ValueError, match=rf"^max_tokens is {re.escape(repr(wrong))}; it must be "):
+                embedder.max_seq_length = wrong
+        assert Embedder(embedder.model, embedder.tokenizer, pooling="cls", max_tokens=np.int64(9)).max_tokens == 9
+
+    @pytest.mark.parametrize(
         "family", ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"]
     )
     def test_every_name_of_the_length_file(self, minilm: Path, tmp_path: Path, family: str) -> None:
@@ -394,6 +457,25 @@ class TestAsSentenceTransformers:
         pairs = [(TEXTS[0], text) for text in TEXTS]
         assert ours.predict(pairs) == pytest.approx(theirs.predict(pairs), rel=1e-4, abs=1e-6)
         assert ours.predict(pairs[0]) == pytest.approx(theirs.predict(pairs[0]), rel=1e-4)
+        for form in (
+            iter,
+            lambda pairs: [list(pair) for pair in pairs],
+            np.array,
+            lambda pairs: dict.fromkeys(pairs).keys(),
+        ):
+            assert ours.predict(form(pairs)) == pytest.approx(ours.predict(pairs))
+        assert ours.predict(list(pairs[0])) == pytest.approx(ours.predict(pairs[0]))
+        for wrong in (None, 3, "ab", b"ab", {"a": "b"}, [("a",)], [("a", None)], [("a", "b", "c")], ["ab", "cd", "ef"],
+                      [{"a", "b"}],
+                      [None], [{"query": "a", "document": "b"}], [["a", ["b"]]]):  # fmt: skip
+            with pytest.raises(TypeError, match=r"^predict takes pairs of texts \(query, document\), not "):
+                ours.predict(wrong)
+        for query, documents in ((None, ["a"]), ("q", "abc"), ("q", None), ("q", {"a": 1}), ("q", [3])):
+            with pytest.raises(TypeError, match=r"takes a tuple \(query, \[documents\]\)"):
+                ours.rank(query, documents)
+        with pytest.raises(ValueError, match="return_documents is 'no'; it must be True or False"):
+            ours.rank(TEXTS[0], TEXTS, return_documents="no")
+        assert ours.rank(TEXTS[0], iter(TEXTS)) == ours.rank(TEXTS[0], TEXTS)
         for options in ({}, {"top_k": 2}, {"return_documents": True}):
             same(ours.rank(TEXTS[0], TEXTS, **options), theirs.rank(TEXTS[0], TEXTS, **options), corpus_id="corpus_id")
         with pytest.raises(ValueError, match="one number, this checkpoint 3 classes"):

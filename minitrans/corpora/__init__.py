@@ -26,7 +26,14 @@ from minitrans.corpora.tables import Shard, listed
 from minitrans.corpora.workers import by_processes, by_ray, here, outcomes
 from minitrans.processing.kinds import shown
 from minitrans.saving import locked, made, sweep
-from minitrans.tasks.base import Task, check_count, progress
+from minitrans.tasks.base import Task, progress
+from minitrans.tasks.options import COUNT, SWITCH, TEXTS, kept, one_of, or_none, read_all
+
+# What may be said of a job beside the settings of its task.
+SETTINGS = {
+    **dict.fromkeys(("workers", "rows", "budget"), or_none(COUNT)), "column": or_none(TEXTS), "keep": TEXTS,
+    "form": or_none(one_of("parquet", "jsonl", *SUBTITLES)), "float16": SWITCH, "show_progress": or_none(SWITCH),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,24 +98,29 @@ def run(
     ['_job.json', 'part-000000.parquet']
     """
     kind = _kind(task)
-    if form not in (None, "parquet", "jsonl", *SUBTITLES):
-        raise ValueError(f"form is {form!r}; it must be parquet, jsonl, {' or '.join(SUBTITLES)}.")
+    given = read_all(
+        {
+            "workers": workers, "rows": rows, "budget": budget, "float16": float16, "form": form, "column": column,
+            "keep": keep, "show_progress": show_progress,
+        },
+        SETTINGS,
+    )  # fmt: skip
+    workers, rows, budget, show_progress = (given[name] for name in ("workers", "rows", "budget", "show_progress"))
+    form, keep, float16 = given["form"], given["keep"], given["float16"]
     if form in SUBTITLES:
         if not hasattr(kind, "characters"):
             raise ValueError(f"Subtitles are made of speech; {kind.__name__} gives none.")
         settings["characters"] = True
-    for name, value in {"workers": workers, "rows": rows, "budget": budget}.items():
-        check_count(name, value)
     form = form or ("parquet" if kind.shape is not Task.shape else "jsonl")
     if float16 and (form != "parquet" or kind.shape is Task.shape):
         raise ValueError("float16 is for vectors in Parquet.")
     if taken := [name for name in keep if name in OWN]:
         raise ValueError(f"A part has a column {taken[0]!r} of its own; name another one to keep.")
-    columns = [column] if isinstance(column, str) else list(column or [COLUMNS[kind.unit]])
+    columns = given["column"] or [COLUMNS[kind.unit]]
     model, task = pinned(task)
     job = Job(
         task, kind, Path(os.path.abspath(output)), os.getcwd(),
-        columns, list(keep), form, float16, budget, as_input, settings,
+        columns, keep, form, float16, budget, as_input, kept(settings),
     )  # fmt: skip
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     if job.folder.exists() and not job.folder.is_dir():
@@ -180,8 +192,8 @@ class Mapper:
 
     def __init__(self, task: Any, column: str | Sequence[str] | None = None, **settings: Any) -> None:
         kind = _kind(task)
-        self.columns = [column] if isinstance(column, str) else list(column or [COLUMNS[kind.unit]])
-        self.task, self.settings = task, settings
+        self.columns = read_all({"column": column}, SETTINGS)["column"] or [COLUMNS[kind.unit]]
+        self.task, self.settings = task, kept(settings)
         self.loaded: Task | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -82,17 +82,24 @@ class Lines:
     def values_of(self, stream: BinaryIO, numbers: range, names: Sequence[str]) -> Iterator[Sequence[Any]]:
         """The values of each row."""
         for number in numbers:
-            line = stream.readline(LONGEST)
-            if not line:
+            values = self.record(stream, number, names)
+            if values is None:
                 raise self.ended(number)
-            try:
-                if len(line) == LONGEST and not line.endswith(b"\n"):
-                    while (rest := stream.readline(LONGEST)) and not rest.endswith(b"\n"):
-                        pass
-                    raise ValueError(f"the line is longer than {LONGEST} bytes.")
-                yield self.values(line.removeprefix(b"\xef\xbb\xbf" if number == 0 else b"").rstrip(b"\r\n"), names)
-            except UNREADABLE as error:
-                yield [_unread(error)] * len(names)
+            yield values
+
+    def record(self, stream: BinaryIO, number: int, names: Sequence[str]) -> Sequence[Any] | None:
+        """The values of the row with this number, at which the stream stands; None at the end."""
+        line = stream.readline(LONGEST)
+        if not line:
+            return None
+        try:
+            if len(line) == LONGEST and not line.endswith(b"\n"):
+                while (rest := stream.readline(LONGEST)) and not rest.endswith(b"\n"):
+                    pass
+                raise ValueError(f"the line is longer than {LONGEST} bytes.")
+            return self.values(line.removeprefix(b"\xef\xbb\xbf" if number == 0 else b"").rstrip(b"\r\n"), names)
+        except UNREADABLE as error:
+            return [_unread(error)] * len(names)
 
     def values(self, line: bytes, names: Sequence[str]) -> Sequence[Any]:
         """The values in one line."""

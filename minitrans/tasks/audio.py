@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -30,11 +30,13 @@ from minitrans.auto import (
 from minitrans.processing.audio import check_rate, import_soxr, open_audio
 from minitrans.processing.features import as_array
 from minitrans.tasks.base import Classifier, Piece, Task, as_bytes, check_labels, label_of
+from minitrans.tasks.options import NUMBER, SECONDS, STRIDES, SWITCH, or_none
 
 logger = logging.getLogger("minitrans")
 
 Sound: TypeAlias = "str | Path | bytes | tuple[Any, float]"  # as `AudioTask.read` gives it
 BLOCK = 2**17  # samples read from a file at a time
+WHOLE = 2**40  # frames, more than any clip has
 
 
 class AudioTask(Task):
@@ -131,19 +133,19 @@ class AudioTask(Task):
             # In float64: beside a large offset the mean has too few digits in float32 for quiet sound.
             yield ((block.astype(np.float64) - mean) / deviation).astype(np.float32)
 
-    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
+    def prepare(self, found: list[Sound]) -> Iterator[Piece]:
         """Clips are not chunked."""
-        for source in sources:
-            samples = np.concatenate(list(self.blocks(self.read(source))))
-            yield self.piece(source, samples, 0, len(samples))
+        for sound in found:
+            samples = np.concatenate(list(self.blocks(sound)))
+            yield self.piece(sound, samples, 0, len(samples))
 
-    def piece(self, source: Any, samples: np.ndarray, start: int, end: int, **place: Any) -> Piece:
+    def piece(self, sound: Sound, samples: np.ndarray, start: int, end: int, **place: Any) -> Piece:
         """A piece of a clip; of the clip, it decides the samples from `start` to `end`."""
         if len(samples) < self.fewest:
-            name = source if isinstance(source, (str, os.PathLike)) else "The clip"
+            name = sound if isinstance(sound, (str, os.PathLike)) else "The clip"
             raise ValueError(f"{name} has {len(samples)} samples at {self.rate} Hz; the model needs {self.fewest}.")
         done = end // self.rate - start // self.rate
-        return Piece(source, torch.from_numpy(samples), len(samples), done=done, **place)
+        return Piece(sound, torch.from_numpy(samples), len(samples), done=done, **place)
 
     def output(self, pieces: list[Piece]) -> Any:
         """The model's output for a batch; no piece looks beyond its end."""
@@ -186,6 +188,7 @@ class AudioClassifier(Classifier, AudioTask):
     """Sounds -> [{"label", "score"}], best first; see `Classifier`. Clips are not chunked."""
 
     auto = AutoModelForAudioClassification
+    heads = ("ForSpeechClassification",)
     processing = AutoFeatureExtractor
 
     @override
@@ -219,7 +222,7 @@ class FrameClassifier(AudioTask):
 
     auto = AutoModelForAudioFrameClassification
     processing = AutoFeatureExtractor
-    options = ("threshold",)
+    options: ClassVar = {"threshold": NUMBER}
     threshold = 0.5
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -232,7 +235,7 @@ class FrameClassifier(AudioTask):
         return [each[: self.frames(piece.size)] for each, piece in zip(scores, pieces, strict=True)]
 
     @override
-    def assemble(self, source: Any, outputs: list[np.ndarray]) -> list[dict[str, Any]]:
+    def assemble(self, found: Any, outputs: list[np.ndarray]) -> list[dict[str, Any]]:
         scores, step = outputs[0], self.hop / self.rate
         holds = np.pad(scores > self.threshold, ((1, 1), (0, 0))).astype(np.int8)
         changes = np.diff(holds, axis=0)  # 1 where a stretch begins, -1 after its end
@@ -264,9 +267,9 @@ class Transcriber(AudioTask):
 
     auto = AutoModelForCTC
     processing = AutoProcessor
-    options = ("chunk_seconds", "stride_seconds", "characters")
+    options: ClassVar = {"chunk_seconds": SECONDS, "stride_seconds": or_none(STRIDES), "characters": SWITCH}
     chunk_seconds: float = 20.0
-    stride_seconds: float | tuple[float, float] | None = None
+    stride_seconds: tuple[float, float] | None = None
     characters = False
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -280,47 +283,51 @@ class Transcriber(AudioTask):
             )  # fmt: skip
 
     @override
-    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        for source in sources:
-            yield from self._chunks(source)
+    def check(self) -> None:
+        super().check()
+        self._cut()
+
+    @override
+    def prepare(self, found: list[Sound]) -> Iterator[Piece]:
+        for sound in found:
+            yield from self._chunks(sound)
 
     def _cut(self) -> tuple[int, int, int]:
         """The frames of a chunk, and how many at its left and right its neighbours decide."""
-        if self.chunk_seconds == math.inf:
-            return 2**40, 0, 0
         frames = self._count(self.chunk_seconds)
+        if frames == WHOLE:
+            return frames, 0, 0
         # A sixth, as in transformers' pipeline: a frame hardly depends on what is farther away.
-        stride = self.chunk_seconds / 6 if self.stride_seconds is None else self.stride_seconds
-        left, right = (self._count(part) for part in (stride if isinstance(stride, (list, tuple)) else (stride,) * 2))
+        left, right = map(self._count, self.stride_seconds or [self.chunk_seconds / 6] * 2)
         if self.stride_seconds is None and left < 1:
             least = 3 * self.hop / self.rate
             raise ValueError(f"chunk_seconds is {self.chunk_seconds}; it must be more than {least}.")
-        if min(left, right) < 0 or left + right >= frames:
+        if left + right >= frames:
             raise ValueError(
-                f"stride_seconds is {stride} and chunk_seconds {self.chunk_seconds}; a chunk must be longer than both "
-                "its strides."
+                f"stride_seconds is {self.stride_seconds} and chunk_seconds {self.chunk_seconds}; a chunk must be "
+                "longer than both its strides."
             )
         return frames, left, right
 
     def _count(self, seconds: float) -> int:
-        return round(seconds * self.rate / self.hop)
+        return round(min(seconds * self.rate / self.hop, WHOLE))
 
-    def _chunks(self, source: Any) -> Iterator[Piece]:
+    def _chunks(self, sound: Sound) -> Iterator[Piece]:
         """The chunks of a clip, which start at frames, each with the slice of its frames that it decides."""
         frames, left, right = self._cut()
         held, start, known = np.empty(0, np.float32), 0, 0  # samples, where they start, frames decided already
-        for block in self.blocks(self.read(source)):
+        for block in self.blocks(sound):
             held = np.concatenate([held, block])
             while len(held) > frames * self.hop:
                 chunk, step = held[: frames * self.hop], (frames - left - right) * self.hop
                 place = {"part": slice(known, frames - right), "last": False}
                 end = start + (frames - right) * self.hop
-                yield self.piece(source, chunk, start + known * self.hop, end, **place)
+                yield self.piece(sound, chunk, start + known * self.hop, end, **place)
                 held, start, known = held[step:], start + step, left
         if len(held) < self.fewest:
-            yield Piece(source, None, 1, done=len(held) // self.rate)  # no frame: nothing is said in it
+            yield Piece(sound, None, 1, done=len(held) // self.rate)  # no frame: nothing is said in it
         else:
-            yield self.piece(source, held, start + known * self.hop, start + len(held), part=slice(known, None))
+            yield self.piece(sound, held, start + known * self.hop, start + len(held), part=slice(known, None))
 
     def run(self, pieces: list[Piece]) -> Sequence[torch.Tensor]:
         """The most likely token of each frame, or where an n-gram model decodes, all frames' scores."""
@@ -342,7 +349,7 @@ class Transcriber(AudioTask):
         return getattr(self.processor, "decoder", None)
 
     @override
-    def assemble(self, source: Any, outputs: list[torch.Tensor]) -> dict[str, Any]:
+    def assemble(self, found: Any, outputs: list[torch.Tensor]) -> dict[str, Any]:
         frames = torch.cat(outputs)
         text, words, characters = "", [], []
         if len(frames):

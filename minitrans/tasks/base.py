@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from itertools import islice
@@ -20,17 +20,35 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from typing_extensions import Self, override
+from typing_extensions import Self
 
 from minitrans import hub, ops
-from minitrans.auto import AutoClass, AutoProcessing
+from minitrans.auto import (
+    AutoClass,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoProcessing,
+    AutoProcessor,
+    AutoTokenizer,
+)
 from minitrans.processing.kinds import shown
+from minitrans.tasks.options import COUNT, SWITCH, Option, named, or_none, plain, read
 
 X = TypeVar("X")
 
 logger = logging.getLogger("minitrans")
 
 FAULTS = (ValueError, TypeError, OSError, EOFError)  # what a single input may be at fault for
+# Of every call; the size that a batch may have, whether the progress bar shows, what an input at fault does.
+BUDGET, SHOWN = or_none(COUNT), or_none(SWITCH)
+ON_ERROR: Option = {"raise": "raise", "skip": "skip"}.__getitem__, "'raise' or 'skip'"
+INPUTS = {"text": "input_ids", "image": "pixel_values", "s": "input_values"}  # what a model takes, by a task's unit
+# What prepares inputs is called -> what it has, by which it is known.
+PROCESSORS: dict[Any, tuple[str, str]] = {
+    AutoTokenizer: ("tokenizer", "model_max_length"), AutoImageProcessor: ("image_processor", "do_rescale"),
+    AutoFeatureExtractor: ("feature_extractor", "sampling_rate"), AutoProcessor: ("processor", "tokenizer"),
+}  # fmt: skip
 
 
 class Held(logging.Filter):
@@ -50,18 +68,19 @@ class Held(logging.Filter):
 class Piece:
     """One entry of a batch: an input or a part of one.
 
-    `source` is the input, `inputs` what the model is given, `size` what that takes of a batch's budget, `part` what
-    the task has to remember of it, `last` whether the input ends here, `done` what the progress bar counts for it,
-    `error` what made the input fail, where it is to be skipped.
+    `read` is the input as `Task.read` gave it, `inputs` what the model is given, `size` what that takes of a batch's
+    budget, `part` what the task has to remember of it, `last` whether the input ends here, `done` what the progress
+    bar counts for it, `error` what made the input fail, where it is to be skipped, `source` the input as it came.
     """
 
-    source: Any
+    read: Any
     inputs: Any
     size: int
     part: Any = None
     last: bool = True
     done: int = 1
     error: Exception | None = None
+    source: Any = None
 
 
 class Task:
@@ -69,15 +88,18 @@ class Task:
 
     Call it with one input for its result, or with any iterable for a list of results in order. `budget` bounds the sum
     of the sizes in a batch; packed rows make that the batch's whole cost, however uneven its inputs are. The
-    attributes named in `options` are the task's settings; a call takes other values for itself.
+    attributes named in `options` are the task's settings; a call takes other values for itself. What they may be is
+    checked wherever they are set.
     """
 
     auto: ClassVar[type[AutoClass]]
+    heads: ClassVar[tuple[str, ...]] = ()  # ends of the names of other classes with the same results
     processing: ClassVar[type[AutoProcessing]]
     unit: ClassVar[str]  # of the progress bar
     takes: ClassVar[str]  # what one input is, for messages
     budget: ClassVar[int]
-    options: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[Mapping[str, Option]] = {}
+    checked: ClassVar[Mapping[str, Option]] = {"budget": COUNT, "on_error": ON_ERROR}  # beside the options
     unneeded: ClassVar[str] = "(?!)"  # a pattern of the tensors, by their published names, that no result depends on
     group = 1  # inputs that are prepared together
     read_ahead = 2048  # pieces that are read ahead and sorted by size
@@ -85,7 +107,33 @@ class Task:
     on_error = "raise"
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor = model, processor
+        self.model, self.processor = self._fitting(model), processor
+        name, known = PROCESSORS[self.processing]
+        if not any(hasattr(found, known) for found in (processor, getattr(processor, name, None))):
+            raise TypeError(
+                f"{type(self).__name__} prepares its inputs with a {name} beside the model, which {shown(processor)} "
+                f"is not; {type(self).__name__}.from_pretrained loads both."
+            )
+
+    @classmethod
+    def _fitting(cls, model: Any) -> Any:
+        """The model; TypeError or ValueError where it is none of minitrans, or its published class is for another."""
+        if not hasattr(model, "load_report"):
+            raise TypeError(
+                f"model is {shown(model)}; {cls.__name__} takes a loaded model of minitrans, and a folder or hub id "
+                "is read by from_pretrained."
+            )
+        wanted = cls.auto._class_for(model.config)
+        is_published = type(model).__module__ == wanted.__module__  # a class of the user's own may be anything
+        has_head = cls.auto is AutoModel or type(model).__name__.endswith((*cls.auto.tasks, *cls.heads))
+        if (is_published and not has_head) or model.main_input_name != INPUTS[cls.unit]:
+            raise ValueError(f"{cls.__name__} takes a {wanted.__name__}, not a {type(model).__name__}.")
+        holding(model.device)
+        return model
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        option = self.options.get(name) or self.checked.get(name)
+        super().__setattr__(name, value if option is None else read(name, value, option))
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
@@ -102,6 +150,7 @@ class Task:
     @classmethod
     def load_model(cls, repository: hub.Repository, *, frozen: bool = False, **options: Any) -> Any:
         """The model of a repository, frozen or not, where the file held every tensor that the results depend on."""
+        frozen = read("frozen", frozen, SWITCH)
         dtype = options.pop("dtype") if frozen and options.get("dtype") == "fastest" else None
         held = Held()
         logger.addFilter(held)
@@ -109,8 +158,7 @@ class Task:
             model = cls.auto.from_pretrained(repository, **options)
         finally:
             logger.removeFilter(held)
-        if model.device.type == "meta":
-            raise ValueError("device is 'meta', which holds no weights to compute with; name another one.")
+        holding(model.device)
         report = model.load_report
         mismatched = [name for name, *_ in report.mismatched]
         random = [name for name in [*report.missing, *mismatched] if not re.search(cls.unneeded, name)]
@@ -141,7 +189,7 @@ class Task:
         return job
 
     def check(self) -> None:
-        """Raise ValueError for a setting with a value that means nothing."""
+        """Raise ValueError for settings that do not go together, or not with the model."""
 
     def __call__(
         self,
@@ -160,8 +208,8 @@ class Task:
         """
         self._refuse_table(inputs)
         if self.is_one(inputs):
-            job = self._job(on_error, options)
-            return next(job._in_order([inputs], self.budget if budget is None else budget, False))[1]
+            show = False if show_progress is None else show_progress
+            return next(self._started([inputs], budget, show, on_error, options))[1]
         common: dict[str, Any] = {"budget": budget, "show_progress": show_progress, "on_error": on_error, **options}
         return [result for _, result in self.stream(inputs, **common)]
 
@@ -178,15 +226,15 @@ class Task:
 
         Options as in a call. Raises TypeError for what is not several inputs.
         """
-        job = self._job(on_error, options)
-        return job._in_order(self._several(inputs), self.budget if budget is None else budget, show_progress)
+        return self._started(self._several(inputs), budget, show_progress, on_error, options)
 
-    def _job(self, on_error: str, options: dict[str, Any]) -> Any:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'.")
+    def _started(
+        self, inputs: Iterable[Any], budget: Any, show: Any, on_error: str, options: Any
+    ) -> Iterator[tuple[Any, Any]]:
         job = self.with_options(**options)
         job.on_error = on_error
-        return job
+        show = read("show_progress", show, SHOWN)
+        return job._in_order(inputs, read("budget", budget, BUDGET) or self.budget, show)
 
     def _in_order(self, inputs: Iterable[Any], budget: int, show_progress: bool | None) -> Iterator[tuple[Any, Any]]:
         said: list[Any] = []
@@ -205,7 +253,7 @@ class Task:
         error: Exception | None = next((output for output in said if isinstance(output, Exception)), None)
         if error is None:
             try:
-                return self.assemble(piece.source, said)
+                return self.assemble(piece.read, said)
             except FAULTS as fault:
                 if self.on_error == "raise":
                     raise
@@ -272,25 +320,39 @@ class Task:
     def pieces(self, inputs: Iterable[Any]) -> Iterator[Piece]:
         """The inputs as pieces, at least one of each, in order; one that fails, as its error where it is skipped."""
         for sources in batched(inputs, self.group):
-            try:
-                together = list(self.prepare(sources)) if len(sources) > 1 else None
-            except FAULTS:
-                if self.on_error == "raise":
-                    raise
-                together = None  # which of them is at fault shows one by one
+            found = [self._read(source) for source in sources]
+            together = None
+            if len(found) > 1 and not any(isinstance(one, Exception) for one in found):
+                with suppress(*FAULTS if self.on_error == "skip" else ()):  # which is at fault shows one by one
+                    together = list(_owned(sources, self.prepare(found)))
             if together is not None:
                 yield from together
                 continue
-            for source in sources:
+            for source, one in zip(sources, found, strict=True):
                 try:
-                    yield from self.prepare([source])
+                    if isinstance(one, Exception):
+                        raise one
+                    yield from _owned([source], self.prepare([one]))
                 except FAULTS as error:
                     if self.on_error == "raise":
                         raise
-                    yield Piece(source, None, 1, error=error)
+                    yield Piece(None, None, 1, error=error, source=source)
 
-    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        """The pieces of some inputs, at least one of each, in order."""
+    def _read(self, source: Any) -> Any:
+        """An input as `read` gives it, which is asked once, or its error where it is to be skipped."""
+        try:
+            return self.read(source)
+        except FAULTS as error:
+            if self.on_error == "raise":
+                raise
+            return error
+
+    def read(self, source: Any) -> Any:
+        """An input as `prepare` and `assemble` take it; TypeError or ValueError for what is none."""
+        return source
+
+    def prepare(self, found: list[Any]) -> Iterator[Piece]:
+        """The pieces of some inputs as `read` gave them, at least one of each, in order."""
         raise NotImplementedError
 
     def refusal(self, source: Any, why: str = "") -> TypeError:
@@ -302,9 +364,35 @@ class Task:
         """What the model says about each piece of one batch, small and on the CPU."""
         raise NotImplementedError
 
-    def assemble(self, source: Any, outputs: list[Any]) -> Any:
-        """The result for one input from what the model said about its pieces."""
+    def assemble(self, found: Any, outputs: list[Any]) -> Any:
+        """The result for one input, as `read` gave it, from what the model said about its pieces."""
         return outputs[0]
+
+
+def _owned(sources: Iterable[Any], pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Pieces with the inputs that they are of."""
+    remaining, source, ended = iter(sources), None, True
+    for piece in pieces:
+        source = next(remaining) if ended else source
+        piece.source, ended = source, piece.last
+        yield piece
+
+
+def place(device: Any) -> torch.device:
+    """A device to compute on as torch has it; ValueError for one that is not here, and for one that holds nothing."""
+    try:
+        found = torch.empty(0, device=torch.device(plain(device))).device
+    except Exception as error:  # whatever torch raises is a reason
+        reason = str(error).split("\n")[0]
+        raise ValueError(f'device is {shown(device)}; it must be one that torch has here ("cpu"): {reason}') from None
+    return holding(found)
+
+
+def holding(device: torch.device) -> torch.device:
+    """The device; ValueError for one without memory."""
+    if device.type == "meta":
+        raise ValueError("device is 'meta', which holds no weights to compute with; name another one.")
+    return device
 
 
 @contextmanager
@@ -348,8 +436,6 @@ def by_budget(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
 
     Equal sizes come together, which attention on a CPU computes as one.
     """
-    if budget < 1:
-        raise ValueError(f"The budget of a batch is {budget}; it must be at least 1.")
     batch: list[int] = []
     total = 0
     for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
@@ -389,20 +475,13 @@ class Classifier(Task):
     `top_k` is how many classes are given, None for all.
     """
 
-    options: ClassVar[tuple[str, ...]] = ("top_k", "function_to_apply")
+    options: ClassVar = {"top_k": or_none(COUNT), "function_to_apply": or_none(named(*FUNCTIONS))}
     top_k: int | None = None
     function_to_apply: str | None = None
 
     def __init__(self, model: Any, processor: Any, *more: Any) -> None:
         super().__init__(model, processor, *more)
         check_labels(model.config)
-
-    @override
-    def check(self) -> None:
-        super().check()
-        check_count("top_k", self.top_k)
-        if self.function_to_apply is not None and self.function_to_apply not in FUNCTIONS:
-            raise ValueError(f"function_to_apply is {self.function_to_apply!r}; it must be {', '.join(FUNCTIONS)}.")
 
     def ranked(self, logits: Tensor) -> list[list[dict[str, Any]]]:
         """The results for scores (B, K)."""
@@ -436,9 +515,14 @@ def as_bytes(source: Any) -> Any:
         return bytes(source)
     if not is_stream(source):
         return source
-    place = source.tell()
-    content = source.read()
-    source.seek(place)  # it may be read again, as a recording is for its mean
+    try:
+        start = source.tell()
+        content = source.read()
+        source.seek(start)  # it may be read again, as a recording is for its mean
+    except (OSError, ValueError) as error:  # of a pipe, or of a file that is closed
+        raise OSError(
+            f"{shown(source)} cannot be read and set back ({error}); give the bytes that it holds."
+        ) from error
     return content
 
 
@@ -450,9 +534,3 @@ def is_stream(source: Any) -> bool:
 def label_of(names: Mapping[int, str], index: int) -> str:
     """The name of a class."""
     return names.get(index, f"LABEL_{index}")
-
-
-def check_count(name: str, count: int | None) -> None:
-    """ValueError for a setting that must be None or a number of at least 1, and is not."""
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise ValueError(f"{name} is {count!r}; it must be a whole number of at least 1.")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from minitrans.auto import AutoBackbone, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from minitrans.tasks.base import Classifier, Piece, Task, as_bytes
+from minitrans.tasks.options import MAPPING, SWITCH, or_none
 
 
 class ImageTask(Task):
@@ -42,8 +43,8 @@ class ImageTask(Task):
         return not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__")
 
     @override
-    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        for source in sources:
+    def prepare(self, found: list[Any]) -> Iterator[Piece]:
+        for source in found:
             with self._opened(source) as image:
                 (pixels,) = self.processor(image, **self.processing_options())["pixel_values"]
             yield Piece(source, pixels, 1)
@@ -116,7 +117,7 @@ class ImageVectors(ImageTask):
     """
 
     auto = AutoModel
-    options = ("pool", "image_processor_kwargs")
+    options: ClassVar = {"pool": SWITCH, "image_processor_kwargs": or_none(MAPPING)}
     pool = False
     image_processor_kwargs: Mapping[str, Any] | None = None
 

@@ -15,12 +15,14 @@ import torch
 from typing_extensions import override
 
 from minitrans import hub
-from minitrans.auto import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
+from minitrans.auto import AutoImageProcessor
+from minitrans.processing.kinds import is_whole, shown
 from minitrans.processing.speech import Wav2Vec2Processor
 from minitrans.tasks.audio import AudioClassifier, FrameClassifier, SpeakerEncoder, Transcriber
-from minitrans.tasks.base import Task
+from minitrans.tasks.base import PROCESSORS, Task, place
 from minitrans.tasks.image import ImageClassifier, ImageVectors
 from minitrans.tasks.names import ALIASES, made_for
+from minitrans.tasks.options import COUNT, MAPPING, SWITCH, kept, one_of, or_none, plain, read
 from minitrans.tasks.text import (
     ChoiceTask,
     NextSentenceClassifier,
@@ -34,6 +36,7 @@ from minitrans.tasks.tokens import EntityRecognizer, MaskFiller, QuestionAnswere
 logger = logging.getLogger("minitrans")
 
 IGNORED = ("num_workers", "batch_size", "timeout", "padding", "truncation", "framework")  # change no result here
+SHOWN = {"return_tensors": or_none(SWITCH)}  # how a result is given
 
 
 class Pipeline:
@@ -50,18 +53,18 @@ class Pipeline:
     default_model: ClassVar[str | None] = None
 
     def __init__(self, name: str, job: Any, options: Mapping[str, Any]) -> None:
-        self.task, self.job, self.options = name, job, dict(options)
+        self.task, self.job, self.options = name, job, kept(options)
         self._settings(self.options)  # what is wrong with them is said now
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """The result, or results; see the class."""
-        shown, job, common = self._settings({**self.options, **options})
-        job._refuse_table(inputs)
+        options = {**self.options, **options}
+        shown, job, common = self._settings(options)
         if job.is_one(inputs):
             return self._shown(inputs, job(self.read(inputs, job), **common), shown)
         several = job._several(inputs)
         if not hasattr(inputs, "__len__"):  # as it comes, and no result later than it need be
-            job.read_ahead = self.options.get("batch_size") or options.get("batch_size") or 1
+            job.read_ahead = options.get("batch_size") or 1
         sources: list[Any] = []
         results = job.stream(self._read(several, job, sources), **common)
         found = (self._shown(sources.pop(0), result, shown) for _, result in results)
@@ -75,19 +78,21 @@ class Pipeline:
             yield self.read(source, job)
 
     def _settings(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-        """How results are given, the task with its options, and the options that every task has."""
-        options = {**self.defaults, **{name: value for name, value in options.items() if name not in IGNORED}}
+        """How results are given, the task with its options, and the options that every task has.
+
+        None stands for what an option is by default, as in transformers.
+        """
+        read("batch_size", options.get("batch_size"), or_none(COUNT))
+        given = {name: value for name, value in options.items() if value is not None and name not in IGNORED}
+        options = {**self.defaults, **given}
         common = {name: options.pop(name) for name in ("on_error",) if name in options}
-        shown = {name: options.pop(name) for name in self.shown if name in options}
+        shown = {name: read(name, options.pop(name), SHOWN[name]) for name in self.shown if name in options}
         if unknown := options.keys() - {*self.names}:
             known = ", ".join([*self.names, *self.shown, "on_error"])
             raise TypeError(f"The pipeline {self.task} has no option {min(unknown)!r}; it has {known}.")
-        options = {self.names[name]: value for name, value in options.items()}
-        if options.get("max_tokens") is None:
-            options.pop("max_tokens", None)
-        options = self.converted(options)
+        options = self.converted({self.names[name]: value for name, value in options.items()})
         if "max_tokens" in options:  # a number above what the model reads cuts where the model ends
-            options["max_tokens"] = min(options["max_tokens"], self.job.most_tokens)
+            options["max_tokens"] = min(read("max_tokens", options["max_tokens"], COUNT), self.job.most_tokens)
         return shown, self.job.with_options(**options), common
 
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +164,7 @@ class TextClassificationPipeline(Pipeline):
         return [found] if isinstance(inputs, str) and "top_k" not in options else found
 
     def _settings(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-        best = options.get("top_k", "") == ""
+        best = isinstance(options.get("top_k", ""), str) and options.get("top_k", "") == ""
         _, job, common = super()._settings({**options, "top_k": 1} if best else options)
         return {"best": best}, job, common
 
@@ -185,9 +190,10 @@ class TokenClassificationPipeline(Pipeline):
     default_model = "dbmdz/bert-large-cased-finetuned-conll03-english"
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """The result for one list of words stands in a list, as in transformers."""
-        _, job, _ = self._settings({**self.options, **options})
+        """As in transformers, the result for one list of words stands in a list."""
         found = super().__call__(inputs, **options)
+        split = {**self.options, **options}.get("is_split_into_words") or False
+        job = self.job.with_options(is_split_into_words=split)
         return [found] if job.is_split_into_words and job.is_one(inputs) else found
 
     @override
@@ -233,11 +239,11 @@ def _with_length(options: dict[str, Any]) -> dict[str, Any]:
     """Options with the `max_length` of what is passed on to a tokenizer; other settings are refused."""
     if "max_tokens" not in options:
         return options
-    passed = {name: value for name, value in (options.pop("max_tokens") or {}).items() if name not in IGNORED}
+    passed = read("the tokenizer's options", options.pop("max_tokens"), MAPPING)
     length = passed.pop("max_length", None)
-    if passed:
+    if unknown := passed.keys() - {*IGNORED}:
         raise TypeError(
-            f"Of a tokenizer's options, padding, truncation and max_length are taken, not {min(passed)!r}."
+            f"Of a tokenizer's options, padding, truncation and max_length are taken, not {min(unknown)!r}."
         )
     return options if length is None else {**options, "max_tokens": length}
 
@@ -296,7 +302,7 @@ class ZeroShotClassificationPipeline(Pipeline):
     }  # fmt: skip
 
     def __init__(self, name: str, job: Any, options: Mapping[str, Any]) -> None:
-        self.task, self.job, self.options = name, job, dict(options)  # labels may come with a call
+        self.task, self.job, self.options = name, job, kept(options)  # labels may come with a call
 
     def __call__(
         self, inputs: Any = None, candidate_labels: Any = None, *, sequences: Any = None, **options: Any
@@ -347,6 +353,9 @@ class AudioPipeline(Pipeline):
         return (source, job.rate) if hasattr(source, "ndim") and not hasattr(source, "get_all_samples") else source
 
 
+TIMES = one_of(None, False, "word", "char")[0], "'word' or 'char', of which a CTC checkpoint gives times, or None"
+
+
 class AutomaticSpeechRecognitionPipeline(AudioPipeline):
     """Sounds -> {"text"}, and with `return_timestamps` "word" or "char" "chunks" [{"text", "timestamp"}]."""
 
@@ -358,9 +367,7 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
     default_model = "facebook/wav2vec2-base-960h"
 
     def _settings(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-        times = options.get("return_timestamps")
-        if times not in (None, False, "word", "char"):
-            raise ValueError(f"return_timestamps is {times!r}; a CTC checkpoint gives times of a 'word' or a 'char'.")
+        times = read("return_timestamps", options.get("return_timestamps"), TIMES)
         if times == "char" and getattr(self.job.processor, "decoder", None):
             raise ValueError("An n-gram model weighs words: return_timestamps='word' gives their times.")
         _, job, common = super()._settings(options)
@@ -368,8 +375,10 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
 
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
         """0 seconds are a clip as a whole."""
-        length = options["chunk_seconds"] or float("inf")
-        return {**options, "chunk_seconds": length, "characters": options.get("characters") == "char"}
+        length = plain(options["chunk_seconds"])
+        whole = isinstance(length, (int, float)) and length == 0
+        times = options.get("characters")
+        return {**options, "chunk_seconds": float("inf") if whole else length, "characters": times == "char"}
 
     def show(self, source: Any, result: Any, shown: Mapping[str, Any]) -> Any:
         """What else a mapping holds comes back in lists, as in transformers."""
@@ -450,10 +459,6 @@ PIPELINES: dict[str, type[Pipeline]] = {
     "audio-xvector": SpeakerVectorPipeline,
     "audio-frame-classification": FrameClassificationPipeline,
 }
-PROCESSORS: dict[Any, str] = {
-    AutoTokenizer: "tokenizer", AutoImageProcessor: "image_processor", AutoFeatureExtractor: "feature_extractor",
-    AutoProcessor: "processor",
-}  # fmt: skip
 
 
 def pipeline(
@@ -495,8 +500,8 @@ def pipeline(
     del use_fast  # there is one implementation
     if trust_remote_code:
         raise ValueError("trust_remote_code=True: minitrans never runs code from a checkpoint; leave it out.")
-    name = ALIASES.get(task or "", task)
-    if name is not None and name not in PIPELINES:
+    name = ALIASES.get(task, task) if isinstance(task, str) else task
+    if name is not None and not (isinstance(name, str) and name in PIPELINES):
         raise ValueError(f"There is no task {task!r}; there are {', '.join([*PIPELINES, *ALIASES])}.")
     if model is None:
         model = PIPELINES[name].default_model if name else None
@@ -504,16 +509,19 @@ def pipeline(
             raise ValueError(f"No model was given for {task}; pass model= with a folder, a hub id or a loaded model.")
         logger.warning("No model was given: %s is used.", model)
     loading = {"dtype": dtype, "torch_dtype": torch_dtype, "device_map": device_map, "config": config}
-    loading = {key: value for key, value in loading.items() if value is not None} | dict(model_kwargs or {})
+    loading = {key: value for key, value in loading.items() if value is not None}
+    loading |= read("model_kwargs", {} if model_kwargs is None else model_kwargs, MAPPING)
     own = {"revision": revision, "token": token}
     given = {"tokenizer": tokenizer, "feature_extractor": feature_extractor, "image_processor": image_processor}
     if not isinstance(model, (str, os.PathLike, hub.Repository)):
+        if not hasattr(model, "load_report"):
+            raise TypeError(f"model is {shown(model)}; it must be a folder, a hub id or a model of minitrans.")
         name = name or made_for(model.config.model_type, [type(model).__name__], type(model).__name__)
         kind = PIPELINES[name].kind
-        _check_fits(model, kind, name)
+        job = kind(model, _processor(kind, None, {**given, "processor": processor}))
         if device is not None:
             model.to(_place(device))
-        return PIPELINES[name](name, kind(model, _processor(kind, None, {**given, "processor": processor})), options)
+        return PIPELINES[name](name, job, options)
     repository, loading = hub.open_with(model, {**loading, **{k: v for k, v in own.items() if v is not None}})
     if isinstance(config, (str, os.PathLike)):
         from minitrans.auto import AutoConfig
@@ -532,31 +540,16 @@ def pipeline(
 
 def _place(device: Any) -> torch.device:
     """A device as torch has it; None is the first GPU or else the CPU, as for any number where there is no GPU."""
-    if device is None or (isinstance(device, int) and device >= 0):
-        return torch.device("cuda", device or 0) if torch.cuda.is_available() else torch.device("cpu")
-    return torch.device("cpu") if isinstance(device, int) else torch.device(device)
-
-
-def _check_fits(model: Any, kind: type[Task], name: str) -> None:
-    """ValueError for a loaded model whose published class is for another task."""
-    if not hasattr(model, "load_report"):
-        raise TypeError(f"model is a {type(model).__name__}; it must be a folder, a hub id or a model of minitrans.")
-    wanted = kind.auto._class_for(model.config)
-    is_published = type(model).__module__ == wanted.__module__  # a class of the user's own may be anything
-    anything = kind in (TokenVectors, ImageVectors)
-    if is_published and not anything and type(model).__name__.rpartition("For")[2] not in _ends(kind):
-        raise ValueError(f"{name} takes a {wanted.__name__}, not a {type(model).__name__}.")
-
-
-def _ends(kind: type[Task]) -> list[str]:
-    ends = [end.removeprefix("For") for end in kind.auto.tasks]
-    return [*ends, "SpeechClassification"] if kind is AudioClassifier else ends
+    number = 0 if device is None else plain(device)
+    if not is_whole(number):
+        return place(device)
+    return place(torch.device("cuda", number) if number >= 0 and torch.cuda.is_available() else "cpu")
 
 
 def _processor(kind: type[Task], repository: hub.Repository | None, given: dict[str, Any]) -> Any:
     """What a task prepares its inputs with: what is given, loaded where that is a name, or the repository's own."""
-    wanted = PROCESSORS[kind.processing]
-    autos: dict[str, Any] = {name: auto for auto, name in PROCESSORS.items()}
+    wanted, _ = PROCESSORS[kind.processing]
+    autos: dict[str, Any] = {name: auto for auto, (name, _) in PROCESSORS.items()}
     loaded = {
         name: autos[name].from_pretrained(value) if isinstance(value, (str, os.PathLike)) else value
         for name, value in given.items()

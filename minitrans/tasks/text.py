@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -22,13 +22,15 @@ from minitrans.auto import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
-from minitrans.processing.kinds import check_kinds, mapping, or_none
-from minitrans.tasks.base import Classifier, Piece, Task, check_count
+from minitrans.processing import kinds
+from minitrans.processing.kinds import shown
+from minitrans.tasks.base import Classifier, Piece, Task
+from minitrans.tasks.options import COUNT, LABELS, SWITCH, TEMPLATE, or_none, read
 
 logger = logging.getLogger("minitrans")
 
 PAIR = ("text", "text_pair")
-OBJECT = or_none(mapping(lambda value: True)), "an object, or null"
+OBJECT = kinds.or_none(kinds.mapping(lambda value: True)), "an object, or null"
 # How sentence-transformers names the activation of its Dense module -> our name.
 ACTIVATIONS = {
     "torch.nn.modules.activation.GELU": "gelu",
@@ -50,7 +52,7 @@ class TextTask(Task):
     unit = "text"
     takes = 'a text (a string, or a mapping with "text")'
     budget = 4096
-    options: ClassVar[tuple[str, ...]] = ("max_tokens",)
+    options: ClassVar = {"max_tokens": COUNT}
     pairs: ClassVar[bool] = False  # whether an input may be two texts
     cut: ClassVar[bool | str] = True  # which text of a pair is cut, as a tokenizer's `truncation`
 
@@ -58,13 +60,13 @@ class TextTask(Task):
         super().__init__(model, tokenizer)
         self.tokenizer = tokenizer
         self.most_tokens: int = model.config.max_position_embeddings
-        self.max_tokens: int = min(self.most_tokens, tokenizer.model_max_length, max_tokens or self.most_tokens)
+        wanted = self.most_tokens if max_tokens is None else read("max_tokens", max_tokens, COUNT)
+        self.max_tokens: int = min(self.most_tokens, tokenizer.model_max_length, wanted)
         self.taken = {*inspect.signature(model.base_model.encode).parameters}
 
     @override
     def check(self) -> None:
         super().check()
-        check_count("max_tokens", self.max_tokens)
         if self.max_tokens > self.most_tokens:
             raise ValueError(f"max_tokens is {self.max_tokens}; the model reads {self.most_tokens} tokens at most.")
 
@@ -100,8 +102,8 @@ class TextTask(Task):
         return [text]
 
     @override
-    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        parts = [self.parts(self.read(source)) for source in sources]
+    def prepare(self, found: list[Any]) -> Iterator[Piece]:
+        parts = [self.parts(text) for text in found]
         texts = [self._beginning(text) for text in chain.from_iterable(parts)]
         examples = self._encoded(texts)
         long = [index for index, example in enumerate(examples) if len(example["input_ids"]) > self.max_tokens]
@@ -112,10 +114,10 @@ class TextTask(Task):
             for index, example in zip(long, shorter, strict=True):
                 examples[index] = example
         remaining = iter(examples)
-        for source, own in zip(sources, parts, strict=True):
+        for text, own in zip(found, parts, strict=True):
             for number, example in enumerate(next(remaining) for _ in own):
                 last = number + 1 == len(own)
-                yield Piece(source, example, len(example["input_ids"]), last=last, done=int(last))
+                yield Piece(text, example, len(example["input_ids"]), last=last, done=int(last))
 
     def _beginning(self, text: Any) -> Any:
         """What is read of a text, or of each of a pair: of a very long one, words of more than `max_tokens` tokens.
@@ -146,6 +148,11 @@ class TextTask(Task):
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[Any]:
         """What `run` gives, from the batch of its tensors (B, N)."""
         raise NotImplementedError
+
+
+def is_several(item: Any) -> bool:
+    """Whether one can go over this and find texts."""
+    return isinstance(item, Iterable) and not isinstance(item, (str, bytes, Mapping))
 
 
 def is_pair(item: Any) -> bool:
@@ -179,7 +186,7 @@ class TextClassifier(Classifier, TextTask):
 
     auto = AutoModelForSequenceClassification
     takes = 'a text, a tuple of two, or a mapping with "text" and, for a pair, "text_pair"'
-    options: ClassVar[tuple[str, ...]] = (*Classifier.options, *TextTask.options)
+    options: ClassVar = {**Classifier.options, **TextTask.options}
     pairs = True
 
     @override
@@ -195,7 +202,9 @@ class ZeroShotClassifier(TextTask):
     """
 
     auto = AutoModelForSequenceClassification
-    options: ClassVar[tuple[str, ...]] = (*TextTask.options, "candidate_labels", "hypothesis_template", "multi_label")
+    options: ClassVar = {
+        **TextTask.options, "candidate_labels": LABELS, "hypothesis_template": TEMPLATE, "multi_label": SWITCH,
+    }  # fmt: skip
     cut = "only_first"
     candidate_labels: Sequence[str] = ()
     hypothesis_template = "This example is {}."
@@ -215,18 +224,10 @@ class ZeroShotClassifier(TextTask):
     @override
     def check(self) -> None:
         super().check()
-        if isinstance(self.candidate_labels, str):
-            self.candidate_labels = [label.strip() for label in self.candidate_labels.split(",") if label.strip()]
         if not self.candidate_labels:
             raise ValueError(
                 'There are no candidate_labels; name the classes, such as candidate_labels=["art", "law"].'
             )
-        try:
-            hypotheses = {self.hypothesis_template.format(label) for label in ("one", "two")}
-        except (AttributeError, LookupError, TypeError, ValueError):  # no text, or braces of another kind
-            hypotheses = set()
-        if len(hypotheses) < 2:
-            raise ValueError(f"hypothesis_template is {self.hypothesis_template!r}; a label needs {{}} to stand in.")
 
     @override
     def parts(self, text: str) -> list[Any]:
@@ -237,7 +238,7 @@ class ZeroShotClassifier(TextTask):
         return list(self.model(**batch).logits.float().cpu().numpy())
 
     @override
-    def assemble(self, source: Any, outputs: list[np.ndarray]) -> list[dict[str, Any]]:
+    def assemble(self, found: Any, outputs: list[np.ndarray]) -> list[dict[str, Any]]:
         logits = torch.from_numpy(np.stack(outputs))
         if self.multi_label or len(outputs) == 1:
             contradiction = -1 if self.entailment == 0 else 0
@@ -262,8 +263,7 @@ class ListTask(TextTask):
 
     @staticmethod
     def _is_list(item: Any) -> bool:
-        is_two = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
-        return is_two and not isinstance(item[1], (str, bytes, Mapping)) and isinstance(item[1], Iterable)
+        return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and is_several(item[1])
 
     def read(self, source: Any) -> tuple[str, list[str]]:
         """ValueError for an empty list."""
@@ -294,7 +294,7 @@ class Reranker(ListTask):
     auto = AutoModelForSequenceClassification
     takes = 'a tuple (query, [documents]), or a mapping with "query" and "documents"'
     columns = ("query", "documents")
-    options: ClassVar[tuple[str, ...]] = (*TextTask.options, "top_k")
+    options: ClassVar = {**TextTask.options, "top_k": or_none(COUNT)}
     top_k: int | None = None
 
     def __init__(self, model: Any, tokenizer: Any = None, max_tokens: int | None = None, **options: Any) -> None:
@@ -307,7 +307,7 @@ class Reranker(ListTask):
                 f"A cross-encoder that ranks gives one number, this checkpoint {model.config.num_labels} classes: "
                 "TextClassifier classifies pairs."
             )
-        check_kinds(
+        kinds.check_kinds(
             model.config.extra, {"sentence_transformers": OBJECT}, f"the configuration of {type(model).__name__}"
         )
         named = model.config.extra.get("sentence_transformers") or {}
@@ -319,24 +319,21 @@ class Reranker(ListTask):
         self.activation = ACTIVATIONS[activation]
 
     @override
-    def check(self) -> None:
-        super().check()
-        check_count("top_k", self.top_k)
-
-    @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
         return ops.ACTIVATIONS[self.activation](self.model(**batch).logits[:, 0].float()).cpu().tolist()
 
     @override
-    def assemble(self, source: Any, outputs: list[float]) -> list[dict[str, Any]]:
-        _, documents = self.read(source)
+    def assemble(self, found: tuple[str, list[str]], outputs: list[float]) -> list[dict[str, Any]]:
+        _, documents = found
         ranked = sorted(range(len(documents)), key=lambda index: -outputs[index])[: self.top_k]
         return [{"index": index, "score": outputs[index], "text": documents[index]} for index in ranked]
 
     def predict(self, pairs: Any, **options: Any) -> Any:
         """The scores (n,) float32 of n pairs (query, document) in their order, a number for a single pair."""
-        one = is_pair(pairs) or (isinstance(pairs, list) and len(pairs) == 2 and isinstance(pairs[0], str))
-        results = self([(query, [document]) for query, document in ([pairs] if one else pairs)], **options)
+        one = isinstance(pairs, (tuple, list)) and is_pair(tuple(pairs))
+        if not one and not is_several(pairs):
+            raise TypeError(f"predict takes pairs of texts (query, document), not {shown(pairs)}.")
+        results = self(map(_query_and_document, [pairs] if one else pairs), **options)
         scores = np.array([result[0]["score"] for result in results], np.float32)
         return scores[0] if one else scores
 
@@ -344,9 +341,17 @@ class Reranker(ListTask):
         self, query: str, documents: Iterable[str], top_k: int | None = None, return_documents: bool = False
     ) -> list[dict[str, Any]]:
         """The documents' numbers ("corpus_id") and scores, best first, with their "text" where it is asked for."""
-        ranking = self((query, list(documents)), top_k=top_k)
-        text = ("text",) if return_documents else ()
+        (ranking,) = self([(query, documents)], top_k=top_k)
+        text = ("text",) if read("return_documents", return_documents, SWITCH) else ()
         return [{"corpus_id": item["index"], **{key: item[key] for key in ("score", *text)}} for item in ranking]
+
+
+def _query_and_document(pair: Any) -> tuple[str, list[str]]:
+    """A pair as the reranker takes it."""
+    found = tuple(pair) if is_several(pair) and not isinstance(pair, Set) else ()
+    if not is_pair(found):
+        raise TypeError(f"predict takes pairs of texts (query, document), not {shown(pair)}.")
+    return found[0], [found[1]]
 
 
 class ChoiceTask(ListTask):
@@ -364,8 +369,8 @@ class ChoiceTask(ListTask):
         return self.model(**{name: values[:, None] for name, values in batch.items()}).logits[:, 0].float().tolist()
 
     @override
-    def assemble(self, source: Any, outputs: list[float]) -> list[dict[str, Any]]:
-        _, choices = self.read(source)
+    def assemble(self, found: tuple[str, list[str]], outputs: list[float]) -> list[dict[str, Any]]:
+        _, choices = found
         scores = torch.tensor(outputs).softmax(0).tolist()
         ranked = sorted(range(len(choices)), key=lambda index: -scores[index])
         return [{"index": index, "score": scores[index], "text": choices[index]} for index in ranked]

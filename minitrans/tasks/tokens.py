@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any, ClassVar
@@ -15,9 +15,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from minitrans.auto import AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoModelForTokenClassification
+from minitrans.processing.kinds import shown
 from minitrans.sequences import Sequences
-from minitrans.tasks.base import Piece, check_count, check_labels, label_of
-from minitrans.tasks.text import TextTask, is_pair
+from minitrans.tasks.base import Piece, check_labels, label_of
+from minitrans.tasks.options import COUNT, NUMBER, SWITCH, TEXT, TEXTS, Option, named, or_none, whole
+from minitrans.tasks.text import TextTask, is_pair, is_several
 
 logger = logging.getLogger("minitrans")
 
@@ -44,27 +46,33 @@ class ChunkedTask(TextTask):
     question, and every chunk holds the first.
     """
 
-    options: ClassVar[tuple[str, ...]] = (*TextTask.options, "overlap")
+    options: ClassVar = {**TextTask.options, "overlap": or_none(whole(0))}
     asked = 0  # which text of an input is in question
     overlap: int | None = None
     is_split_into_words = False
 
     @override
-    def prepare(self, sources: list[Any]) -> Iterator[Piece]:
-        texts = [self.read(source) for source in sources]
+    def check(self) -> None:
+        super().check()
+        room = self.max_tokens - self.tokenizer.num_special_tokens_to_add(pair=self.pairs)
+        if self.overlap and self.overlap >= room:
+            raise ValueError(f"overlap is {self.overlap}; it must be less than a chunk, which is {room} tokens here.")
+
+    @override
+    def prepare(self, found: list[Any]) -> Iterator[Piece]:
         options = {"is_split_into_words": True} if self.is_split_into_words else {}
-        encoding = self.tokenizer(texts, return_offsets_mapping=True, verbose=False, **options)
-        for index, (source, text) in enumerate(zip(sources, texts, strict=True)):
+        encoding = self.tokenizer(found, return_offsets_mapping=True, verbose=False, **options)
+        for index, text in enumerate(found):
             columns = {name: values[index] for name, values in encoding.items() if name in self.taken}
             offsets = self.placed(text, encoding["offset_mapping"][index], encoding.word_ids(index))
-            yield from self._chunks(source, text, columns, offsets, encoding, index)
+            yield from self._chunks(text, columns, offsets, encoding, index)
 
     def placed(self, text: Any, offsets: list[tuple[int, int]], words: list[int | None]) -> list[tuple[int, int]]:
         """Where in the text each token stands."""
         return offsets
 
     def _chunks(
-        self, source: Any, text: Any, columns: dict[str, list], offsets: list, encoding: Any, index: int
+        self, text: Any, columns: dict[str, list], offsets: list, encoding: Any, index: int
     ) -> Iterator[Piece]:
         owners, words = encoding.sequence_ids(index), encoding.word_ids(index)
         length = owners.count(self.asked)
@@ -87,7 +95,7 @@ class ChunkedTask(TextTask):
             own = slice(first + judged.start, first + judged.stop)
             part = Chunk(tokens, own.start, offsets[own], words[own], columns["input_ids"][own])
             last = span.stop == length
-            yield Piece(source, inputs, len(inputs["input_ids"]), part, last, done=int(last))
+            yield Piece(text, inputs, len(inputs["input_ids"]), part, last, done=int(last))
 
     def judged(self, spans: list[range]) -> list[range]:
         """Which tokens are judged in each chunk: every token where it is farther from an edge."""
@@ -97,7 +105,8 @@ class ChunkedTask(TextTask):
 
 # The first letters of labels that say where in an entity a token stands: BIO, BIOES, BILOU, BMES and their kin.
 INSIDE, LAST, ALONE = "IM", "EL", "SUW"
-STRATEGIES = ("none", "simple", "first", "average", "max")
+_strategy, STRATEGIES = named("none", "simple", "first", "average", "max")
+STRATEGY: Option = (lambda value: _strategy("none" if value is None else value)), STRATEGIES
 
 
 class EntityRecognizer(ChunkedTask):
@@ -120,13 +129,10 @@ class EntityRecognizer(ChunkedTask):
     """
 
     auto = AutoModelForTokenClassification
-    options: ClassVar[tuple[str, ...]] = (
-        *ChunkedTask.options,
-        "aggregation_strategy",
-        "ignore_labels",
-        "is_split_into_words",
-        "delimiter",
-    )
+    options: ClassVar = {
+        **ChunkedTask.options, "aggregation_strategy": STRATEGY, "ignore_labels": TEXTS,
+        "is_split_into_words": SWITCH, "delimiter": TEXT,
+    }  # fmt: skip
     aggregation_strategy = "simple"
     ignore_labels: Sequence[str] = ("O",)
     delimiter = " "
@@ -138,14 +144,6 @@ class EntityRecognizer(ChunkedTask):
         # E-MAIL among types without places is a type: the rarer letters count where every label has a place.
         placed = all(re.match(f"[B{INSIDE}{LAST}{ALONE}]-.", label) for label in labels if label != "O")
         self.places = f"[B{INSIDE}{LAST}{ALONE}]" if placed else "[BI]"
-
-    @override
-    def check(self) -> None:
-        super().check()
-        value = getattr(self.aggregation_strategy, "value", self.aggregation_strategy)
-        self.aggregation_strategy = "none" if value is None else value.lower()
-        if self.aggregation_strategy not in STRATEGIES:
-            raise ValueError(f"aggregation_strategy is {value!r}; it must be one of {', '.join(STRATEGIES)}.")
 
     @override
     def is_one(self, inputs: Any) -> bool:
@@ -167,7 +165,7 @@ class EntityRecognizer(ChunkedTask):
         for name in ("tokens", "words"):
             if isinstance(source, Mapping) and name in source:
                 source = source[name]
-        if isinstance(source, (str, bytes, Mapping)) or not isinstance(source, Iterable):
+        if not is_several(source):
             raise self.refusal(source, f"here split into a list of words, not a {type(source).__name__}")
         words = list(source)
         if wrong := [word for word in words if not isinstance(word, str)]:
@@ -188,8 +186,7 @@ class EntityRecognizer(ChunkedTask):
         return [(each[piece.part.tokens], piece.part) for each, piece in zip(scores, pieces, strict=True)]
 
     @override
-    def assemble(self, source: Any, outputs: list[tuple[np.ndarray, Chunk]]) -> list[dict[str, Any]]:
-        found = self.read(source)
+    def assemble(self, found: Any, outputs: list[tuple[np.ndarray, Chunk]]) -> list[dict[str, Any]]:
         text = self.delimiter.join(found) if self.is_split_into_words else found
         tokens = [token for scores, chunk in outputs for token in self._tokens(text, scores, chunk)]
         if self.aggregation_strategy in ("first", "average", "max"):
@@ -274,14 +271,13 @@ class MaskFiller(ChunkedTask):
     """
 
     auto = AutoModelForMaskedLM
-    options: ClassVar[tuple[str, ...]] = (*ChunkedTask.options, "top_k", "targets")
+    options: ClassVar = {**ChunkedTask.options, "top_k": COUNT, "targets": or_none(TEXTS)}
     top_k = 5
-    targets: Sequence[str] | str | None = None
+    targets: Sequence[str] | None = None
 
     @override
     def check(self) -> None:
         super().check()
-        check_count("top_k", self.top_k)
         if self.tokenizer.mask_token_id is None:
             raise ValueError("The tokenizer has no mask_token, and so no text a gap to fill.")
         self.target_ids = None if self.targets is None else self._target_ids()
@@ -289,10 +285,9 @@ class MaskFiller(ChunkedTask):
     target_ids: list[int] | None = None
 
     def _target_ids(self) -> list[int]:
-        targets = [self.targets] if isinstance(self.targets, str) else list(self.targets or ())
         vocabulary = self.tokenizer.get_vocab()
         found: dict[int, None] = {}
-        for target in targets:
+        for target in self.targets or ():
             index = vocabulary.get(target)
             if index is None:
                 ids = self.tokenizer(target, add_special_tokens=False)["input_ids"][:1]
@@ -330,11 +325,11 @@ class MaskFiller(ChunkedTask):
             for token, score in zip(tokens, scores, strict=True)
         ]
 
-    def assemble(self, source: Any, outputs: list[list[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
+    def assemble(self, found: str, outputs: list[list[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
         """ValueError for a text without a mask."""
         words = list(chain.from_iterable(outputs))
         if not words:
-            raise ValueError(f"There is no {self.tokenizer.mask_token} in {self.read(source)[:80]!r}.")
+            raise ValueError(f"There is no {self.tokenizer.mask_token} in {found[:80]!r}.")
         return words
 
 
@@ -362,10 +357,10 @@ class QuestionAnswerer(ChunkedTask):
 
     auto = AutoModelForQuestionAnswering
     takes = 'a tuple (question, text), or a mapping with "question" and "context"'
-    options: ClassVar[tuple[str, ...]] = (
-        *ChunkedTask.options, "top_k", "longest_answer", "handle_impossible_answer", "null_threshold",
-        "align_to_words",
-    )  # fmt: skip
+    options: ClassVar = {
+        **ChunkedTask.options, "top_k": COUNT, "longest_answer": COUNT, "handle_impossible_answer": SWITCH,
+        "null_threshold": NUMBER, "align_to_words": SWITCH,
+    }  # fmt: skip
     pairs = True
     asked = 1
     top_k = 1
@@ -373,12 +368,6 @@ class QuestionAnswerer(ChunkedTask):
     handle_impossible_answer = False
     null_threshold = 0.0
     align_to_words = True
-
-    @override
-    def check(self) -> None:
-        super().check()
-        check_count("top_k", self.top_k)
-        check_count("longest_answer", self.longest_answer)
 
     def __call__(self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
         """`question` and `context` are a string each, or lists; one string goes with each of a list."""
@@ -442,8 +431,8 @@ class QuestionAnswerer(ChunkedTask):
         return [words[key] for key in keys]
 
     @override
-    def assemble(self, source: Any, outputs: list[Spans]) -> Any:
-        _, text = self.read(source)
+    def assemble(self, found: tuple[str, str], outputs: list[Spans]) -> Any:
+        _, text = found
         candidates: dict[tuple[int, int], tuple[float, int, int, float]] = {}
         for span in sorted(chain.from_iterable(output.best for output in outputs), reverse=True):
             candidates.setdefault(span[1:3], span)
@@ -465,6 +454,9 @@ def questions(question: Any, context: Any) -> Any:
     """Pairs of questions and contexts; of one string and a list, the string with each of the list."""
     if isinstance(question, str) and isinstance(context, str):
         return question, context
+    for name, value in (("question", question), ("context", context)):
+        if not isinstance(value, str) and not is_several(value):
+            raise TypeError(f"{name} is {shown(value)}; it must be a text or several.")
     asked = [question] if isinstance(question, str) else list(question)
     texts = [context] if isinstance(context, str) else list(context)
     count = max(len(asked), len(texts))

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict, TypeVar, cast, overload
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from typing_extensions import Unpack, override
 from minitrans import hub, ops
 from minitrans.auto import AutoModel, AutoTokenizer
 from minitrans.outputs import Encoded
-from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_count, is_text, mapping, or_none
+from minitrans.processing.kinds import Kind, check_kinds, each, is_bool, is_count, is_text, mapping, shown
+from minitrans.processing.kinds import or_none as nullable
 from minitrans.sequences import Sequences
-from minitrans.tasks.base import Piece, check_count
+from minitrans.tasks.base import Piece, place
+from minitrans.tasks.options import COUNT, SWITCH, TEXTS, Option, one_of, or_none, read, read_all
 from minitrans.tasks.text import ACTIVATIONS, TextTask
 from minitrans.weights import open_checkpoint
 
@@ -112,6 +114,34 @@ def _typed_as(like: X) -> Callable[[Callable[..., Any]], X]:
     return lambda function: cast(X, function)
 
 
+def _cosine(one: Tensor, two: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(one) @ torch.nn.functional.normalize(two).T
+
+
+SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": _cosine,
+    "dot": lambda one, two: one @ two.T,
+    "euclidean": lambda one, two: -torch.cdist(one, two, p=2.0),
+    "manhattan": lambda one, two: -torch.cdist(one, two, p=1.0),
+}
+LAYERS: Option = (
+    lambda value: tuple([{True: layer}[isinstance(layer, Dense)] for layer in value]), "a list of Dense layers",
+)  # fmt: skip
+# What may be said of an Embedder, and of its vectors when it encodes.
+SETTINGS: dict[str, Option] = {
+    **dict.fromkeys(("normalize", "lower", "include_prompt"), SWITCH),
+    "truncate_dim": or_none(COUNT),
+    "similarity_fn_name": one_of(*SIMILARITIES),
+    "dense": LAYERS,
+}
+ENCODING: dict[str, Option] = {
+    **dict.fromkeys(("batch_size", "batch_tokens"), or_none(COUNT)),
+    **dict.fromkeys(("normalize_embeddings", "convert_to_numpy", "convert_to_tensor"), SWITCH),
+    "output_value": one_of("sentence_embedding", "token_embeddings", None),
+    "precision": one_of("float32", "int8", "uint8", "binary", "ubinary"),
+}
+
+
 class Embedder(TextTask):
     """Texts -> vectors, as a sentence-transformers folder describes, or by the mean over a BERT-like model's tokens.
 
@@ -126,6 +156,7 @@ class Embedder(TextTask):
 
     auto = AutoModel
     unneeded = r"(^|\.)pooler\."  # the head that BERT was trained with
+    checked: ClassVar = {**TextTask.checked, **SETTINGS}
     prompts: dict[str, str]
     similarity_fn_name: str
 
@@ -154,22 +185,23 @@ class Embedder(TextTask):
             self.truncate_dim = truncate_dim
             check_kinds({"prompts": prompts, "default_prompt_name": default_prompt_name}, KINDS, "the Embedder")
             self.prompts |= prompts or {}
-            self.similarity_fn_name = _similarity(similarity_fn_name or self.similarity_fn_name)
+            self.similarity_fn_name = similarity_fn_name or self.similarity_fn_name
             if default_prompt_name is not None:
                 self.prompt = self._named_prompt(default_prompt_name)
             return
         if loading:
             raise TypeError(f"Embedder has no option {next(iter(loading))!r}.")
         super().__init__(model, tokenizer, max_tokens)
+        pooling = read("pooling", pooling, TEXTS)
         unknown = [name for name in pooling if name not in POOLINGS]
         if unknown or not pooling:
-            raise ValueError(f"The pooling is {list(pooling)}; known are {', '.join(POOLINGS)}.")
+            raise ValueError(f"The pooling is {pooling}; known are {', '.join(POOLINGS)}.")
         self.pooling, self.normalize, self.prompt, self.lower = tuple(pooling), normalize, prompt, lower
         check_kinds({"prompts": prompts, "prompt": prompt}, KINDS, "the Embedder")
         self.prompts = {"query": "", "document": "", **(prompts or {})}
-        self.include_prompt, self.similarity_fn_name = include_prompt, _similarity(similarity_fn_name or "cosine")
+        self.include_prompt, self.similarity_fn_name = include_prompt, similarity_fn_name or "cosine"
         self.truncate_dim = truncate_dim
-        self.dense, self.dim = tuple(dense), model.config.hidden_size * len(self.pooling)
+        self.dense, self.dim = dense, model.config.hidden_size * len(self.pooling)
         for layer in self.dense:
             if layer.weight.shape[1] != self.dim:
                 raise ValueError(
@@ -213,7 +245,7 @@ class Embedder(TextTask):
 
     def to(self, device: Any) -> Embedder:
         """Move the model, in place."""
-        self.model.to(device)
+        self.model.to(place(device))
         return self
 
     @overload
@@ -228,27 +260,6 @@ class Embedder(TextTask):
         output_value: Literal["sentence_embedding"] = ..., convert_to_numpy: bool = ...,
         convert_to_tensor: Literal[True], **options: Unpack[Options],
     ) -> Tensor: ...  # fmt: skip
-    @overload
-    def encode(
-        self, inputs: str, prompt_name: str | None = None, *, output_value: Literal["sentence_embedding"] = ...,
-        convert_to_numpy: Literal[False], convert_to_tensor: bool = ..., **options: Unpack[Options],
-    ) -> Tensor: ...  # fmt: skip
-    @overload
-    def encode(
-        self, inputs: list[str], prompt_name: str | None = None, *,
-        output_value: Literal["sentence_embedding"] = ..., convert_to_numpy: Literal[False],
-        convert_to_tensor: Literal[False] = ..., **options: Unpack[Options],
-    ) -> list[Tensor]: ...  # fmt: skip
-    @overload
-    def encode(
-        self, inputs: str, prompt_name: str | None = None, *, output_value: Literal["token_embeddings"],
-        convert_to_numpy: bool = ..., convert_to_tensor: bool = ..., **options: Unpack[Options],
-    ) -> Tensor: ...  # fmt: skip
-    @overload
-    def encode(
-        self, inputs: list[str], prompt_name: str | None = None, *, output_value: Literal["token_embeddings"],
-        convert_to_numpy: bool = ..., convert_to_tensor: bool = ..., **options: Unpack[Options],
-    ) -> list[Tensor]: ...  # fmt: skip
     @overload
     def encode(
         self, inputs: str | Iterable[str] | None = None, prompt_name: str | None = None, prompt: str | None = None,
@@ -297,11 +308,14 @@ class Embedder(TextTask):
         if texts is None:
             raise TypeError(f"encode takes {self.takes} or several.")
         check_kinds({"prompt": prompt, "prompt_name": prompt_name}, KINDS, "encode")
-        check_count("batch_size", batch_size)
-        if output_value not in OUTPUTS:
-            raise ValueError(f"output_value is {output_value!r}; it must be one of {', '.join(map(str, OUTPUTS))}.")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+        given = read_all(
+            {
+                "batch_size": batch_size, "batch_tokens": batch_tokens, "output_value": output_value,
+                "precision": precision, "convert_to_numpy": convert_to_numpy, "convert_to_tensor": convert_to_tensor,
+                "normalize_embeddings": normalize_embeddings,
+            },
+            ENCODING,
+        )  # fmt: skip
         if device is not None:
             self.to(device)
         job = self.with_options()
@@ -309,19 +323,18 @@ class Embedder(TextTask):
         job.prompt = self._named_prompt(prompt_name) if prompt is None and prompt_name is not None else self.prompt
         job.prompt = job.prompt if prompt is None else prompt
         job.truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
-        check_count("truncate_dim", job.truncate_dim)
-        job.renormalize, job.output_value = normalize_embeddings, output_value
-        budget = batch_size * self.max_tokens if batch_size and batch_tokens is None else batch_tokens
+        job.renormalize, job.output_value = given["normalize_embeddings"], given["output_value"]
+        budget = given["batch_tokens"] or (given["batch_size"] and given["batch_size"] * self.max_tokens)
         show = show_progress_bar if show_progress is None else show_progress
         one = self.is_one(texts)
         found = job([texts] if one else texts, budget=budget, show_progress=False if one else show)
-        if output_value != "sentence_embedding":
+        if job.output_value != "sentence_embedding":
             return found[0] if one else found
         vectors = np.stack(found) if found else np.empty((0, job.get_embedding_dimension()), np.float32)
-        vectors = quantized(vectors, precision)
-        if convert_to_tensor or not convert_to_numpy:
+        vectors = quantized(vectors, given["precision"])
+        if given["convert_to_tensor"] or not given["convert_to_numpy"]:
             tensor = torch.from_numpy(vectors).to(self.device)
-            return tensor[0] if one else tensor if convert_to_tensor else list(tensor)
+            return tensor[0] if one else tensor if given["convert_to_tensor"] else list(tensor)
         return vectors[0] if one else vectors
 
     renormalize = False
@@ -349,13 +362,16 @@ class Embedder(TextTask):
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """How alike each of n vectors is to each of m, (n, m) float32, by what the folder calls its similarity."""
-        one, two = (_matrix(vectors) for vectors in (embeddings1, embeddings2))
-        return SIMILARITIES[self.similarity_fn_name](one, two.to(one.device))
+        one, two = _alike(embeddings1, embeddings2)
+        return SIMILARITIES[self.similarity_fn_name](one, two)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """How alike each of n vectors is to the other in its place, (n,) float32."""
-        pairs = zip(_matrix(embeddings1), _matrix(embeddings2), strict=True)
-        return torch.stack([self.similarity(one, two)[0, 0] for one, two in pairs])
+        one, two = _alike(embeddings1, embeddings2)
+        if len(one) != len(two):
+            raise ValueError(f"embeddings1 holds {len(one)} vectors and embeddings2 {len(two)}; each has its partner.")
+        found = [self.similarity(*pair)[0] for pair in zip(one, two, strict=True)]
+        return torch.cat(found) if found else one.new_empty(0)
 
     @override
     def parts(self, text: str) -> list[Any]:
@@ -400,20 +416,10 @@ class Embedder(TextTask):
 SentenceTransformer = Embedder  # the name by which sentence-transformers' programs know it
 
 
-def _similarity(name: str) -> str:
-    if name not in SIMILARITIES:
-        raise ValueError(f"similarity_fn_name is {name!r}; known are {', '.join(SIMILARITIES)}.")
-    return name
-
-
 def _with_owner(name: Any) -> Any:
     """A bare name of a model as sentence-transformers takes it: one of its own on the hub, where no folder has it."""
     bare = isinstance(name, str) and not re.search(r"[\\/]", name) and not os.path.exists(name)
     return f"sentence-transformers/{name}" if bare else name
-
-
-OUTPUTS = ("sentence_embedding", "token_embeddings", None)
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 def quantized(vectors: np.ndarray, precision: str) -> np.ndarray:
@@ -431,33 +437,39 @@ def quantized(vectors: np.ndarray, precision: str) -> np.ndarray:
     return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
 
 
-def _matrix(vectors: Any) -> Tensor:
-    if isinstance(vectors, (list, tuple)):
-        vectors = torch.stack([torch.as_tensor(vector) for vector in vectors])
-    tensor = torch.as_tensor(vectors).float()
-    return tensor[None] if tensor.dim() == 1 else tensor
+def _alike(*embeddings: Any) -> list[Tensor]:
+    """Vectors (n, C) of each of the two, float32, on one device; TypeError or ValueError where they are none."""
+    found = [_matrix(f"embeddings{number}", vectors) for number, vectors in enumerate(embeddings, 1)]
+    widths = [tensor.shape[1] for tensor in found]
+    if len({*widths}) > 1:
+        raise ValueError(f"The vectors of embeddings1 have {widths[0]} numbers and those of embeddings2 {widths[1]}.")
+    return [tensor.to(found[0].device) for tensor in found]
 
 
-def _cosine(one: Tensor, two: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(one) @ torch.nn.functional.normalize(two).T
+def _matrix(name: str, vectors: Any) -> Tensor:
+    try:
+        if isinstance(vectors, (list, tuple)):
+            vectors = torch.stack([torch.as_tensor(vector) for vector in vectors])
+        tensor = torch.as_tensor(vectors).to_dense()
+    except (TypeError, ValueError, RuntimeError):
+        tensor = torch.empty(0)
+    tensor = tensor[None] if tensor.dim() == 1 else tensor
+    if tensor.dim() != 2 or not tensor.shape[1] or tensor.is_complex() or tensor.is_meta:
+        raise TypeError(f"{name} is {shown(vectors)}; it must be a vector of numbers, or several of one length.")
+    return tensor.float()
 
 
-SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cosine": _cosine,
-    "dot": lambda one, two: one @ two.T,
-    "euclidean": lambda one, two: -torch.cdist(one, two, p=2.0),
-    "manhattan": lambda one, two: -torch.cdist(one, two, p=1.0),
-}
 # What a setting of a sentence-transformers folder may be, and how that is said.
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("type", "path", "activation_function", "module_input_name"), (is_text, "text")),
     **dict.fromkeys(
-        ("default_prompt_name", "similarity_fn_name", "prompt", "prompt_name"), (or_none(is_text), "text or null")
+        ("default_prompt_name", "similarity_fn_name", "prompt", "prompt_name"),
+        (nullable(is_text), "text or null"),
     ),
-    **dict.fromkeys(("include_prompt", "bias", "do_lower_case", *SWITCHES), (or_none(is_bool), "true or false")),
-    "prompts": (or_none(mapping(is_text)), "an object from names to texts"),
-    "pooling_mode": (or_none(lambda value: is_text(value) or each(is_text)(value)), "a name or several"),
-    "max_seq_length": (or_none(is_count), "a whole number from 1, or null"),
+    **dict.fromkeys(("include_prompt", "bias", "do_lower_case", *SWITCHES), (nullable(is_bool), "true or false")),
+    "prompts": (nullable(mapping(is_text)), "an object from names to texts"),
+    "pooling_mode": (nullable(lambda value: is_text(value) or each(is_text)(value)), "a name or several"),
+    "max_seq_length": (nullable(is_count), "a whole number from 1, or null"),
 }
 # The file of a sentence-transformers folder that says where texts are cut; the first that there is counts.
 LENGTH_FILES = [
