@@ -411,6 +411,12 @@ def check_finite(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} holds NaN or infinite numbers.")
 
 
+def check_mask(name: str, mask: Tensor, else_: str = "") -> None:
+    """ValueError for a mask of other values than 0 and 1, which would count as one of them; `else_` says what else."""
+    if mask.dtype != torch.bool and not is_tracing() and not (right := (mask == 0) | (mask == 1)).all():
+        raise ValueError(f"{name} holds other values than 0 and 1, such as {mask[~right][0].item():g}{else_}.")
+
+
 def channels_first(x: Tensor) -> Tensor:
     """(B, H, W, C) -> (B, C, H, W), contiguous."""
     return x.permute(0, 3, 1, 2).contiguous()
