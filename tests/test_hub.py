@@ -650,7 +650,7 @@ def test_names_that_are_nothing(folder):
     [b"", b'{"a": ', b"[1, 2]", b"3", b'{"a": "\xff"}', b"\x00\x01", b"[" * 100_000,
      *(b'{"a": %b%b}' % (b"[" * depth, b"]" * depth) for depth in (100, 300, 600, 900, 3000)),
      b'{"a": ' * 101 + b"1" + b"}" * 101],
-    ids="empty cut list number latin binary deep 101 301 601 901 3001 objects".split(),
+    ids=["empty", "cut", "list", "number", "latin", "binary", "deep", "101", "301", "601", "901", "3001", "objects"],
 )  # fmt: skip
 def test_json_that_is_none(folder, content):
     (folder / "config.json").write_bytes(content)
