@@ -202,7 +202,7 @@ class AutoClass:
         'DistilBertForSequenceClassification'
         """
         repository, options = hub.open_with(pretrained_model_name_or_path, options)
-        found = config or read_config(repository, {})
+        found = read_config(repository, {}) if config is None else config
         return cls._class_for(found).load(repository, config, *model_args, **options)
 
 
@@ -347,7 +347,9 @@ class AutoProcessing:
         if trusted:
             cls._refuse_code(repository)
         config = options.pop("config", None)
-        model_type = config.model_type if config else _look_up(repository, "config.json", "model_type")
+        if config is not None and not hasattr(config, "model_type"):  # transformers' configurations have one too
+            raise TypeError(f"A configuration is made by AutoConfig, not of a {type(config).__name__}.")
+        model_type = config.model_type if config is not None else _look_up(repository, "config.json", "model_type")
         kind = cls._class_for(repository, model_type)
         load = getattr(kind, "from_repository", None)  # of tokenizers, whose files may say more than the class
         return load(repository, options) if load else kind.from_pretrained(repository, **options)

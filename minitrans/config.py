@@ -15,7 +15,7 @@ import re
 import reprlib
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -23,6 +23,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 from typing_extensions import override
 
 from minitrans import hub
+from minitrans.saving import atomic_file
 
 # No product of three of these overflows, and no model that was ever made is larger.
 Size = Annotated[int, (1, 10**6)]
@@ -94,7 +95,7 @@ class PreTrainedConfig(hub.Saved):
     return_dict: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         values = {self.attribute_map.get(key, key): value for key, value in values.items()}
         values.pop("model_type", None)
         torch_dtype = values.pop("torch_dtype", None)
@@ -114,21 +115,18 @@ class PreTrainedConfig(hub.Saved):
         self.validate()
 
     def _set_labels(self, num_labels: int | None, id2label: Labels, label2id: Labels) -> None:
+        num_labels = _python_numbers(num_labels)
         count = 2 if num_labels is None else num_labels
-        if not isinstance(count, int) or not 1 <= count <= MOST_LABELS:
+        if type(count) is not int or not 1 <= count <= MOST_LABELS:
             raise ValueError(f"num_labels is {count!r}; it must be a whole number from 1 to {MOST_LABELS}.")
-        try:
-            if not id2label and label2id and num_labels in (None, len(label2id)):
-                id2label = {index: label for label, index in label2id.items()}
-            if not id2label or num_labels not in (None, len(id2label)):  # the number wins, as in transformers
-                id2label, label2id = {index: f"LABEL_{index}" for index in range(count)}, None
-            self.id2label = {int(index): label for index, label in id2label.items()}
-            self.label2id = label2id or {label: index for index, label in self.id2label.items()}
-        except (ValueError, TypeError, AttributeError):
-            raise ValueError(
-                "id2label and label2id must map whole numbers to names and names to numbers, but they are "
-                f"{id2label!r} and {label2id!r}."
-            ) from None
+        numbers = _map(label2id, _label, _index)
+        names = _map(id2label, _index, _label)
+        if not names and num_labels in (None, len(numbers)):
+            names = {index: label for label, index in numbers.items()}
+        if not names or num_labels not in (None, len(names)):  # the number wins, as in transformers
+            names, numbers = {index: f"LABEL_{index}" for index in range(count)}, {}
+        self.id2label = names
+        self.label2id = numbers or {label: index for index, label in names.items()}
 
     def __getattr__(self, name: str) -> Any:
         extra = self.__dict__.get("extra", {})
@@ -145,8 +143,10 @@ class PreTrainedConfig(hub.Saved):
                 self._set_labels(value, None, None)
         elif name == "torch_dtype":
             self.dtype = value
+        elif name in LABELS:
+            object.__setattr__(self, name, None if value is None else _map(value, *LABELS[name]))
         elif name in type(self).__dataclass_fields__ or hasattr(type(self), name):
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, _python_numbers(value))
         else:
             self.extra[name] = value
 
@@ -201,6 +201,7 @@ class PreTrainedConfig(hub.Saved):
             if spec.name == "dtype":  # checked by whoever reads it, as that takes torch
                 continue
             _check(f"{type(self).__name__}.{spec.name}", getattr(self, spec.name), hints[spec.name])
+        _as_json(self.extra)
         for name, allowed in {**PreTrainedConfig.honoured, **self.honoured}.items():
             value = getattr(self, name, allowed[0])
             if value not in allowed:
@@ -222,7 +223,7 @@ class PreTrainedConfig(hub.Saved):
         return {name: value for name, value in now.items() if value != values.get(name, value)}
 
     @classmethod
-    def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:
+    def from_dict(cls: type[C], values: dict[str, Any], /, **overrides: Any) -> C:
         """Build from the content of a config.json; `overrides` win. TypeError for an override that is not a field."""
         if overrides.pop("trust_remote_code", False) and values.get("auto_map"):
             raise ValueError(
@@ -297,16 +298,30 @@ class PreTrainedConfig(hub.Saved):
         }
 
     def to_json_string(self, use_diff: bool = True) -> str:
-        """`to_diff_dict`, or `to_dict`, as JSON text, keys sorted."""
+        """`to_diff_dict`, or `to_dict`, as JSON text, keys sorted; TypeError or ValueError for what is none."""
         values = self.to_diff_dict() if use_diff else self.to_dict()
+        for name, value in values.items():
+            try:
+                json.dumps({name: value}, sort_keys=True, ensure_ascii=False).encode()
+            except (TypeError, ValueError) as error:
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(
+                    f"{type(self).__name__}.{name:.80} is {reprlib.repr(value)}, which JSON cannot hold ({error}); "
+                    "give it another value, or take it out."
+                ) from error
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
-        """Write `to_json_string` into a file."""
-        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+        """Write `to_json_string` into a file, all of it or nothing."""
+        text = self.to_json_string(use_diff)
+        with atomic_file(Path(json_file_path)) as stream:
+            stream.write(text.encode())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__} {self.to_json_string()}"
+        try:
+            return f"{type(self).__name__} {self.to_json_string()}"
+        except (TypeError, ValueError):
+            return f"{type(self).__name__} {reprlib.repr(self.__dict__)}"
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -318,11 +333,52 @@ class PreTrainedConfig(hub.Saved):
         (folder / "config.json").write_text(self.to_json_string(use_diff=False), encoding="utf-8")
 
 
-def _as_json(value: Any) -> Any:
-    """A copy with lists for tuples, as a file gives them back."""
+def _as_json(value: Any, depth: int = 1) -> Any:
+    """A copy as a file gives it back: lists for tuples, Python's numbers, text for paths and torch's dtypes."""
+    if depth > hub.DEEPEST:
+        raise ValueError(f"A configuration holds values of more than {hub.DEEPEST} levels; make them flatter.")
     if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
-    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else copy.deepcopy(value)
+        return {key: _as_json(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(item, depth + 1) for item in value]
+    value = _python_numbers(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else value
+
+
+def _python_numbers(value: Any) -> Any:
+    """A value with Python's numbers for numpy's and torch's, alone or in a list."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_python_numbers, value)) if type(value) in (list, tuple) else value
+    return value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
+
+
+def _index(value: Any) -> int:
+    index = int(value)
+    if not isinstance(value, str) and index != value:
+        raise ValueError
+    return index
+
+
+def _label(value: Any) -> str:
+    """A class's name; published programs write whole numbers where a data set has these for names."""
+    return value if isinstance(value, str) else str(_index(None if isinstance(value, bool) else value))
+
+
+# Fields that map labels -> what their keys and their values become.
+LABELS = {"id2label": (_index, _label), "label2id": (_label, _index)}
+
+
+def _map(values: Labels, key: Callable[[Any], Any], item: Callable[[Any], Any]) -> dict:
+    """The entries of a map of labels as they should be; ValueError where they cannot."""
+    try:
+        return {key(name): item(value) for name, value in (values or {}).items()}
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise ValueError(
+            "id2label and label2id must map whole numbers to names and names to numbers, but one is "
+            f"{reprlib.repr(values)}."
+        ) from None
 
 
 class _Dtype:
@@ -441,7 +497,7 @@ class BackboneConfig(PreTrainedConfig):
             self.set_output_features_output_indices(**{"out_features": None, "out_indices": None, name: value})
 
     @classmethod
-    def from_dict(cls: type[B], values: dict[str, Any], **overrides: Any) -> B:
+    def from_dict(cls: type[B], values: dict[str, Any], /, **overrides: Any) -> B:
         """Build from a config.json; stages asked for in `overrides`, by name or index, replace both in `values`."""
         chosen = {"out_features", "out_indices"}
         if chosen & set(overrides):
@@ -484,6 +540,13 @@ def _spell(hint: Any) -> str:
     if get_origin(hint) in (list, tuple):
         return f"a list, each item {_spell(get_args(hint)[0])}"
     return _SPELLING.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """A value of the type that a hint asks for, its numbers Python's; ValueError where it is another."""
+    value = _python_numbers(value)
+    _check(name, value, hint)
+    return value
 
 
 def _check(name: str, value: Any, hint: Any) -> None:

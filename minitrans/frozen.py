@@ -229,7 +229,7 @@ _THAW = "`.thawed()` gives a copy of it that is not frozen."
 # What changes a model's weights, or how it computes, and is asked of the model itself.
 CHANGES = {
     "load_adapter", "init_adapter_layers", "resize_token_embeddings", "set_input_embeddings", "set_output_embeddings",
-    "init_weights", "post_init", "tie_weights", "initialise", "set_attn_implementation",
+    "init_weights", "post_init", "tie_weights", "untie", "initialise", "set_attn_implementation",
     "activation_checkpointing_enable", "gradient_checkpointing_enable", "freeze_feature_encoder",
 }  # fmt: skip
 

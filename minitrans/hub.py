@@ -24,6 +24,9 @@ from typing_extensions import override
 from minitrans import saving
 from minitrans.saving import atomic_folder
 
+DEEPEST = 100  # levels of lists and objects in a JSON file: what walks over them goes some 300 deep
+LONGEST = 255  # bytes of a file's name
+
 
 def open_repository(
     name_or_path: str | os.PathLike[str],
@@ -41,9 +44,7 @@ def open_repository(
     FileNotFoundError where the name is neither, ValueError for options that contradict each other and for a token
     that cannot be one, which no message shows.
     """
-    name = os.fspath(name_or_path)
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"A model is named by its folder or by its id on the hub, not by {name_or_path!r}.")
+    name = _text_of(name_or_path)
     if force_download and local_files_only:
         raise ValueError("force_download=True asks for a download and local_files_only=True forbids it; choose one.")
     subfolder = _inside(subfolder).strip("/")
@@ -69,13 +70,37 @@ def open_with(name_or_path: "Source", options: dict[str, Any], *files: str) -> t
         return name_or_path, options
     own = {key: value for key, value in options.items() if key in (open_repository.__kwdefaults__ or ())}
     rest = {key: value for key, value in options.items() if key not in own}
-    if os.path.isfile(name_or_path):
+    if os.path.isfile(_text_of(name_or_path)):
         path = Path(name_or_path)
         alike = [file for file in files if Path(file).suffix == path.suffix]
         role = path.name if path.name in alike else next(iter(alike), None)
         if role is not None:
             return SingleFile(path, role), rest
     return open_repository(name_or_path, **own), rest
+
+
+def _text_of(name_or_path: Any) -> str:
+    """The text of a name or path; TypeError or ValueError for what is neither."""
+    name = os.fspath(name_or_path) if isinstance(name_or_path, os.PathLike) else name_or_path
+    if not isinstance(name, str):
+        raise TypeError(f"A model is named by its folder or by its id on the hub, not by {name_or_path!r:.80}.")
+    if not name:
+        raise ValueError("A model is named by its folder or by its id on the hub, not by ''.")
+    return name
+
+
+def parsed(text: str) -> Any:
+    """The content of a JSON file; ValueError for other text, half a surrogate pair, and more than DEEPEST levels."""
+    content = json.loads(text)
+    json.dumps(content, ensure_ascii=False).encode("utf-8")
+    level, depth = [content], 0
+    while level:
+        level = [item for value in level if isinstance(value, (dict, list))
+                 for item in (value.values() if isinstance(value, dict) else value)]  # fmt: skip
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} levels")
+    return content
 
 
 _JSON: dict[type, str] = {dict: "object", list: "list"}
@@ -123,8 +148,7 @@ class Repository:
         """Return the JSON object in `filename`, or what `kind` says; ValueError where the file holds anything else."""
         path = self.file(filename)
         try:
-            content = json.loads(path.read_bytes().decode("utf-8"))
-            json.dumps(content, ensure_ascii=False).encode("utf-8")  # else a text in it has half a surrogate pair
+            content = parsed(path.read_bytes().decode("utf-8"))
         except (ValueError, RecursionError) as error:
             self._spoilt(path)
             raise ValueError(f"{filename} of {self.name} cannot be read as JSON ({error}); see {path}.") from error
@@ -458,7 +482,9 @@ def _discard(path: Path) -> None:
 
 
 def _inside(path: str) -> str:
-    """Return `path`, refusing one that leads out of the repository, as a hostile index file might name."""
+    """Return `path`, refusing one that leads out of the repository, as a hostile index file might name, or nowhere."""
+    if "\0" in path or len(path.encode("utf-8", "replace")) > LONGEST:
+        raise ValueError(f"{path!r:.80} cannot be the name of a file; up to {LONGEST} bytes can, and none of them 0.")
     if re.search(r"^[\\/]|^\w:|(^|[\\/])\.\.([\\/]|$)", path):
         raise ValueError(f"{path!r} points outside the checkpoint's folder and was refused.")
     return path
@@ -497,7 +523,7 @@ def push_folder(
     # The bars of a download ask for a terminal by themselves.
     silence = nullcontext() if sys.stderr.isatty() else disable_progress_bars()
     with silence, tempfile.TemporaryDirectory(prefix="minitrans-push-") as folder:
-        write(Path(folder))
+        save_files(folder, write)
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:

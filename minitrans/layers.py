@@ -412,3 +412,9 @@ def check_finite(name: str, values: Tensor) -> None:
     checked = values.device.type == "cpu" and not is_tracing()
     if checked and not (values.sum().isfinite() or values.isfinite().all()):  # the sum is quicker, but may overflow
         raise ValueError(f"{name} holds NaN or infinite numbers.")
+
+
+def check_mask(name: str, mask: Tensor, else_: str = "") -> None:
+    """ValueError for a mask of other values than 0 and 1, which would count as one of them; `else_` says what else."""
+    if mask.dtype != torch.bool and not is_tracing() and not (right := (mask == 0) | (mask == 1)).all():
+        raise ValueError(f"{name} holds other values than 0 and 1, such as {mask[~right][0].item():g}{else_}.")

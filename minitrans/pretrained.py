@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from functools import cache, partial
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from minitrans import cpu, hub, ops, weights
-from minitrans.config import PreTrainedConfig
+from minitrans.config import PreTrainedConfig, Words, checked
 from minitrans.layers import has_hooks
 from minitrans.names import Published, Table, raw_tensors
 from minitrans.sequences import grid_layout, is_tracing
@@ -224,7 +225,7 @@ class PreTrainedModel(Published):
         """
         name = "." if pretrained_model_name_or_path is None else pretrained_model_name_or_path
         repository, options = hub.open_with(name, options)
-        if isinstance(config, (str, Path)):
+        if isinstance(config, (str, os.PathLike)):
             config = cls.config_class.from_pretrained(config)
         if pretrained_model_name_or_path is None and (config is None or options.get("state_dict") is None):
             raise ValueError("Without the name of a checkpoint, from_pretrained needs config= and state_dict=.")
@@ -327,7 +328,7 @@ class PreTrainedModel(Published):
         seconds = {self.outside(path) for path in self.tied()}
         state = {name: tensor.detach().contiguous() for name, tensor in given.items() if name not in seconds}
         with hub.atomic_folder(save_directory, partial(weights.is_weights, variant=variant)) as files:
-            self.config.to_json_file(files / "config.json", use_diff=False)
+            self.config.write_files(files)
             weights.write(state, files, max_shard_size, variant, self.config.decisive())
         if push_to_hub:
             self.push_to_hub(push.pop("repo_id", Path(save_directory).name), **push)
@@ -444,6 +445,14 @@ class PreTrainedModel(Published):
             owner, _, leaf = path.rpartition(".")
             setattr(self.get_submodule(owner), leaf, self.get_parameter(source))
 
+    def untie(self) -> None:
+        """Give each parameter that shares another's tensor one of its own, and note so in the configuration."""
+        for path in self.tied():
+            owner, _, leaf = path.rpartition(".")
+            old = self.get_parameter(path)
+            setattr(self.get_submodule(owner), leaf, nn.Parameter(old.detach().clone(), old.requires_grad))
+        self.config.tie_word_embeddings = False
+
     def get_input_embeddings(self) -> nn.Module:
         """The table of word vectors; NotImplementedError, as in transformers, for a model without one."""
         backbone = self.base_model
@@ -508,16 +517,15 @@ class PreTrainedModel(Published):
         if new_num_tokens is None and pad_to_multiple_of is None:
             return old
         weight: Tensor = old.weight  # type: ignore[assignment]
-        new_num_tokens = len(weight) if new_num_tokens is None else new_num_tokens
-        new_num_tokens += -new_num_tokens % (pad_to_multiple_of or 1)
-        if new_num_tokens < 1:
-            raise ValueError(f"A vocabulary of {new_num_tokens} tokens was asked for; it needs at least 1.")
+        count = checked("new_num_tokens", len(weight) if new_num_tokens is None else new_num_tokens, Words)
+        multiple = checked("pad_to_multiple_of", 1 if pad_to_multiple_of is None else pad_to_multiple_of, Words)
+        count = checked("new_num_tokens, rounded up,", count + -count % multiple, Words)
         was = getattr(old, "padding_idx", None)
-        padding = was if was is not None and was < new_num_tokens else None
-        table = nn.Embedding(new_num_tokens, weight.shape[1], padding, device=weight.device, dtype=weight.dtype)
-        table.weight = with_first_rows(weight, self.new_rows(weight, new_num_tokens, mean_resizing))
+        padding = was if was is not None and was < count else None
+        table = nn.Embedding(count, weight.shape[1], padding, device=weight.device, dtype=weight.dtype)
+        table.weight = with_first_rows(weight, self.new_rows(weight, count, mean_resizing))
         self.set_input_embeddings(table)
-        self.config.vocab_size = new_num_tokens
+        self.config.vocab_size = count
         if was is not None:
             self.config.pad_token_id = padding
         return table
@@ -529,9 +537,9 @@ class PreTrainedModel(Published):
             return rows
         if not around_mean:
             return rows.normal_(0.0, getattr(self.config, "initializer_range", 0.02))
-        centred = wide - wide.mean(0)
-        # Σ = Xᵀ X / n, so that X, mixed with independent numbers, has this covariance; no root of Σ is needed.
-        noise = torch.randn(count, len(old), device=old.device) @ centred * (1e-9 / len(old)) ** 0.5
+        # Σ = Xᵀ X / n = Rᵀ R / n with X = Q R, so that R, mixed with independent numbers, has this covariance.
+        root = torch.linalg.qr(wide - wide.mean(0), mode="r").R
+        noise = torch.randn(count, len(root), device=old.device) @ root * (1e-9 / len(old)) ** 0.5
         return rows.copy_(wide.mean(0) + noise)
 
     def activation_checkpointing_enable(
@@ -611,7 +619,7 @@ def _tensor(model: nn.Module, path: str) -> Tensor | None:
 @cache
 def _inputs(kind: type[PreTrainedModel]) -> frozenset[str] | None:
     """The names of what a class's `forward` takes; None where it takes any."""
-    parameters = inspect.signature(kind.forward).parameters.values()
+    _, *parameters = inspect.signature(kind.forward).parameters.values()  # self is none
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return frozenset(parameter.name for parameter in parameters)
@@ -681,6 +689,8 @@ def _config(
     config: PreTrainedConfig | None,
     overrides: dict[str, Any],
 ) -> PreTrainedConfig:
+    if config is not None and not isinstance(config, PreTrainedConfig):
+        raise TypeError(f"config is {config!r:.80}; it must be a configuration, or the folder or hub id of one.")
     if config is not None:
         return type(config).from_dict(config.to_dict(), **overrides)
     values = repository.json("config.json")

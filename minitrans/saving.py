@@ -12,6 +12,7 @@ no file behind, and ends with the process that holds it, which also tells the li
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,28 +37,92 @@ def atomic_folder(
     """Give a temporary folder whose files replace those of the same name in `folder` when the block ends well.
 
     Where the block raises, or a file cannot be moved to its place, nothing has changed. Old files that `is_replaced`
-    names, and no new one does, go too. Raises NotADirectoryError where `folder` is a file.
+    names, and no new one does, go too. Raises TypeError or ValueError where `folder` is no path, NotADirectoryError
+    where it is a file, and OSError of one sentence where something cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; give the folder to save into.")
+    folder = folder_path(folder)
     with ExitStack() as stack:
-        stack.enter_context(made(folder))
-        with locked(folder):
-            _settle(folder)
-            _sweep(folder)
-            writing = Path(tempfile.mkdtemp(prefix=WRITING, dir=folder))
-            stack.callback(shutil.rmtree, writing, ignore_errors=True)
-            stack.enter_context(locked(writing))
-        (writing / "new").mkdir()
-        yield writing / "new"
-        (writing / "any").touch()  # with the mode that the process gives to new files
-        for path in _files(writing / "new"):
-            shutil.copymode(writing / "any", path)  # the safetensors library keeps its files to their owner
-        flush(writing, *writing.rglob("*"))
-        with locked(folder):
-            _settle(folder)
-            _commit(folder, writing, is_replaced)
+        writing = folder
+        try:
+            stack.enter_context(made(folder))
+            with locked(folder):
+                _settle(folder)
+                _sweep(folder)
+                writing = Path(tempfile.mkdtemp(prefix=WRITING, dir=folder))
+                stack.callback(shutil.rmtree, writing, ignore_errors=True)
+                stack.enter_context(locked(writing))
+            (writing / "new").mkdir()
+            yield writing / "new"
+            (writing / "any").touch()  # with the mode that the process gives to new files
+            for path in _files(writing / "new"):
+                shutil.copymode(writing / "any", path)  # the safetensors library keeps its files to their owner
+            flush(writing, *writing.rglob("*"))
+            with locked(folder):
+                _settle(folder)
+                _commit(folder, writing, is_replaced)
+        except Exception as error:
+            if (failure := _failure(error, folder, writing / "new")) is None:
+                raise
+            raise failure from error
+
+
+def folder_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a folder to save into, there already or not.
+
+    Raises TypeError or ValueError where it is no path, NotADirectoryError where it is that of a file.
+    """
+    name = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(name, str):
+        raise TypeError(f"The folder to save into is {name!r:.80}; it must be a path.")
+    if not re.fullmatch(r"[^\0\ud800-\udc7f\udd00-\udfff]+", name):  # but what stands for bytes that are no UTF-8
+        raise ValueError(f"The folder to save into is {name!r:.80}, which is no folder's name; give its path.")
+    if os.path.lexists(name) and not os.path.isdir(name):
+        raise NotADirectoryError(f"{name} is a file, or a link to none; give the folder to save into.")
+    return Path(name)
+
+
+def _os_number(error: Exception) -> int | None:
+    """The number of what the system refused; None where it was not asked."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))  # libraries in Rust
+    return int(found[1]) if found else None
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an error of the system's in the block be an OSError with the name of the file that is written there."""
+    try:
+        yield
+    except Exception as error:
+        if (number := _os_number(error)) is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _failure(error: Exception, folder: Path, new: Path) -> OSError | None:
+    """The sentence for what could not be written into a folder, or below `new` for it; None for any other error."""
+    number = _os_number(error)
+    if number is None:
+        return None
+    found = getattr(error, "filename2", None) or getattr(error, "filename", None)
+    begun = [path.name for path in _files(new)] if os.path.isdir(new) else []
+    what = f"{' or '.join(begun)} in {folder}" if begun and found is None else str(folder)
+    if found is not None:
+        place, top, inner = (Path(os.path.abspath(os.fsdecode(path))) for path in (found, folder, new))
+        if not (place.is_relative_to(top) or top.is_relative_to(place)):  # a file that was read
+            return None
+        if place.is_relative_to(inner):
+            what = str(folder / place.relative_to(inner))
+        elif WRITING not in str(place):
+            what = os.fsdecode(found)
+    reason = error.strerror if isinstance(error, OSError) else os.strerror(number)
+    failure = OSError(number, reason)  # of the class that goes with the number
+    failure = type(failure)(
+        f"{what} could not be written ({reason}), and nothing has changed; put that right, or save elsewhere."
+    )
+    failure.errno = number
+    return failure
 
 
 @contextmanager

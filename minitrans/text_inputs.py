@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from minitrans import ops
 from minitrans.config import PreTrainedConfig
-from minitrans.layers import check_finite, check_like, check_tensor
+from minitrans.layers import check_finite, check_like, check_mask, check_tensor
 from minitrans.outputs import Encoded
 from minitrans.sequences import Sequences, is_tracing, wants_grid
 
@@ -112,6 +112,9 @@ def pack_indices(name: str, values: Tensor, sequences: Sequences, size: int, tab
     return rows
 
 
+_ADDITIVE = "; additive masks have four dimensions"
+
+
 def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device: torch.device) -> Sequences:
     if isinstance(mask, Sequences):
         return mask
@@ -130,8 +133,7 @@ def _sequences(mask: Tensor | Sequences | None, batch: int, length: int, device:
     if is_tracing():
         return Sequences.from_mask(mask, device)
     mask = mask.cpu()  # once: what the host asks of a mask on a GPU would each time wait for it
-    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("attention_mask holds other values than 0 and 1; additive masks have four dimensions.")
+    check_mask("attention_mask", mask, _ADDITIVE)
     sequences = Sequences.from_mask(mask, device)
     return Sequences.grid((mask != 0).to(device)) if wants_grid() else sequences
 
@@ -153,8 +155,8 @@ def _of_queries(mask: Tensor, batch: int, length: int, device: torch.device) -> 
         if not (hidden | (visible == 0)).all():
             raise ValueError(f"attention_mask {shape} adds other values than 0 and −∞, or the lowest number.")
         visible = ~hidden
-    elif mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("attention_mask holds other values than 0 and 1; additive masks have four dimensions.")
+    else:
+        check_mask("attention_mask", mask, _ADDITIVE)
     visible = (visible != 0).to(device).expand(batch, -1, -1, -1)
     real = visible.any(2).any(1)  # (B, N): what somebody sees
     seen = real[:, None, None]

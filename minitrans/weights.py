@@ -24,8 +24,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from minitrans import hub
 from minitrans.hub import Repository
 from minitrans.names import DERIVED, FLOATS, Published, are_numbers_of, raw_tensors, stored_as, unlike
+from minitrans.saving import named
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -235,7 +237,7 @@ class SafetensorsCheckpoint(Checkpoint):
 def _fields(text: str | None) -> dict[str, Any]:
     """The fields in a note of `write`; none where there is no such note."""
     try:
-        found = json.loads(text or "{}")
+        found = hub.parsed(text or "{}")
     except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {}
@@ -273,6 +275,7 @@ class StateDict(Checkpoint):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__([Path("state_dict")])
+        check_names(tensors)
         self._tensors = dict(tensors)
         self._describe(self._tensors)
 
@@ -286,7 +289,7 @@ def open_checkpoint(repository: Repository, variant: str | None = None) -> Check
     `variant` "fp16" means `model.fp16.safetensors`. Raises FileNotFoundError where there are none, ValueError where
     they are broken.
     """
-    dot = f".{variant}" if variant else ""
+    dot = _dot(variant)
     kinds: list[tuple[str, type[Checkpoint]]] = [
         (f"model{dot}.safetensors", SafetensorsCheckpoint),
         (f"model.safetensors.index{dot}.json", SafetensorsCheckpoint),
@@ -504,8 +507,20 @@ def published_state(model: Published) -> dict[str, Tensor]:
     return {outside(path): tensor.detach() for path, tensor in tensors_of(model).items()} | own
 
 
+def check_names(state: Mapping[str, Any]) -> None:
+    """TypeError or ValueError unless something maps what can be the names of tensors in a file."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state_dict is a {type(state).__name__}; it must map names to tensors.")
+    for name in state:
+        if not isinstance(name, str):
+            raise TypeError(f"state_dict has the key {name!r:.80}; the names of tensors are text.")
+        if name != name.encode("utf-8", "replace").decode():
+            raise ValueError(f"state_dict has the name {name!r:.80}, which holds half a character; write it anew.")
+
+
 def check_savable(model: Published, state: Mapping[str, Any]) -> None:
     """ValueError for a tensor that a checkpoint cannot hold, as it would read back as nothing or as other numbers."""
+    check_names(state)
     floats = {model.outside(path) for path, tensor in raw_tensors(model) if isinstance(tensor, nn.Parameter)}
     for name, tensor in state.items():
         stored = stored_as(tensor)
@@ -516,9 +531,28 @@ def check_savable(model: Published, state: Mapping[str, Any]) -> None:
             )
 
 
+def _dot(variant: str | None) -> str:
+    """What a variant adds to the names of its files; ValueError where it could not stand in these."""
+    if not re.fullmatch(r"[\w.-]*", str(variant or "")):
+        raise ValueError(f"variant is {variant!r:.80}; letters, digits, '-', '.' and '_' may be in it, as in 'fp16'.")
+    return f".{variant}" if variant else ""
+
+
+UNITS = {None: 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _shard_size(size: int | str) -> int:
+    """The bytes that a file may have, given as a number or as text such as "5GB"; ValueError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]B)?", str(size).upper())
+    count = float(found[1]) * UNITS[found[2]] if found else 0
+    if not 1 <= count < math.inf:
+        raise ValueError(f"max_shard_size is {size!r:.80}; it must be a number of bytes, or text such as '5GB'.")
+    return int(count)
+
+
 def is_weights(filename: str, variant: str | None = None) -> bool:
     """Whether a file holds a variant's weights, or their index, so that another save of these replaces it."""
-    dot = re.escape(f".{variant}" if variant else "")
+    dot = re.escape(_dot(variant))
     part = r"(-\d+-of-\d+)?"
     return bool(
         re.fullmatch(rf"(model{dot}{part}|pytorch_model{dot}{part})\.(safetensors|bin)", filename)
@@ -536,15 +570,16 @@ def write(
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
-    dot = f".{variant}" if variant else ""
+    dot = _dot(variant)
     plan = split_torch_state_dict_into_shards(
-        state, filename_pattern=f"model{dot}{{suffix}}.safetensors", max_shard_size=max_shard_size
+        state, filename_pattern=f"model{dot}{{suffix}}.safetensors", max_shard_size=_shard_size(max_shard_size)
     )
     metadata = {"format": "pt", CONFIG: json.dumps(config, sort_keys=True)}
     if plan.is_sharded:
         metadata[SAVE] = digest(state)
     for filename, names in plan.filename_to_tensors.items():
-        save_file({name: state[name] for name in names}, folder / filename, metadata=metadata)
+        with named(folder / filename):
+            save_file({name: state[name] for name in names}, folder / filename, metadata=metadata)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"

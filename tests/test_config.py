@@ -4,7 +4,9 @@ import copy
 import json
 import pickle
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -366,6 +368,141 @@ def test_saving_keeps_the_old_file_when_it_fails(tmp_path):
         minitrans.BertConfig(hidden_size=36, novelty=object()).save_pretrained(tmp_path)
     assert (tmp_path / "config.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+# A value that is no JSON's own -> what is in the file.
+WRITTEN = {
+    "a whole number": (np.int64(3), 3),
+    "a number": (np.float32(0.5), 0.5),
+    "a truth": (np.bool_(True), True),
+    "numbers": ([np.int8(1), (np.float64(2.5),)], [1, [2.5]]),
+    "an array": (np.arange(3), [0, 1, 2]),
+    "a tensor": (torch.ones(2), [1.0, 1.0]),
+    "one of a tensor": (torch.tensor(4), 4),
+    "a path": (Path("a") / "b", "a/b"),
+    "a dtype": (torch.bfloat16, "bfloat16"),
+    "a device": ({"on": torch.device("cpu")}, {"on": "cpu"}),
+    "keys of numbers": ({1: "a", 10: "b"}, {"1": "a", "10": "b"}),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_values_of_other_libraries_are_written_as_what_they_are(name, tmp_path):
+    value, expected = WRITTEN[name]
+    config = minitrans.BertConfig(mine=value)
+    assert config.mine is value
+    assert config == minitrans.BertConfig(mine=value)
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["mine"] == expected
+    assert "mine" in repr(config)
+    assert minitrans.BertConfig.from_pretrained(tmp_path).mine == expected
+    assert transformers.BertConfig.from_pretrained(tmp_path).mine == expected
+
+
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+UNWRITTEN = {
+    "a set": ({1}, TypeError, r"BertConfig\.mine is \{1\}, which JSON cannot hold .*set"),
+    "bytes": (b"x", TypeError, r"mine is b'x', which JSON cannot hold"),
+    "an object": ([object()], TypeError, "mine is .*object.*, which JSON cannot hold"),
+    "keys of two kinds": ({1: 2, "a": 3}, TypeError, "mine is .*, which JSON cannot hold"),
+    "keys that are none": ({(1, 2): 3}, TypeError, "mine is .*, which JSON cannot hold .*keys must be"),
+    "half a character": ("a\ud83d", ValueError, "mine is 'a.*d83d', which JSON cannot hold"),
+    "half a character within": ({"a": ["\udc00"]}, ValueError, "mine is .*, which JSON cannot hold"),
+    "many levels": (nested(100), ValueError, "holds values of more than 100 levels"),
+    "very many levels": (nested(2000), ValueError, "holds values of more than 100 levels"),
+}
+
+
+@pytest.mark.parametrize("name", UNWRITTEN)
+def test_what_no_file_can_hold_is_refused_when_it_is_saved(name, tmp_path):
+    value, error, words = UNWRITTEN[name]
+    config = minitrans.BertConfig()
+    config.save_pretrained(tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    config.mine = value
+    model = minitrans.BertModel(minitrans.BertConfig(**TINY))
+    model.config.mine = value
+    for save in (config.save_pretrained, lambda folder: config.to_json_file(folder / "config.json"),
+                 model.save_pretrained):  # fmt: skip
+        with pytest.raises(error, match=words) as caught:
+            save(tmp_path)
+        one_sentence(caught.value)
+        assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+        assert (tmp_path / "config.json").read_bytes() == before
+    assert "BertConfig" in repr(config)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keys_that_are_names_in_python_too(family, tmp_path):
+    keys = {"self": 1, "cls": 2, "values": 3, "overrides": 4, "config": 5, "to_json": 6, "__doc__": "x"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family, **keys}))
+    kind = getattr(minitrans, FAMILIES[family][0])
+    found = [kind.from_pretrained(tmp_path), minitrans.AutoConfig.from_pretrained(tmp_path, values=3), kind(**keys)]
+    for config in found:
+        config.save_pretrained(tmp_path / "again")
+        assert keys.items() <= json.loads((tmp_path / "again" / "config.json").read_text()).items()
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, torch.tensor])
+def test_whole_numbers_of_other_libraries(kind, tmp_path):
+    values = {"embed_dim": 8, "window_size": 4, "num_labels": 5}
+    lists = {"depths": [1, 1, 2], "num_heads": [1, 2, 4], "out_indices": [1, 3], "image_size": [64, 32]}
+    expected = minitrans.SwinConfig(**values, **lists)
+    given = {name: kind(value) for name, value in values.items()}
+    given |= {name: [kind(item) for item in items] for name, items in lists.items()}
+    config = minitrans.SwinConfig(**given)
+    assert config == expected
+    assert type(config.embed_dim) is type(config.depths[0]) is type(config.out_indices[0]) is int
+    config.num_labels, expected.num_labels = kind(7), 7
+    config.out_indices, expected.out_indices = [kind(2)], [2]
+    assert config.to_json_string() == expected.to_json_string()
+    with pytest.raises(ValueError, match=r"embed_dim is 8\.5; it must be a whole number"):
+        minitrans.SwinConfig(embed_dim=np.float64(8.5))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"id2label": {"0": None, "1": "a"}},
+        {"id2label": {"0": ["a"], "1": "b"}},
+        {"id2label": {"0": True, "1": "b"}},
+        {"id2label": {"0": 0.5, "1": "b"}},
+        {"id2label": {0.5: "a"}},
+        {"id2label": {None: "a"}},
+        {"id2label": {0: {"name": "a"}}},
+        {"id2label": ["a", "b"]},
+        {"label2id": {"a": None}},
+        {"label2id": {"a": "b"}},
+        {"label2id": {"a": 0.5}},
+        {"label2id": {None: 0}},
+        {"label2id": {"a": 0, "b": float("inf")}},
+        {"id2label": {"0": "a"}, "label2id": {"a": [0]}},
+    ],
+    ids=str,
+)
+def test_labels_that_are_none(values, tmp_path):
+    config = minitrans.BertConfig()
+    with pytest.raises(ValueError, match="id2label and label2id must map whole numbers to names") as caught:
+        minitrans.BertConfig(**values)
+    one_sentence(caught.value)
+    with pytest.raises(ValueError, match="id2label and label2id must map whole numbers to names"):
+        setattr(config, *list(values.items())[-1])
+    with pytest.raises(ValueError, match="id2label and label2id must map whole numbers to names"):
+        config.update(values)
+
+
+def test_labels_that_are_whole_numbers(tmp_path):
+    """As published fine-tuning programs write them for a data set that numbers its classes; here they are text."""
+    transformers.BertConfig(id2label={0: 7, 1: 9}, label2id={7: 0, 9: 1}).save_pretrained(tmp_path)
+    config = minitrans.BertConfig.from_pretrained(tmp_path)
+    assert (config.id2label, config.label2id) == ({0: "7", 1: "9"}, {"7": 0, "9": 1})
+    assert minitrans.BertConfig(label2id={"a": np.int64(1), "b": "0"}).id2label == {1: "a", 0: "b"}
 
 
 def test_a_model_keeps_the_configuration_it_was_made_of():

@@ -20,6 +20,7 @@ import pytest
 from huggingface_hub import snapshot_download
 from standin_hub import Fault, StandInHub
 
+import minitrans
 from minitrans.hub import atomic_folder, open_repository, open_with, push_folder
 
 WEIGHTS = bytes(range(256)) * 512
@@ -604,6 +605,23 @@ def test_no_path_leads_out_of_the_repository(hub, cache, folder, escape):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("depth", [1, 50, 99])
+def test_json_of_some_levels(folder, depth):
+    content = b'{"a": %b%b}' % (b"[" * depth, b"]" * depth)
+    (folder / "config.json").write_bytes(content)
+    assert open_repository(folder).json("config.json") == json.loads(content)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "ü" * 200, "a\0b", "a/" * 200 + "b"], ids=lambda name: name[:3])
+def test_names_that_no_file_has(folder, hub, name):
+    for ask in (open_repository(folder).find, open_repository(NAME).file, open_repository(folder).inside):
+        with pytest.raises(ValueError, match="cannot be the name of a file") as caught:
+            ask(name)
+        one_sentence(caught)
+        assert len(str(caught.value)) < 200
+    assert hub.requests == []
+
+
 def test_names_that_are_nothing(folder):
     cases = {
         "./no/such/folder": "neither a folder here nor an id",
@@ -620,16 +638,21 @@ def test_names_that_are_nothing(folder):
         with pytest.raises(OSError, match=words) as caught:
             open_repository(name)
         one_sentence(caught, str(name))
-    for name in ("", b"bytes"):
-        with pytest.raises(ValueError, match="folder or by its id"):
-            open_repository(name)
+    for name in ("", b"bytes", None, ["a"], 3, {}):
+        for open_it in (open_repository, lambda name: open_with(name, {}), minitrans.AutoModel.from_pretrained,
+                        minitrans.AutoTokenizer.from_pretrained, minitrans.BertConfig.from_pretrained):  # fmt: skip
+            with pytest.raises(TypeError if name != "" else ValueError, match="folder or by its id") as caught:
+                open_it(name)
+            one_sentence(caught)
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"a": ', b"[1, 2]", b"3", b'{"a": "\xff"}', b"\x00\x01", b"[" * 100_000],
-    ids=["empty", "cut", "list", "number", "latin", "binary", "deep"],
-)
+    [b"", b'{"a": ', b"[1, 2]", b"3", b'{"a": "\xff"}', b"\x00\x01", b"[" * 100_000,
+     *(b'{"a": %b%b}' % (b"[" * depth, b"]" * depth) for depth in (100, 300, 600, 900, 3000)),
+     b'{"a": ' * 101 + b"1" + b"}" * 101],
+    ids=["empty", "cut", "list", "number", "latin", "binary", "deep", "101", "301", "601", "901", "3001", "objects"],
+)  # fmt: skip
 def test_json_that_is_none(folder, content):
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match="JSON") as caught:

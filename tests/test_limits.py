@@ -27,6 +27,10 @@ def model(name, **values):
     return families.make(minitrans, name, **values)
 
 
+def resized(count, device="cpu", **options):
+    return model("BertModel").to(device).resize_token_embeddings(count, **options)
+
+
 def labelled(name, labels):
     return lambda: model(name)(**families.inputs_of(name), labels=torch.tensor(labels))
 
@@ -37,6 +41,17 @@ def words(ids, **values):
 
 def image(height, width, patch):
     return lambda: model("SwinModel", patch_size=patch)(torch.randn(1, 3, height, width))
+
+
+def patches(mask):
+    made = model("SwinForMaskedImageModeling", image_size=32, patch_size=4)
+    return made(torch.randn(1, 3, 32, 32), bool_masked_pos=mask)
+
+
+def frames(value):
+    made = model("Wav2Vec2Model", mask_time_prob=0.1)
+    samples = made.feature_encoder.samples(3)
+    return made(torch.randn(1, samples), mask_time_indices=torch.tensor([[1, value, 0]]))
 
 
 def clip(samples):
@@ -204,7 +219,16 @@ LIMITS = {
         ValueError, "vocab_size is 9 and pad_token_id 9"),
     "a vocabulary of one word": (
         lambda: model("BertModel").resize_token_embeddings(1), lambda: model("BertModel").resize_token_embeddings(0),
-        ValueError, "A vocabulary of 0 tokens was asked for; it needs at least 1"),
+        ValueError, r"new_num_tokens is 0; it must be a whole number from 1 to 1e\+07"),
+    "the largest vocabulary": (
+        lambda: resized(10**7, "meta"), lambda: resized(10**7 + 1),
+        ValueError, r"new_num_tokens is 10000001; it must be a whole number from 1 to 1e\+07"),
+    "the largest vocabulary, rounded up": (
+        lambda: resized(10**7 - 1, "meta", pad_to_multiple_of=8), lambda: resized(10**7, pad_to_multiple_of=7),
+        ValueError, "new_num_tokens, rounded up, is 10000004"),
+    "a multiple for a vocabulary": (
+        lambda: resized(63, pad_to_multiple_of=1), lambda: resized(63, pad_to_multiple_of=0),
+        ValueError, "pad_to_multiple_of is 0; it must be a whole number"),
     "frames of a speaker": (speaker(16), speaker(15), ValueError, "15 frames has no deviation .* at least 16"),
     "the lowest rate": (
         rate(1000), rate(999), ValueError, r"sampling_rate is 999; it must be .* \(Hz\) from 1000 to 384000"),
@@ -266,6 +290,33 @@ LIMITS = {
 
 # name -> the error, its words, and calls that get it
 REFUSED = {
+    "sizes of a vocabulary": (
+        ValueError, r"new_num_tokens is .*; it must be a whole number from 1 to 1e\+07\.",
+        [lambda value=value: resized(value) for value in (10**9, 10**400, -1, "70", 70.5, True, [70], float("nan"))]),
+    "multiples for a vocabulary": (
+        ValueError, r"pad_to_multiple_of is .*; it must be a whole number from 1 to 1e\+07\.",
+        [lambda value=value: resized(70, pad_to_multiple_of=value) for value in (-8, 2.5, "8", True, 10**9)]),
+    "what is no configuration": (
+        TypeError, "config is .*; it must be a configuration, or the folder or hub id of one",
+        [lambda config=config: minitrans.BertModel.from_pretrained(".", config=config, state_dict={})
+         for config in ({}, {"hidden_size": 3}, 3, [], b"x")]),
+    "what is no configuration for any class": (
+        TypeError, "A configuration is made by AutoConfig, not of a",
+        [lambda config=config, kind=kind: kind.from_pretrained(".", config=config)
+         for config in ({}, {"hidden_size": 3}, 3, [])
+         for kind in (minitrans.AutoModel, minitrans.AutoTokenizer, minitrans.AutoProcessor)]),
+    "an input that there is not": (
+        TypeError, r"has no input 'foo'; it has (?!.*\bself\b).*return_dict",
+        [lambda name=name, change=change: change(model(name).eval())(foo=1)
+         for name in ("BertModel", "DistilBertForMaskedLM", "SwinBackbone", "Wav2Vec2ForCTC")
+         for change in (lambda made: made, lambda made: made.freeze())]),
+    "values of masks of patches": (
+        ValueError, r"bool_masked_pos holds other values than 0 and 1, such as (0\.5|2|-1|nan|-inf)\.",
+        [lambda value=value: patches(torch.tensor([[0, 1, value, 0] * 16])) for value in
+         (0.5, 2, -1, float("nan"), float("-inf"))]),
+    "values of masks of frames": (
+        ValueError, r"mask_time_indices holds other values than 0 and 1, such as (0\.5|2|-1|nan)\.",
+        [lambda value=value: frames(value) for value in (0.5, 2, -1, float("nan"))]),
     "an Auto class is no model": (
         TypeError, r"^Auto(\w+) is made by Auto\1\.from_pretrained\(\.\.\.\)",
         [minitrans.AutoModel, minitrans.AutoModelForCTC, minitrans.AutoTokenizer, minitrans.AutoProcessor,

@@ -4,14 +4,19 @@ import errno
 import json
 import multiprocessing
 import os
+import re
+import resource
 import shutil
 import signal
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import families
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -200,6 +205,177 @@ def test_what_cannot_be_ended_is_said(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"died while it saved into .*Read-only file system.*open the folder") as caught:
         minitrans.AutoModel.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+# A full disk
+
+
+def raised_in_a_child(job: Callable[[], Any]) -> str:
+    """What a job raises in a process of its own, as "class: sentence"."""
+    reading, writing = os.pipe()
+
+    def told() -> None:
+        try:
+            job()
+        except Exception as error:
+            kind = "OSError" if isinstance(error, OSError) else type(error).__name__
+            os.write(writing, f"{kind}: {error}".encode())
+
+    in_a_child(told)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        return stream.read().decode()
+
+
+def limited_files(job: Callable[[], Any], room: int) -> Callable[[], Any]:
+    """A job in a process that may write no more than so many bytes into a file."""
+
+    def run() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        job()
+
+    return run
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[bool]:
+    """A file system of 2 MB at `place`, if this process may mount one: whether that is so."""
+    place.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    try:
+        is_there = subprocess.run(["mount", *options], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        is_there = False
+    try:
+        yield is_there
+    finally:
+        if is_there:
+            subprocess.run(["umount", str(place)], check=True)
+
+
+def words(count: int) -> Any:
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{index}" for index in range(count))]
+    return minitrans.BertTokenizer({token: index for index, token in enumerate(tokens)})
+
+
+# What is saved, and again when there is room for so many bytes only -> the file that does not fit.
+SAVED: dict[str, tuple[Callable[[], Any], dict[str, Any], int, str]] = {
+    "a model": (lambda: model_of("Bert", 1.0), {}, 12_000, "/model.safetensors"),
+    "a model's configuration": (lambda: model_of("Bert", 1.0), {}, 0, "/config.json|config.json in"),
+    "shards": (lambda: model_of("Bert", 1.0), {"max_shard_size": "20KB"}, 12_000, "/model-0000"),
+    "a configuration": (lambda: minitrans.SwinConfig(), {}, 0, "config.json in"),
+    "a tokenizer": (lambda: words(20_000), {}, 40_000, "tokenizer.json"),
+    "a vocabulary": (lambda: words(20_000), {"legacy_format": True}, 40_000, "vocab.txt"),
+    "an image processor": (lambda: minitrans.ViTImageProcessor(), {}, 0, "preprocessor_config.json"),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_full_disk_is_said_with_the_file_and_changes_nothing(name, tmp_path):
+    """On a real one where it can be mounted, and where a process may write no larger files, as anywhere."""
+    make, options, room, file = SAVED[name]
+    thing = make()
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        if folder.name == "old":
+            thing.save_pretrained(folder, **options)
+        before = files(tmp_path)
+        message = raised_in_a_child(limited_files(lambda to=folder: thing.save_pretrained(to, **options), room))
+        assert re.match(rf"OSError: .*({file}).* could not be written \(File too large\), and nothing has", message)
+        assert "\n" not in message
+        assert files(tmp_path) == before
+        assert [path.name for path in tmp_path.rglob(".sav*")] == []
+    with small_disk(tmp_path / "disk") as is_there:
+        if is_there:
+            folder = tmp_path / "disk" / "saved"
+            thing.save_pretrained(folder, **options)
+            state = os.statvfs(folder)
+            free = state.f_bavail * state.f_frsize - room
+            (tmp_path / "disk" / "others").write_bytes(bytes(free // state.f_frsize * state.f_frsize))
+            before = files(folder)
+            with pytest.raises(
+                OSError, match=rf"({file}).* could not be written \(No space left on device\)"
+            ) as caught:
+                thing.save_pretrained(folder, **options)
+            assert caught.value.errno == errno.ENOSPC
+            assert files(folder) == before
+            assert [path.name for path in folder.rglob(".sav*")] == []
+
+
+def test_an_error_that_is_not_of_writing_stays_as_it_is(tmp_path):
+    for error in (KeyError("x"), ValueError("of the content"), FileNotFoundError(2, "No such file", "/else/where")):
+        with pytest.raises(type(error)) as caught, saving.atomic_folder(tmp_path / "a"):
+            raise error
+        assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+NO_FOLDERS: dict[str, tuple[Any, type[Exception], str]] = {
+    "None": (None, TypeError, "is None; it must be a path"),
+    "a number": (3, TypeError, "is 3; it must be a path"),
+    "bytes": (b"a", TypeError, "is b'a'; it must be a path"),
+    "nothing": ("", ValueError, "is '', which is no folder's name"),
+    "a zero byte": ("a\0b", ValueError, r"is 'a\\x00b', which is no folder's name"),
+    "half a character": ("\ud800", ValueError, r"is '\\ud800', which is no folder's name"),
+    "too long": ("x" * 300, OSError, r"^x+ could not be written \(File name too long\)"),
+    "a part too long": (f"{'x' * 300}/y", OSError, r"x/y could not be written \(File name too long\)"),
+    "a file": ("file", NotADirectoryError, "file is a file, or a link to none; give the folder"),
+    "below a file": ("file/a/b", NotADirectoryError, r"could not be written \(Not a directory\)"),
+    "a link to nothing": ("link", NotADirectoryError, "link is a file, or a link to none; give the folder"),
+    "where a folder has the file's name": (
+        "taken",
+        IsADirectoryError,
+        r"^taken/\w+\.\w+ could not be written \(Is a dir",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_FOLDERS)
+def test_what_is_no_folder_to_save_into(name, tmp_path, monkeypatch):
+    place, error, words_of_it = NO_FOLDERS[name]
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("link").symlink_to("nowhere")
+    for taken in ("config.json", "tokenizer.json", "preprocessor_config.json"):
+        Path("taken", taken).mkdir(parents=True)
+    things = [model_of("Bert", 1.0), minitrans.SwinConfig(), words(3), minitrans.ViTImageProcessor()]
+    before = sorted(map(str, tmp_path.rglob("*")))
+    for thing in things:
+        with pytest.raises(error, match=words_of_it) as caught:
+            thing.save_pretrained(place)
+        assert "\n" not in str(caught.value)
+        assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
+WRONG: dict[str, tuple[str, list[Any], type[Exception], str]] = {
+    "variant": ("variant", ["a/b", "../../x", "a\0", "a b", "ü/"], ValueError, "variant is .*as in 'fp16'"),
+    "a long variant": ("variant", ["x" * 250], OSError, r"x\.safetensors could not be written \(File name too long\)"),
+    "a shard's size": (
+        "max_shard_size", [None, "abc", 0, -1, "0GB", "-1GB", "5KiB", True, "1e9", float("nan"), "1" * 400, [5]],
+        ValueError, "max_shard_size is .*; it must be a number of bytes"),
+    "no map": ("state_dict", [[], 3, "a", [("a", torch.ones(1))]], TypeError, "state_dict is a .*; it must map names"),
+    "a name": ("state_dict", [{1: torch.ones(1)}, {None: torch.ones(1)}], TypeError, "the key .* are text"),
+    "half a name": ("state_dict", [{"a\ud800": torch.ones(1)}], ValueError, "holds half a character"),
+    "no tensor": ("state_dict", [{"a": 3}, {"a": [1.0]}, {"a": None}], ValueError, "holds dense tensors of floats"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_options_of_saving_leave_nothing(name, tmp_path):
+    option, values, error, words_of_it = WRONG[name]
+    for value in values:
+        with pytest.raises(error, match=words_of_it) as caught:
+            model_of("Bert", 1.0).save_pretrained(tmp_path / "saved", **{option: value})
+        assert "\n" not in str(caught.value)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["20KB", "20 kb", 20_000, 2e4, np.int64(20_000), "0.02MB"])
+def test_sizes_of_shards(size, tmp_path):
+    model_of("Bert", 1.0).save_pretrained(tmp_path / "given", max_shard_size=size)
+    model_of("Bert", 1.0).save_pretrained(tmp_path / "text", max_shard_size="20KB")
+    assert sorted(files(tmp_path / "given")) == sorted(files(tmp_path / "text"))
+    assert len(files(tmp_path / "given")) > 4
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

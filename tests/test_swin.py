@@ -288,6 +288,13 @@ def test_classification_losses(kind, tmp_path):
         ours(images(ours), torch.tensor([0, 7])) if kind == "single" else ours(images(ours), torch.zeros(7, 7))
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float16], ids=str)
+def test_masks_of_any_dtype_that_are_of_zeros_and_ones(dtype, tmp_path):
+    theirs, ours = pair("SwinForMaskedImageModeling", tmp_path)
+    mask = (torch.arange(288).view(2, 144) % 3 == 0).to(dtype)
+    assert_same(ours(images(ours), bool_masked_pos=mask), theirs(images(ours), bool_masked_pos=mask))
+
+
 def test_drop_path_drops_what_transformers_drops(tmp_path):
     """The same random numbers drop the same images in the same layers, the later the likelier."""
     theirs, ours = pair("SwinModel", tmp_path, drop_path_rate=0.6, depths=[2, 4])

@@ -170,6 +170,7 @@ class SwinEmbeddings(Module):
             layers.check_tensor("bool_masked_pos", masked, x.device, anywhere=True)
             if masked.shape != (shape := x.flatten(1, 2).shape[:2]):
                 raise ValueError(f"bool_masked_pos is {tuple(masked.shape)}; these patches are {tuple(shape)}.")
+            layers.check_mask("bool_masked_pos", masked)
             x = torch.where(masked.to(x.device, torch.bool).view(*x.shape[:3], 1), self.mask_token, x)
         return self.dropout(x if self.position_embeddings is None else x + self.positions(x.shape[1:3], interpolate))
 

@@ -415,6 +415,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel):
                 raise ValueError(
                     f"mask_time_indices has the shape {tuple(indices.shape)}; the frames have {frames.shape}."
                 )
+            layers.check_mask("mask_time_indices", indices)
             masked = frames.pack(indices).bool()
         if not config.apply_spec_augment:
             return rows, masked
