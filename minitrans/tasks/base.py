@@ -33,7 +33,7 @@ from minitrans.auto import (
     AutoTokenizer,
 )
 from minitrans.processing.kinds import shown
-from minitrans.tasks.options import COUNT, SWITCH, Option, named, or_none, plain, read
+from minitrans.tasks.options import COUNT, SWITCH, Option, named, or_none, read, single
 
 X = TypeVar("X")
 
@@ -381,7 +381,7 @@ def _owned(sources: Iterable[Any], pieces: Iterable[Piece]) -> Iterator[Piece]:
 def place(device: Any) -> torch.device:
     """A device to compute on as torch has it; ValueError for one that is not here, and for one that holds nothing."""
     try:
-        found = torch.empty(0, device=torch.device(plain(device))).device
+        found = torch.empty(0, device=torch.device(single(device))).device
     except Exception as error:  # whatever torch raises is a reason
         reason = str(error).split("\n")[0]
         raise ValueError(f'device is {shown(device)}; it must be one that torch has here ("cpu"): {reason}') from None

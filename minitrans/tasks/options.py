@@ -22,7 +22,7 @@ def read(name: str, value: Any, option: Option) -> Any:
     """The value in the form in which it counts; ValueError, with its name, for what it may not be."""
     reader, wanted = option
     try:
-        return reader(plain(value))
+        return reader(single(value))
     except WRONG:
         raise ValueError(f"{name} is {shown(value)}; it must be {wanted}.") from None
 
@@ -37,7 +37,7 @@ def kept(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, Iterator) else value for name, value in options.items()}
 
 
-def plain(value: Any) -> Any:
+def single(value: Any) -> Any:
     """What an enum's member stands for, and a single number of numpy's or torch's as Python's."""
     if isinstance(value, Enum):
         return value.value
@@ -90,7 +90,7 @@ def _duration(value: Any) -> float:
 
 def _strides(value: Any) -> tuple[float, float]:
     parts = value.tolist() if hasattr(value, "tolist") else value
-    left, right = map(plain, parts) if isinstance(parts, (list, tuple)) else (parts, parts)
+    left, right = map(single, parts) if isinstance(parts, (list, tuple)) else (parts, parts)
     return _seconds(left), _seconds(right)
 
 

@@ -22,7 +22,7 @@ from minitrans.tasks.audio import AudioClassifier, FrameClassifier, SpeakerEncod
 from minitrans.tasks.base import PROCESSORS, Task, place
 from minitrans.tasks.image import ImageClassifier, ImageVectors
 from minitrans.tasks.names import ALIASES, made_for
-from minitrans.tasks.options import COUNT, MAPPING, SWITCH, kept, one_of, or_none, plain, read
+from minitrans.tasks.options import COUNT, MAPPING, SWITCH, kept, one_of, or_none, read, single
 from minitrans.tasks.text import (
     ChoiceTask,
     NextSentenceClassifier,
@@ -375,7 +375,7 @@ class AutomaticSpeechRecognitionPipeline(AudioPipeline):
 
     def converted(self, options: dict[str, Any]) -> dict[str, Any]:
         """0 seconds are a clip as a whole."""
-        length = plain(options["chunk_seconds"])
+        length = single(options["chunk_seconds"])
         whole = isinstance(length, (int, float)) and length == 0
         times = options.get("characters")
         return {**options, "chunk_seconds": float("inf") if whole else length, "characters": times == "char"}
@@ -540,7 +540,7 @@ def pipeline(
 
 def _place(device: Any) -> torch.device:
     """A device as torch has it; None is the first GPU or else the CPU, as for any number where there is no GPU."""
-    number = 0 if device is None else plain(device)
+    number = 0 if device is None else single(device)
     if not is_whole(number):
         return place(device)
     return place(torch.device("cuda", number) if number >= 0 and torch.cuda.is_available() else "cpu")
