@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from operators import is_another_program, mutants
-from workplace import Workplace
+from workplace import CHECKS, Workplace
 
 # These start processes that take minutes: for kernels only, and after all others.
 SLOW = {"tests/test_kernels_interpreter.py", "tests/test_kernels_aot.py", "tests/test_kernels_lessons.py"}
@@ -49,7 +49,7 @@ class Map:
                 continue
             found = target.with_suffix(".found")
             found.unlink(missing_ok=True)
-            answer = self.place.run(stages=[(file, None)], seconds=3600, lines=str(found), each=each)
+            answer = self.place.run("imported", stages=[(file, None)], seconds=3600, lines=str(found), each=each)
             print(f"map {number}/{len(files)}: {file} {answer['end']} in {answer['seconds']} s", flush=True)
             if found.exists():
                 stored = {"file": file, "digest": digest, "sources": self.place.keep_sources()}
@@ -103,25 +103,31 @@ class Map:
                     yield file, chosen
 
 
+def ran(place, mutant, stages, seconds, interpreted=()):
+    """The answer of the tests, collected before; imported with the mutant where that is needed."""
+    if not mutant.at_import:
+        job = {"file": mutant.file, "original": place.sources[mutant.file].decode()}
+        answer = place.run(", ".join([*interpreted, "collected"]), **job, stages=stages, seconds=seconds)
+        if answer["end"] != "at import":
+            return answer
+    [kind] = interpreted or ["imported"]
+    return place.run(kind, stages=stages, seconds=seconds + COLLECTING * len(stages))
+
+
 def judged(place, lines, mutant, budget):
     """What became of a mutant: the report's row."""
     source = place.sources[mutant.file]
     stem = Path(mutant.file).stem
     tests = lines.noticing(mutant)
     stages = list(lines.stages(tests, budget, stem))
-    seconds = sum(lines.tests[test][0] for _, chosen in stages for test in chosen) + COLLECTING * len(stages)
+    seconds = sum(lines.tests[test][0] for _, chosen in stages for test in chosen)
     place.mutate(mutant.file, mutant.applied(source))
-    answer = {"end": "passed"}
-    if stages:
-        answer = place.run(stages=stages, seconds=60 + 3 * seconds)
+    answer = ran(place, mutant, stages, 30 + 3 * seconds) if stages else {"end": "passed"}
     if answer["end"] == "passed" and mutant.file.startswith("kernels/src/"):
-        checks = sorted(
-            (place.tree / "tests" / "interpreted").glob("check_*.py"), key=lambda path: stem not in path.name
-        )
-        files = [(str(path.relative_to(place.tree)), None) for path in checks]
-        answer = place.run(interpreted=True, stages=files, seconds=1200)
+        checks = sorted(CHECKS, key=lambda file: (stem not in file, file))
+        answer = ran(place, mutant, [(file, None) for file in checks], 1200, ["interpreted"])
         if answer["end"] == "passed":
-            answer = place.run(stages=[("tests/test_kernels_aot.py", None)], seconds=1200)
+            answer = place.run("imported", stages=[("tests/test_kernels_aot.py", None)], seconds=1200)
     place.mutate(mutant.file, source)
     end = {"passed": "survived", "failed": "killed"}.get(answer["end"], answer["end"])
     row = {key: getattr(mutant, key) for key in ("file", "line", "kind", "old", "new")}
@@ -133,7 +139,8 @@ def failing_anyway(place, tests):
     """Which of the tests fail without a mutant."""
     for test in sorted(tests):
         file = test.split("::")[0]
-        if place.run("interpreted/" in file, stages=[(file, [test])], seconds=600)["end"] != "passed":
+        kind = "interpreted" if file in CHECKS else "imported"
+        if place.run(kind, stages=[(file, [test])], seconds=600)["end"] != "passed":
             yield test
 
 

@@ -1,11 +1,14 @@
-"""Runs tests in forks of a process that has imported everything but minitrans and the tests.
+"""Runs tests in forks of a process that has imported everything but minitrans and the tests, or these too.
 
-One job is a line of JSON on standard input: `stages`, each a file of tests and the ids to run of it in that order
-(null for all), `seconds` (the time limit), and for the map `lines` (the file to write) and `each` (how many cases of
-each test at most). The answer is a line of JSON: `end` ("passed", "failed" or "timed out"), `seconds`, which `test`
-failed first and with which `message`.
+The first line of standard input is JSON: the `modules` to import, and the files and folders of tests to `collect`.
+Then each line is a job: `stages`, each a file of tests and the ids to run of it in that order (null for all), and
+`seconds` (the time limit). Where nothing is collected, for the map: `lines` (the file to write) and `each` (how many
+cases of each test at most). Where tests are: the mutated `file`, whose functions get the code that it has now, and its
+`original` text. The answer is a line of JSON: `end` ("passed", "failed", "timed out", or "at import": what changed had
+run before the fork), `seconds`, which `test` failed first and with which `message`.
 """
 
+import gc
 import json
 import os
 import resource
@@ -16,6 +19,7 @@ import tempfile
 import time
 from importlib import import_module
 from pathlib import Path
+from types import CodeType, FunctionType
 
 import pytest
 from hypothesis import settings
@@ -85,7 +89,75 @@ def in_fork(job, answer):
     Path(answer).write_text(json.dumps({"end": "failed" if code else "passed", **chosen.failure}), "utf-8")
 
 
-def run(job):
+def codes(code, path=()):
+    """The code of each function in a module's code, by the names and places that lead to it."""
+    yield path, code
+    for place, inner in enumerate(each for each in code.co_consts if isinstance(each, CodeType)):
+        yield from codes(inner, (*path, place, inner.co_name))
+
+
+class Collected:
+    """Collects the tests and serves jobs where pytest would run them."""
+
+    def __init__(self, jobs, replies):
+        self.jobs, self.replies, self.ran, self.failure = jobs, replies, set(), {}
+        self.package = str(TREE / "minitrans")
+        sys.setprofile(self.saw)
+
+    def saw(self, frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(self.package):
+            self.ran.add(frame.f_code)
+
+    note = pytest_runtest_logreport = Chosen.note
+
+    def pytest_runtestloop(self, session):
+        sys.setprofile(None)
+        self.tests = {item.nodeid: item for item in session.items}
+        self.temporary = session.config._tmp_path_factory
+        functions = [each for each in gc.get_objects() if isinstance(each, FunctionType)]
+        self.functions = [each for each in functions if each.__code__.co_filename.startswith(self.package)]
+        self.files = {file: os.path.realpath(file) for file in {each.__code__.co_filename for each in self.functions}}
+        gc.freeze()
+        for line in self.jobs:
+            print(json.dumps(run(json.loads(line), self.in_fork)), file=self.replies, flush=True)
+        return True
+
+    def of_file(self, file):
+        return (name for name in self.tests if name.startswith(f"{file}::"))
+
+    def changed(self, job):
+        """Put the new code into the functions; False where that cannot reach all that the change does."""
+        path = os.path.realpath(TREE / job["file"])
+        originals = {code: path for path, code in codes(compile(job["original"], path, "exec"))}
+        new = dict(codes(compile(Path(path).read_bytes(), path, "exec")))
+        for function in self.functions:
+            code = function.__code__
+            if self.files[code.co_filename] != path or new.get(originals[code]) == code:
+                continue
+            if code in self.ran or originals[code] not in new:
+                return False
+            function.__code__ = new[originals[code]]
+        return True
+
+    def in_fork(self, job, answer):
+        """Runs the job's tests up to the first failure."""
+        try:
+            reached = self.changed(job)
+        except (ValueError, KeyError):  # other free variables; code that is not the file's
+            reached = False
+        if reached:
+            names = [name for file, chosen in job["stages"] for name in chosen or self.of_file(file)]
+            tests = [self.tests[name] for name in names if name in self.tests]
+            self.temporary._basetemp, self.temporary._given_basetemp = None, Path(f"{answer}.tmp")
+            for test, following in zip(tests, [*tests[1:], None], strict=True):
+                test.config.hook.pytest_runtest_protocol(item=test, nextitem=following)
+                if self.failure:
+                    break
+        end = ("failed" if self.failure else "passed") if reached else "at import"
+        Path(answer).write_text(json.dumps({"end": end, **self.failure}), "utf-8")
+
+
+def run(job, in_fork):
     """The answer to one job: what the fork wrote, or that it crashed or was ended."""
     folder = Path(tempfile.mkdtemp())
     began = time.monotonic()
@@ -93,7 +165,6 @@ def run(job):
     if not child:
         os.setsid()
         output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -121,15 +192,22 @@ def run(job):
 
 def main():
     """Imports the modules named in the first line, then answers jobs until standard input ends."""
-    replies = os.fdopen(os.dup(1), "w")
+    jobs, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what modules print is no answer
-    for module in json.loads(sys.stdin.readline()):
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    asked = json.loads(jobs.readline())
+    for module in asked["modules"]:
         try:
             import_module(module)
         except Exception as error:  # a module that only works in its place: the test imports it
             print(f"{module}: {error}", file=sys.stderr)
-    for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), file=replies, flush=True)
+    if asked["collect"]:
+        sys.path.insert(0, str(TREE))
+        arguments = ["-q", "-p", "no:cacheprovider", "--no-header", *asked["collect"]]
+        pytest.main(arguments, plugins=[Collected(jobs, replies)])
+        return
+    for line in jobs:
+        print(json.dumps(run(json.loads(line), in_fork)), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,16 @@ MODULES = [
     "transformers.models.wav2vec2.tokenization_wav2vec2", "transformers.models.wav2vec2.processing_wav2vec2",
     "peft", "accelerate", "datasets", "lightning", "captum.attr", "sentence_transformers", "onnxruntime",
 ]  # fmt: skip
-INTERPRETED = ["torch", "numpy", "pytest", "triton", "triton.language", "transformers"]
+FOR_KERNELS = ["torch", "numpy", "pytest", "triton", "triton.language", "transformers"]
+CHECKS = sorted(f"tests/interpreted/{path.name}" for path in (ROOT / "tests" / "interpreted").glob("check_*.py"))
+INTERPRETER = {"TRITON_INTERPRET": "1"}
+# The modules, the tests and the environment with which a server starts.
+SERVERS = {
+    "imported": (MODULES, [], {}),
+    "collected": (MODULES, ["tests"], {}),
+    "interpreted": (FOR_KERNELS, [], INTERPRETER),
+    "interpreted, collected": (FOR_KERNELS, CHECKS, INTERPRETER),
+}
 
 
 class Workplace:
@@ -73,25 +82,25 @@ class Workplace:
         path.write_bytes(source)
         os.utime(path, (times.st_atime, times.st_mtime + (source != self.sources[file])))
 
-    def run(self, interpreted=False, **job):
-        """The answer of the server, plain or with Triton interpreted, to a job."""
-        if interpreted not in self.servers:
+    def run(self, kind, **job):
+        """The answer of one of the `SERVERS` to a job."""
+        if kind not in self.servers:
+            modules, tests, settings = SERVERS[kind]
             environment = {
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
                 "HF_HUB_OFFLINE": "1",
                 "TOKENIZERS_PARALLELISM": "false",
             }
-            environment |= {"TMPDIR": str(self.folder), "PYTHONDONTWRITEBYTECODE": ""}
-            environment |= {"TRITON_INTERPRET": "1"} if interpreted else {}
+            environment |= {"TMPDIR": str(self.folder), "PYTHONDONTWRITEBYTECODE": "", **settings}
             server = subprocess.Popen(
                 ["nice", "-n", "19", sys.executable, Path(__file__).with_name("server.py")],
                 cwd=self.tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )  # fmt: skip
-            self.servers[interpreted] = server
-            print(json.dumps(INTERPRETED if interpreted else MODULES), file=server.stdin, flush=True)
-        server = self.servers[interpreted]
+            self.servers[kind] = server
+            print(json.dumps({"modules": modules, "collect": tests}), file=server.stdin, flush=True)
+        server = self.servers[kind]
         print(json.dumps(job), file=server.stdin, flush=True)
         return json.loads(server.stdout.readline())
 
