@@ -85,28 +85,68 @@ def test_mutants_of_the_code_are_other_programs():
         assert mutant.first <= mutant.line <= mutant.last, mutant
 
 
-def test_a_mutant_is_killed_where_a_test_sees_it_survives_where_none_does_and_is_ended_where_it_hangs(tmp_path):
-    source = b"def count(items):\n    n = 0\n    while n < len(items):\n        n += 1\n    return n\n"
-    test = "import counting\n\n\ndef test_count():\n    assert counting.count([{}]) == {}\n"
+def served(tree, collect, jobs):
+    """The answers of a server in a folder."""
+    server = subprocess.Popen(
+        [sys.executable, FOLDER / "server.py"], cwd=tree, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    print(json.dumps({"modules": [], "collect": collect}), file=server.stdin, flush=True)
+    assert server.stdout.readline() == "ready\n"
+    for text, job in jobs:
+        (tree / "minitrans" / "counting.py").write_bytes(text)
+        print(json.dumps(job), file=server.stdin, flush=True)
+        yield json.loads(server.stdout.readline())
+    server.stdin.close()
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("collect", [[], ["test_counting.py", "test_nothing.py"]], ids=["imported", "collected"])
+def test_a_mutant_is_killed_where_a_test_sees_it_survives_where_none_does_and_is_ended_where_it_hangs(
+    collect, tmp_path
+):
+    source = (
+        b"FIRST = 0\n\n\ndef count(items):\n    n = FIRST\n    while n < len(items):\n        n += 1\n    return n\n"
+    )
+    test = "from minitrans import counting\n\n\ndef test_count():\n    assert counting.count([{}]) == {}\n"
     (tmp_path / "test_counting.py").write_text(test.format("1, 2, 3", 3))
     (tmp_path / "test_nothing.py").write_text(test.format("", 0))
-    changed = {(mutant.old, mutant.new): mutant.applied(source) for mutant in mutants("counting.py", source)}
+    (tmp_path / "minitrans").mkdir()
+    (tmp_path / "minitrans" / "__init__.py").touch()
+    (tmp_path / "minitrans" / "counting.py").write_bytes(source)
+    found = mutants("minitrans/counting.py", source)
+    changed = {(mutant.old, mutant.new): mutant.applied(source) for mutant in found}
     cases = [
         (source, "test_counting.py", "passed"),
         (changed["<", "<="], "test_counting.py", "failed"),
         (changed["1", "2"], "test_nothing.py", "passed"),
         (changed["n += 1", "pass"], "test_counting.py", "timed out"),
+        (changed["1", "2"], "test_counting.py", "failed"),
     ]
-    server = subprocess.Popen(
-        [sys.executable, FOLDER / "server.py"], cwd=tmp_path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    print("[]", file=server.stdin, flush=True)
-    for text, file, end in cases:
-        (tmp_path / "counting.py").write_bytes(text)
-        seconds = 3 if end == "timed out" else 60
-        print(json.dumps({"stages": [[file, None]], "seconds": seconds}), file=server.stdin, flush=True)
-        answer = json.loads(server.stdout.readline())
+    shared = {"file": "minitrans/counting.py", "original": source.decode()}
+    jobs = [
+        (text, {**shared, "stages": [[file, None]], "seconds": 3 if "out" in end else 60}) for text, file, end in cases
+    ]
+    for (_, file, end), answer in zip(cases, served(tmp_path, collect, jobs), strict=True):
         assert answer["end"] == end, answer
         assert answer.get("test") == (f"{file}::test_count" if end == "failed" else None)
-    server.stdin.close()
-    assert server.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "end"), [("n = 1", "n = 2", "failed"), ("inner() + 1", "inner() + 2", "at import")],
+    ids=["a function within one that is decorated", "a function that ran when its module was imported"],
+)  # fmt: skip
+def test_what_ran_before_the_tests_must_be_imported_anew(old, new, end, tmp_path):
+    source = (
+        "from functools import cache\n\n\n@cache\ndef outer():\n    def inner():\n        n = 1\n        return n\n\n"
+        "    return inner() + 1\n\n\ndef early():\n    def inner():\n        return 1\n\n    return inner() + 1\n\n\n"
+        "TWO = early()\n"
+    )
+    test = "from minitrans import counting\n\n\ndef test_outer():\n    assert counting.outer() == counting.TWO == 2\n"
+    (tmp_path / "test_counting.py").write_text(test)
+    (tmp_path / "minitrans").mkdir()
+    (tmp_path / "minitrans" / "__init__.py").touch()
+    (tmp_path / "minitrans" / "counting.py").write_text(source)
+    changed = new.join(source.rsplit(old, 1)).encode()
+    job = {"file": "minitrans/counting.py", "original": source, "stages": [["test_counting.py", None]], "seconds": 60}
+    [answer] = served(tmp_path, ["test_counting.py"], [(changed, job)])
+    assert answer["end"] == end

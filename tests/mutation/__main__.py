@@ -106,29 +106,25 @@ class Map:
 def ran(place, mutant, stages, seconds, interpreted=()):
     """The answer of the tests, collected before; imported with the mutant where that is needed."""
     if not mutant.at_import:
-        job = {"file": mutant.file, "original": place.sources[mutant.file].decode()}
-        answer = place.run(", ".join([*interpreted, "collected"]), **job, stages=stages, seconds=seconds)
+        answer = place.run(", ".join([*interpreted, "collected"]), mutant, stages=stages, seconds=seconds)
         if answer["end"] != "at import":
             return answer
     [kind] = interpreted or ["imported"]
-    return place.run(kind, stages=stages, seconds=seconds + COLLECTING * len(stages))
+    return place.run(kind, mutant, stages=stages, seconds=seconds + COLLECTING * len(stages))
 
 
 def judged(place, lines, mutant, budget):
     """What became of a mutant: the report's row."""
-    source = place.sources[mutant.file]
     stem = Path(mutant.file).stem
     tests = lines.noticing(mutant)
     stages = list(lines.stages(tests, budget, stem))
     seconds = sum(lines.tests[test][0] for _, chosen in stages for test in chosen)
-    place.mutate(mutant.file, mutant.applied(source))
     answer = ran(place, mutant, stages, 30 + 3 * seconds) if stages else {"end": "passed"}
     if answer["end"] == "passed" and mutant.file.startswith("kernels/src/"):
         checks = sorted(CHECKS, key=lambda file: (stem not in file, file))
         answer = ran(place, mutant, [(file, None) for file in checks], 1200, ["interpreted"])
         if answer["end"] == "passed":
-            answer = place.run("imported", stages=[("tests/test_kernels_aot.py", None)], seconds=1200)
-    place.mutate(mutant.file, source)
+            answer = place.run("imported", mutant, stages=[("tests/test_kernels_aot.py", None)], seconds=1200)
     end = {"passed": "survived", "failed": "killed"}.get(answer["end"], answer["end"])
     row = {key: getattr(mutant, key) for key in ("file", "line", "kind", "old", "new")}
     run = {"tests": sum(len(chosen) for _, chosen in stages), "of": len(tests), "seconds": answer.get("seconds", 0)}

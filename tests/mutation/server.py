@@ -1,11 +1,12 @@
 """Runs tests in forks of a process that has imported everything but minitrans and the tests, or these too.
 
-The first line of standard input is JSON: the `modules` to import, and the files and folders of tests to `collect`.
-Then each line is a job: `stages`, each a file of tests and the ids to run of it in that order (null for all), and
-`seconds` (the time limit). Where nothing is collected, for the map: `lines` (the file to write) and `each` (how many
-cases of each test at most). Where tests are: the mutated `file`, whose functions get the code that it has now, and its
-`original` text. The answer is a line of JSON: `end` ("passed", "failed", "timed out", or "at import": what changed had
-run before the fork), `seconds`, which `test` failed first and with which `message`.
+The first line of standard input is JSON: the `modules` to import, and the files and folders of tests to `collect`; the
+answer, when that is done, is "ready": before it no file may be mutated. Then each line is a job: `stages`, each a file
+of tests and the ids to run of it in that order (null for all), and `seconds` (the time limit). Where nothing is
+collected, for the map: `lines` (the file to write) and `each` (how many cases of each test at most). Where tests are:
+the mutated `file`, whose functions get the code that it has now, and its `original` text. The answer is JSON: `end`
+("passed", "failed", "timed out", or "at import": what changed had run before the fork), `seconds`, which `test` failed
+first and with which `message`.
 """
 
 import gc
@@ -118,6 +119,7 @@ class Collected:
         self.functions = [each for each in functions if each.__code__.co_filename.startswith(self.package)]
         self.files = {file: os.path.realpath(file) for file in {each.__code__.co_filename for each in self.functions}}
         gc.freeze()
+        print("ready", file=self.replies, flush=True)
         for line in self.jobs:
             print(json.dumps(run(json.loads(line), self.in_fork)), file=self.replies, flush=True)
         return True
@@ -206,6 +208,7 @@ def main():
         arguments = ["-q", "-p", "no:cacheprovider", "--no-header", *asked["collect"]]
         pytest.main(arguments, plugins=[Collected(jobs, replies)])
         return
+    print("ready", file=replies, flush=True)
     for line in jobs:
         print(json.dumps(run(json.loads(line), in_fork)), file=replies, flush=True)
 

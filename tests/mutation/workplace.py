@@ -73,7 +73,7 @@ class Workplace:
         blocks = difflib.SequenceMatcher(None, then, self.sources[file].splitlines(), False).get_matching_blocks()
         return {b + i + 1: a + i + 1 for a, b, size in blocks for i in range(size)}
 
-    def mutate(self, file, source):
+    def write(self, file, source):
         """Write a file of the tree without a trace in its compiled copies; its own source puts it back."""
         path = self.tree / file
         times = path.stat()
@@ -82,8 +82,8 @@ class Workplace:
         path.write_bytes(source)
         os.utime(path, (times.st_atime, times.st_mtime + (source != self.sources[file])))
 
-    def run(self, kind, **job):
-        """The answer of one of the `SERVERS` to a job."""
+    def server(self, kind):
+        """One of the `SERVERS`, which is ready."""
         if kind not in self.servers:
             modules, tests, settings = SERVERS[kind]
             environment = {
@@ -98,11 +98,22 @@ class Workplace:
                 cwd=self.tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )  # fmt: skip
-            self.servers[kind] = server
             print(json.dumps({"modules": modules, "collect": tests}), file=server.stdin, flush=True)
-        server = self.servers[kind]
+            assert server.stdout.readline() == "ready\n", f"The server for tests that are {kind} did not start."
+            self.servers[kind] = server
+        return self.servers[kind]
+
+    def run(self, kind, mutant=None, **job):
+        """A server's answer to a job, with a mutant in the tree."""
+        server = self.server(kind)
+        if mutant:
+            job |= {"file": mutant.file, "original": self.sources[mutant.file].decode()}
+            self.write(mutant.file, mutant.applied(self.sources[mutant.file]))
         print(json.dumps(job), file=server.stdin, flush=True)
-        return json.loads(server.stdout.readline())
+        answer = json.loads(server.stdout.readline())
+        if mutant:
+            self.write(mutant.file, self.sources[mutant.file])
+        return answer
 
     def close(self):
         for server in self.servers.values():
