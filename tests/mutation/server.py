@@ -151,7 +151,7 @@ class Collected:
             names = [name for file, chosen in job["stages"] for name in chosen or self.of_file(file)]
             tests = [self.tests[name] for name in names if name in self.tests]
             self.temporary._basetemp, self.temporary._given_basetemp = None, Path(f"{answer}.tmp")
-            for test, following in zip(tests, [*tests[1:], None], strict=True):
+            for test, following in zip(tests, [*tests[1:], None], strict=False):
                 test.config.hook.pytest_runtest_protocol(item=test, nextitem=following)
                 if self.failure:
                     break
