@@ -268,6 +268,11 @@ def test_pad_takes_columns_of_every_kind():
     assert list(extractor.pad(given, return_attention_mask=False)) == ["input_values"]
 
 
+def test_an_empty_clip_stays_empty_where_nothing_is_padded():
+    found = Wav2Vec2FeatureExtractor().pad({"input_values": [[], [0.5]]}, padding=False)
+    assert [clip.tolist() for clip in found["input_values"]] == [[], [0.5]]
+
+
 def test_the_longest_padding():
     """A clip may become 30 million samples longer."""
     extractor, options = Wav2Vec2FeatureExtractor(), {"padding": "max_length", "return_tensors": "np"}

@@ -626,6 +626,14 @@ def test_answers_of_ocr_that_are_none(answer):
     assert is_sentence(caught.value)
 
 
+@pytest.mark.parametrize(
+    "answer", [None, (["a"],), (["a"], [BOX], []), ([3], [BOX]), ("a", [BOX]), (["a"], "b")], ids=repr
+)
+def test_answers_of_ocr_are_words_and_boxes(answer):
+    with pytest.raises(TypeError, match="ocr gives the words of Page 0 and their boxes, two lists, not"):
+        LayoutLMv2ImageProcessor(ocr=lambda page: answer)(drawn_page())
+
+
 @pytest.mark.parametrize("labels", [[None, 1], ["a", "b"], "ab", 5, [1.5, 1], [True, 1], [[1], [2]]], ids=repr)
 def test_labels_of_words_are_whole_numbers(tokenizers, labels):
     sentence = "The word_labels of page 0 are .*; each word needs a whole number"
