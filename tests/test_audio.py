@@ -1,5 +1,7 @@
 """The feature extractor, reading and resampling, against transformers, soundfile and float64 mathematics."""
 
+import dataclasses
+import inspect
 import io
 import json
 import logging
@@ -17,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import Wav2Vec2FeatureExtractor as Reference
 
-from minitrans.processing.audio import Wav2Vec2FeatureExtractor, open_audio, read_audio, resample_audio
+import minitrans
+from minitrans.processing.audio import Recording, Wav2Vec2FeatureExtractor, open_audio, read_audio, resample_audio
 from minitrans.processing.document import LayoutLMv2ImageProcessor
 from minitrans.processing.image import ViTImageProcessor
 
@@ -183,6 +186,51 @@ def test_stereo_is_mixed_on_request(shape):
         np.testing.assert_allclose(got, mixed, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "count"), [((8, 2), 8), ((9, 9), 9), ((9, 10), 9), ((8, 8), 8), ((1, 9), 1), ((2, 50), 2), ((7, 1), 7)]
+)
+def test_rows_of_an_array_are_clips(shape, count):
+    """But for an array that is as long, and as narrow, as a recording of several channels."""
+    sound = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    found = Wav2Vec2FeatureExtractor(do_normalize=False)(sound, sampling_rate=RATE).input_values
+    assert len(found) == count
+    np.testing.assert_array_equal(found, sound)
+    for wide in ((9, 8), (9, 2)):
+        with pytest.raises(ValueError, match=f"the clip has {wide[1]} channels"):
+            Wav2Vec2FeatureExtractor()(np.zeros(wide), sampling_rate=RATE)
+
+
+@pytest.mark.parametrize("shape", [(1, 30), (30, 1), (8, 8), (2, 2), (30, 8), (1, 1)])
+def test_channels_of_a_clip(shape):
+    """There is one in a clip of one row or column; a square has its channels first."""
+    sound = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
+    expected = sound.mean(axis=1 if shape[0] > shape[1] else 0, dtype=np.float64)
+    (found,) = extractor([sound], sampling_rate=RATE, mono=True).input_values
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    if 1 in shape:
+        np.testing.assert_array_equal(extractor([sound], sampling_rate=RATE).input_values[0], sound.ravel())
+
+
+@pytest.mark.parametrize("name", ["__call__", "pad"])
+def test_defaults_are_the_published_ones(name):
+    ours, theirs = (
+        inspect.signature(getattr(kind, name)).parameters for kind in (Wav2Vec2FeatureExtractor, Reference)
+    )
+    shared = [parameter for parameter in theirs.values() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    assert [*ours][: len(shared)] == [parameter.name for parameter in shared]
+    assert [ours[parameter.name].default for parameter in shared] == [parameter.default for parameter in shared]
+
+
+@pytest.mark.parametrize("spec", dataclasses.fields(Wav2Vec2FeatureExtractor)[:-1], ids=lambda spec: spec.name)
+def test_null_is_the_default_but_for_the_step(spec, tmp_path):
+    """As in transformers, which does not normalise where a file says null."""
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({spec.name: None}))
+    found = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path)
+    assert getattr(found, spec.name) == (False if spec.name == "do_normalize" else spec.default)
+    assert type(getattr(found, spec.name)) is type(spec.default)
+
+
 def test_pad_collates_like_transformers():
     config = {"return_attention_mask": True, "do_normalize": False}
     ours, reference = Wav2Vec2FeatureExtractor(**config), Reference(**config)
@@ -202,6 +250,37 @@ def test_pad_collates_like_transformers():
         ):
             assert_same(ours.pad(features, **options), reference.pad(features, **options))
     assert isinstance(ours.pad([{"input_values": torch.tensor(row)} for row in rows]).input_values, torch.Tensor)
+
+
+def test_pad_takes_columns_of_every_kind():
+    extractor, rows = Wav2Vec2FeatureExtractor(), np.linspace(-0.5, 0.5, 12, dtype=np.float32).reshape(3, 4)
+    for columns in ({"input_values": rows}, {"input_values": tuple(rows)}, {"input_values": torch.tensor(rows)},
+                    {"input_values": rows.tolist(), "attention_mask": None}):  # fmt: skip
+        found = extractor.pad(columns, pad_to_multiple_of=5, return_tensors="np")
+        assert list(found) == ["input_values"]
+        np.testing.assert_array_equal(found["input_values"], np.pad(rows, ((0, 0), (0, 1))))
+    given = {"input_values": torch.tensor(rows), "attention_mask": [[True, True, False, False]] * 3}
+    found = extractor.pad(given, truncation=True, max_length=3)
+    assert isinstance(found["input_values"], torch.Tensor)
+    assert found["attention_mask"].dtype == torch.int32
+    assert found["attention_mask"].tolist() == [[1, 1, 0]] * 3
+    assert isinstance(extractor.pad(given, return_tensors="np")["input_values"], np.ndarray)
+    assert list(extractor.pad(given, return_attention_mask=False)) == ["input_values"]
+
+
+def test_an_empty_clip_stays_empty_where_nothing_is_padded():
+    found = Wav2Vec2FeatureExtractor().pad({"input_values": [[], [0.5]]}, padding=False)
+    assert [clip.tolist() for clip in found["input_values"]] == [[], [0.5]]
+
+
+def test_the_longest_padding():
+    """A clip may become 30 million samples longer."""
+    extractor, options = Wav2Vec2FeatureExtractor(), {"padding": "max_length", "return_tensors": "np"}
+    with pytest.raises(ValueError, match="adds more than 30000000"):
+        extractor.pad({"input_values": [[0.5]]}, max_length=3 * 10**7 + 2, **options)
+    assert (
+        extractor.pad({"input_values": [[0.5]]}, max_length=3 * 10**7 + 1, **options)["input_values"].size > 3 * 10**7
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,6 +321,25 @@ def test_the_extractor_takes_paths(tmp_path, caplog):
     np.testing.assert_allclose(mixed, 0, atol=1e-6)
 
 
+def test_files_beside_samples(tmp_path, caplog):
+    """A file brings its own rate, the samples beside it have that of the call, or none."""
+    minitrans.logging._said.clear()
+    first, second = clips([1600, 800])
+    soundfile.write(tmp_path / "first.wav", first, RATE, subtype="FLOAT")
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
+    for batch in ([tmp_path / "first.wav", second], [second, tmp_path / "first.wav"]):
+        found = extractor(batch, sampling_rate=8000, resample=True).input_values
+        by_file = found[batch[0] is second]
+        np.testing.assert_array_equal(by_file, first)
+        np.testing.assert_array_equal(found[batch[0] is not second], resample_audio(second, 8000, RATE))
+    assert not caplog.records
+    assert [len(clip) for clip in extractor([tmp_path / "first.wav", second]).input_values] == [1600, 800]
+    assert "sampling_rate was not given" in caplog.text
+    with pytest.raises(ValueError, match="clip 1 is sampled at 8000 Hz"):
+        extractor([tmp_path / "first.wav", second], sampling_rate=8000)
+    assert extractor(first, sampling_rate=16000.0).input_values[0].dtype == np.float32
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
 def test_resampling_gives_the_sine_that_was_recorded(rate):
     frequency = 440
@@ -273,6 +371,7 @@ BAD = [
     ([], {}, ValueError, "no clip"),
     (np.zeros((0, 5)), {}, ValueError, "no clip"),
     (np.zeros(0), {}, ValueError, "is empty"),
+    (np.zeros(0, np.int64), {}, ValueError, "is empty"),
     ([GOOD, []], {}, ValueError, "clip 1 is empty"),
     ([GOOD, np.r_[GOOD, np.nan]], {}, ValueError, "clip 1 holds NaN"),
     (np.r_[GOOD, -np.inf], {}, ValueError, "NaN or infinite"),
@@ -287,7 +386,8 @@ BAD = [
     ([[[0.1], [0.1, 0.2]]], {}, ValueError, "unequal"),
     (3.0, {}, ValueError, "shape"),
     *[(kind(b"RIFF"), {}, TypeError, f"not a {kind.__name__}") for kind in (bytes, bytearray, memoryview)],
-    ("missing.wav", {}, FileNotFoundError, "missing.wav"),
+    ("missing.wav", {}, FileNotFoundError, "There is no audio file missing.wav[.]$"),
+    ("https://example.org/a.wav", {}, FileNotFoundError, r"a.wav \(it is an address: nothing is downloaded here\)"),
     (__file__, {}, ValueError, "could not be read as audio"),
     (GOOD, {"padding": "longst"}, ValueError, "'longst'"),
     (GOOD, {"padding": "max_length"}, ValueError, "needs max_length"),
@@ -438,6 +538,16 @@ def test_saved_folders_open_in_transformers_and_back(tmp_path):
     assert Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "theirs", sampling_rate=16000).sampling_rate == 16000
 
 
+def test_keys_that_nobody_knows_are_kept(tmp_path):
+    known = {"sampling_rate": 8000, "feature_extractor_type": "Wav2Vec2FeatureExtractor", "processor_class": "Any"}
+    unknown = {"extra": {"a": 1}, "note": [2]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**known, **unknown}))
+    found = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path, padding_value=0.5)
+    assert found == Wav2Vec2FeatureExtractor(sampling_rate=8000, padding_value=0.5, extra=unknown)
+    assert found.to_dict().items() >= unknown.items()
+    assert Wav2Vec2FeatureExtractor.from_pretrained(tmp_path, sampling_rate=1000).sampling_rate == 1000
+
+
 def test_another_kind_of_extractor_is_refused(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({"feature_extractor_type": "WhisperFeatureExtractor"})
@@ -532,6 +642,63 @@ class TestRecordings:
         if kind != "OGG":
             assert re.search(r"(19\.9\d|20\.00) s were recorded, by its header", record.getMessage())
 
+    @pytest.mark.parametrize("is_path", [True, False])
+    def test_an_ogg_that_lacks_any_bytes_of_its_last_page(self, is_path, tmp_path, caplog):
+        """Where its header, its table of segments or its segments are cut; nothing lacks where it is whole."""
+        content = self.content("OGG", "VORBIS", seconds=1)
+        page = content.rindex(b"OggS")
+        ends = [*range(page, page + 29 + content[page + 26]), *range(len(content) - 3, len(content))]
+        for end in [*ends, len(content)]:
+            source = content[:end]
+            if is_path:
+                source = tmp_path / "sound"
+                source.write_bytes(content[:end])
+            caplog.clear()
+            samples, _ = read_audio(source)
+            assert (samples.size == RATE) is (end == len(content))
+            assert ("the end of the file is missing" in caplog.text) is (end < len(content)), end
+
+    @pytest.mark.parametrize("missing", [799, 800, 801])
+    def test_a_twentieth_of_a_second_may_be_missing(self, missing, caplog):
+        content = self.content("WAV", "PCM_16", seconds=1)
+        assert read_audio(content[: -2 * missing])[0].shape == (RATE - missing,)
+        assert ("1.00 s were recorded, by its header" in caplog.text) is (missing > 800)
+
+    @pytest.mark.parametrize("count", [0, 1, 2])
+    def test_nearly_nothing_is_there(self, count, caplog):
+        content = self.content("WAV", "PCM_U8", seconds=1)
+        samples, rate = read_audio(content[: 44 + count])
+        assert (samples.shape, rate) == ((count,), RATE)
+        assert ("ends early, after 0.00 s: 1.00 s were recorded" in caplog.text) is (count > 0)
+
+    @pytest.mark.parametrize(
+        ("frames", "promised", "count", "early"),
+        [(1000, 0, 950, False), (1000, 0, 949, True), (10_000, 0, 9900, False), (10_000, 0, 9899, True),
+         (0, 1000, 950, False), (0, 1000, 949, True), (0, 10_000, 9949, True), (0, 0, 9, False), (9, 9, 99, False)],
+    )  # fmt: skip
+    def test_how_much_may_be_missing(self, frames, promised, count, early, caplog):
+        """A twentieth of a second; a hundredth of what a header estimates."""
+
+        class Made(Recording):
+            def __init__(self):
+                self.name, self.samplerate, self.frames, self.left = "Made", 1000, frames, count
+
+            def next(self, size):
+                given = min(size, self.left)
+                self.left -= given
+                return np.zeros((given, 1), np.float32)
+
+            def promised(self, read):
+                assert read == count
+                return promised or read
+
+        assert sum(map(len, Made().blocks(100, warn=False))) == count
+        assert not caplog.records
+        assert {len(block) for block in Made().blocks(1)} == {1}
+        text = f"Made ends early, after {count / 1000:.2f} s: {max(frames, promised) / 1000:.2f} s were recorded"
+        assert (text in caplog.text) is early
+        assert bool(caplog.records) is early
+
     @pytest.mark.parametrize("rate", [1, 100, 999, 400_000, 2**31 - 1])
     def test_rates_that_no_sound_has(self, rate, tmp_path):
         soundfile.write(tmp_path / "a.wav", np.zeros(9000), rate, format="WAV")
@@ -577,7 +744,7 @@ class TestRecordings:
         with pytest.raises(ValueError, match="could not be read as audio"):
             read_audio(content[: len(content) // 2])
 
-    @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFF - 36])
+    @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFF00])
     def test_a_wav_of_unknown_length(self, size, caplog):
         """As programs write that stream into a pipe: nothing is missing."""
         content = bytearray(self.content("WAV", "PCM_16"))
@@ -586,6 +753,9 @@ class TestRecordings:
         content[4:8] = (0xFFFFFFFF).to_bytes(4, "little")
         assert read_audio(content)[0].shape == (4 * RATE,)
         assert not caplog.records
+        content[place : place + 4] = (0x7FFFFEFF).to_bytes(4, "little")  # which only a file of that size says
+        assert read_audio(content)[0].shape == (4 * RATE,)
+        assert "ends early" in caplog.text
 
     def test_what_needs_pyav(self, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, "av", None)
@@ -629,6 +799,39 @@ class TestRecordings:
         else:
             with pytest.raises(ValueError, match="could not be read as audio"):
                 read_audio(tmp_path / "cut")
+
+    @pytest.mark.parametrize("container", ["matroska", "mov"])
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_sound_of_a_container_that_loses_nothing(self, container, channels, tmp_path, caplog):
+        av = pytest.importorskip("av", reason="comes with the extra test")
+        sound = np.random.default_rng(0).integers(-(2**15), 2**15, (5000, channels), dtype=np.int16)
+        layout = {1: "mono", 2: "stereo"}[channels]
+
+        def written(rate):
+            with av.open(str(tmp_path / "sound"), "w", format=container) as out:
+                stream = out.add_stream("pcm_s16le", rate=rate, layout=layout)
+                frame = av.AudioFrame.from_ndarray(sound.reshape(1, -1), format="s16", layout=layout)
+                frame.sample_rate = rate
+                queue = av.AudioFifo()
+                queue.write(frame)
+                for part in queue.read_many(777, partial=True):
+                    out.mux(stream.encode(part))
+                out.mux(stream.encode(None))
+            return tmp_path / "sound"
+
+        samples, rate = read_audio(written(RATE))
+        assert rate == RATE
+        np.testing.assert_array_equal(np.atleast_2d(samples), sound.T / np.float32(2**15))
+        for size in (100, 777, 4999, 5000, 5001):
+            with open_audio(tmp_path / "sound") as recording:
+                assert abs(recording.frames - 5000) <= 16  # a container counts in thousandths of a second
+                blocks = list(recording.blocks(size))
+            assert [len(block) for block in blocks] == [size] * (5000 // size) + [5000 % size] * (5000 % size > 0)
+            np.testing.assert_array_equal(np.concatenate(blocks), sound / np.float32(2**15))
+        assert not caplog.records
+        for rate in (999, 400_000):
+            with pytest.raises(ValueError, match=f"cannot be heard: its sampling_rate is {rate}; .* from 1000 to"):
+                read_audio(written(rate))
 
     def test_no_sound_in_it(self, tmp_path):
         av = pytest.importorskip("av", reason="comes with the extra test")

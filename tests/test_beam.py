@@ -265,6 +265,140 @@ def test_a_folder_with_a_language_model(tmp_path, arpa, lower):
         assert batch.word_offsets is None
 
 
+def test_options_of_decoding_reach_the_search(tmp_path, arpa):
+    """Each by its own name: where it changes the texts at all, the processor gives those of the search."""
+    processor = minitrans.AutoProcessor.from_pretrained(folder(tmp_path))
+    model = LanguageModel(ArpaModel(arpa), frozenset({"A", "B", "AB"}), alpha=0.7, beta=0.2)
+    changed = set()
+    for seed in range(6):
+        logp = frames(seed, 6, 1.0)
+        usual = [item.lm_score for item in search(logp, SYMBOLS, model)]
+        for name, value in (("beam_width", 2), ("beam_prune_logp", -1.0), ("token_min_logp", -1.0)):
+            expected = search(logp, SYMBOLS, model, **{{"beam_width": "width"}.get(name, name): value})
+            found = processor.decode(logp, n_best=10**6, **{name: value})
+            assert found.text == [item.text for item in expected]
+            assert found.lm_score == pytest.approx([item.lm_score for item in expected])
+            assert found.logit_score == pytest.approx([item.logit_score for item in expected])
+            changed |= {name} if found.lm_score != pytest.approx(usual) else set()
+    assert changed == {"beam_width", "beam_prune_logp", "token_min_logp"}
+
+
+def test_one_text_is_no_list_and_more_are(tmp_path):
+    processor = minitrans.AutoProcessor.from_pretrained(folder(tmp_path))
+    logits = frames(0, 5, 2.0)
+    options = {"output_word_offsets": True, "output_char_offsets": True}
+    one, two = (processor.decode(logits, n_best=count, **options) for count in (1, 2))
+    assert set(one) == set(two) == {"text", "logit_score", "lm_score", "word_offsets", "char_offsets"}
+    assert {name: two[name][0] for name in two} == one
+    assert {name: len(two[name]) for name in two} == dict.fromkeys(two, 2)
+    assert set(processor.decode(logits)) == {"text", "logit_score", "lm_score"}
+    for name in options:
+        asked = processor.decode(logits, **{name: True})
+        (offsets,) = set(asked) - {"text", "logit_score", "lm_score"}
+        assert offsets == name.removeprefix("output_")
+        assert asked[offsets] == one[offsets]
+        assert getattr(processor.decode(logits), offsets, None) is None
+    batch = processor.batch_decode(np.stack([logits, logits[::-1]]), n_best=2, **options)
+    assert {name: batch[name][0] for name in batch} == two
+    assert batch.text[1] == processor.decode(logits[::-1], n_best=2).text
+    assert processor.batch_decode([]) == {}
+
+
+def test_characters_and_words_have_their_frames(tmp_path):
+    """Of clear frames: "A BB A", whose second B stands after a blank."""
+    processor = minitrans.AutoProcessor.from_pretrained(folder(tmp_path))
+    path = [0, 2, 2, 1, 3, 0, 3, 3, 1, 1, 2]
+    logits = np.full((len(path), 4), -30.0)
+    logits[np.arange(len(path)), path] = 30.0
+    spans = [("A", 1, 3), (" ", 3, 4), ("B", 4, 5), ("B", 6, 8), (" ", 8, 10), ("A", 10, 11)]
+    words = [("A", 1, 3), ("BB", 4, 8), ("A", 10, 11)]
+    for decoder in (processor.decoder, None):
+        processor.decoder = decoder
+        found = processor.decode(logits, alpha=0.0, output_word_offsets=True, output_char_offsets=True)
+        assert found.text == "A BB A"
+        assert [tuple(item.values()) for item in found.char_offsets] == spans
+        assert [tuple(item.values()) for item in found.word_offsets] == words
+        assert [list(item) for item in (found.char_offsets[0], found.word_offsets[0])] == [
+            ["char", "start_offset", "end_offset"], ["word", "start_offset", "end_offset"]
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("padded", ["whole", "one value"])
+def test_frames_of_padding_are_left_out(tmp_path, padded):
+    """A frame that holds -100 is none, as in transformers; what lies near it is one."""
+    processor = minitrans.AutoProcessor.from_pretrained(folder(tmp_path))
+    logits = frames(3, 6, 2.0)
+    batch = np.stack([logits, logits])
+    batch[1, 4:] = -100.0 if padded == "whole" else batch[1, 4:]
+    batch[1, 4:, 2] = -100.0
+    found = processor.batch_decode(torch.from_numpy(batch))
+    expected = [processor.decode(logits), processor.decode(logits[:4])]
+    assert found.text == [item.text for item in expected]
+    assert found.lm_score == pytest.approx([item.lm_score for item in expected])
+    for near in (-99.0, -101.0):
+        logits[2] = [near, near, near - 0.25, near]
+        (score,) = processor.batch_decode(logits[None]).logit_score
+        assert score == pytest.approx(processor.decode(logits).logit_score)
+
+
+@pytest.mark.parametrize(
+    "make", [torch.tensor, np.ndarray.tolist, np.float16, lambda x: torch.tensor(x).bfloat16().requires_grad_()]
+)
+def test_logits_of_every_kind_and_height(tmp_path, make):
+    processor = minitrans.AutoProcessor.from_pretrained(folder(tmp_path))
+    logits = np.round(frames(1, 5, 2.0) * 8) / 8  # which bfloat16 holds
+    expected = processor.decode(logits)
+    found = processor.decode(make(logits))
+    assert (found.text, found.lm_score) == (expected.text, pytest.approx(expected.lm_score))
+    for height in (1e4, -1e4):  # whose exponential no float64 holds
+        found = processor.decode(logits + height)
+        assert (found.text, found.logit_score) == (expected.text, pytest.approx(expected.logit_score))
+
+
+def test_the_vocabulary_and_its_logits(tmp_path):
+    """A model may have more tokens than the tokenizer, which must know of the blank."""
+    extractor = minitrans.Wav2Vec2FeatureExtractor()
+    vocab = {"|": 0, "A": 1, "B": 2}
+    roles = {"bos_token": None, "eos_token": None, "unk_token": None}
+    added = minitrans.Wav2Vec2CTCTokenizer(vocab, **roles, pad_token="<pad>")
+    processor = Wav2Vec2ProcessorWithLM(extractor, added)
+    assert added.pad_token_id == 3
+    with pytest.raises(ValueError, match="The logits are of 3 tokens, and the tokenizer has 4"):
+        processor.decode(np.zeros((2, 3)))
+    path = np.array([1, 3, 1, 0, 2])
+    for more in (4, 6):
+        assert processor.decode(np.eye(more)[path] * 9).text == "AA B"
+    without = minitrans.Wav2Vec2CTCTokenizer(vocab, **roles, pad_token=None)
+    with pytest.raises(ValueError, match="The logits are of 4 tokens, and the tokenizer has 3"):
+        Wav2Vec2ProcessorWithLM(extractor, without).decode(np.zeros((2, 4)))
+
+
+def test_weights_are_those_given_and_are_saved(tmp_path):
+    weights = {"alpha": 0.9, "beta": -0.5, "unk_score_offset": -3.0, "score_boundary": False}
+    path = folder(tmp_path / "a")
+    made = Wav2Vec2ProcessorWithLM.from_pretrained(path, **weights, do_normalize=False)
+    assert not made.feature_extractor.do_normalize
+    made.save_pretrained(tmp_path / "b")
+    again = Wav2Vec2ProcessorWithLM.from_pretrained(tmp_path / "b")
+    for processor in (made, again):
+        assert {name: getattr(processor.decoder, name) for name in weights} == weights
+    for name in ("alphabet.json", "language_model/3gram.arpa", "language_model/unigrams.txt"):
+        assert (tmp_path / "b" / name).read_bytes() == (path / name).read_bytes()
+    by_hand = Wav2Vec2ProcessorWithLM(made.feature_extractor, made.tokenizer, made.decoder)
+    by_hand.save_pretrained(tmp_path / "c")
+    assert not (tmp_path / "c" / "language_model").exists()
+
+
+def test_what_cannot_be_read_is_saved_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    path = folder(tmp_path / "a", {"3gram.arpa": None, "5gram.bin": "kenlm's own"})
+    processor = Wav2Vec2ProcessorWithLM.from_pretrained(path, alpha=0.9)
+    assert processor.decoder is None
+    processor.save_pretrained(tmp_path / "b")
+    for name in ("alphabet.json", "language_model/5gram.bin", "language_model/attrs.json"):
+        assert (tmp_path / "b" / name).read_bytes() == (path / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("files", "reason"),
     [

@@ -1,10 +1,12 @@
 """LayoutLMv2's processor, its tokenizer and Tesseract against transformers', on a page drawn here."""
 
 import importlib.util
+import inspect
 import json
 import random
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +250,41 @@ def test_own_words(folder, reference):
     assert processor.batch_decode([ids, ids[:3]]) == reference.batch_decode([ids, ids[:3]])
 
 
+@pytest.mark.parametrize("question", [None, QUESTION])
+def test_words_that_an_ocr_reads_are_those_given(folder, question):
+    """One page or several, with a question or none, cut into sequences or not; each sequence has its page's image."""
+    pages, words, boxes = [drawn_page(), drawn_page(LINES[:1], (300, 200))], [WORDS, WORDS[:3]], [BOXES, BOXES[:3]]
+
+    def reader(page):
+        number = int(page.size == (300, 200))
+        scale = page.width / 1000, page.height / 1000
+        return words[number], [[place * scale[n % 2] + 1e-6 for n, place in enumerate(b)] for b in boxes[number]]
+
+    reads = LayoutLMv2Processor.from_pretrained(folder, ocr=reader, size=16)
+    given = LayoutLMv2Processor.from_pretrained(folder, apply_ocr=False, size=16)
+    cut = {"truncation": "only_second" if question else True, "max_length": 16, "padding": "max_length",
+           "return_overflowing_tokens": True, "return_tensors": "pt"}  # fmt: skip
+
+    def texts(chosen):
+        return ([question] * len(chosen), chosen) if question else (chosen,)
+
+    for options in ({}, {"return_tensors": "np"}, cut):
+        for one in (slice(0, 1), slice(1, 2)):
+            found = reads(pages[one][0], *[question] if question else [], **options)
+            expected = given(pages[one], *texts(words[one]), boxes=boxes[one], **options)
+            assert plain(found) == plain(expected)
+    found = reads(pages, *[[question] * 2] if question else [], **cut)
+    assert plain(found) == plain(given(pages, *texts(words), boxes=boxes, **cut))
+    mapping = found["overflow_to_sample_mapping"].tolist()
+    assert 1 < mapping.count(0) < len(mapping)
+    alone = [given.image_processor(page, return_tensors="pt").pixel_values[0] for page in pages]
+    for index, image in zip(mapping, found.image, strict=True):
+        assert torch.equal(image, alone[index])
+    for images, sentence in ((pages[:1], "1 images for 2 pages of words"), (pages * 2, "4 images for 2 pages")):
+        with pytest.raises(ValueError, match=sentence):
+            given(images, words, boxes=boxes)
+
+
 @pytest.mark.needs("tesseract")
 @pytest.mark.parametrize(
     "options", [{"padding": True}, {"padding": "max_length", "max_length": 30, "truncation": True}]
@@ -291,6 +328,125 @@ def test_boxes_as_readers_of_pages_give_them(folder, box, expected):
     assert processor(Image.new("L", (50, 100))).boxes == [[expected]]
 
 
+@pytest.mark.parametrize("edge", [1, 7, 49, 50, 64, 100, 199, 200, 201, 250, 999, 1000, 1001, 2000])
+@pytest.mark.parametrize("side", range(4))
+def test_a_box_hangs_over_the_page_by_two_pixels_or_a_hundredth(edge, side):
+    """On each side; nothing that is farther out, and nothing of what hangs over stays."""
+    most = max(2, edge // 100)
+    settings = {"do_resize": False}
+    page, sign = Image.new("L", (edge, edge)), (-1, -1, 1, 1)[side]
+    inside = [0, 0, edge, edge]
+    for out, is_allowed in ((most, True), (most + max(1, edge / 100), False)):
+        box = list(inside)
+        box[side] += sign * out
+        processor = LayoutLMv2ImageProcessor(ocr=lambda page: (["a"], [tuple(box)]), **settings)  # noqa: B023
+        if is_allowed:
+            assert processor(page).boxes == [[[0, 0, 1000, 1000]]]
+        else:
+            with pytest.raises(ValueError, match=r"Page 0 has the box .* at the word 'a'; a box is left, top"):
+                processor(page)
+
+
+def test_the_shorter_edge_has_two_pixels():
+    for size in ((40, 400), (400, 40)):
+        across = size[0] < size[1]
+        processor = LayoutLMv2ImageProcessor(
+            ocr=lambda page: (["a"], [(0, 0, 42, 9) if across else (0, 0, 9, 42)])  # noqa: B023
+        )
+        assert processor(Image.new("L", size)).boxes == [[[0, 0, 1000, 22] if across else [0, 0, 22, 1000]]]
+
+
+@pytest.mark.parametrize("kind", ["array", "channels first", "tensor", "floats", "picture"])
+def test_an_ocr_sees_the_same_page_whatever_it_came_as(kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    given = {"array": pixels, "channels first": pixels.transpose(2, 0, 1), "tensor": torch.from_numpy(pixels),
+             "floats": pixels.astype(np.float32), "picture": Image.fromarray(pixels)}[kind]  # fmt: skip
+    seen = []
+    processor = LayoutLMv2ImageProcessor(ocr=lambda page: seen.append(page) or (["a"], [(0, 0, 20, 15)]))
+    found = processor([given, given])
+    assert found.words == [["a"], ["a"]]
+    assert found.boxes == [[[0, 0, 500, 500]]] * 2
+    for page in seen:
+        assert page.mode == "RGB"
+        np.testing.assert_array_equal(page, pixels)
+    grey = LayoutLMv2ImageProcessor(ocr=lambda page: ([page.mode], [BOX]), do_convert_rgb=False)
+    assert grey(pixels[..., :1]).words == [["L"]]
+
+
+def stand_in(answer, languages=("eng", "osd")):
+    """The package pytesseract, which gives an answer or raises it, and notes its calls."""
+    calls = []
+
+    class TesseractError(RuntimeError):
+        pass
+
+    class TesseractNotFoundError(OSError):
+        pass
+
+    def image_to_data(image, **options):
+        calls.append(options)
+        if isinstance(answer, str):
+            raise TesseractError(1, answer)
+        return answer
+
+    def get_languages(config=""):
+        calls.append(config)
+        return list(languages)
+
+    return types.SimpleNamespace(TesseractError=TesseractError, TesseractNotFoundError=TesseractNotFoundError,
+                                 image_to_data=image_to_data, get_languages=get_languages, calls=calls)  # fmt: skip
+
+
+TABLE = {"text": ["", "one", "  ", "two ", "\t"], "left": [0, 10, 7, 30, 1], "top": [0, 5, 7, 6, 1],
+         "width": [99, 8, 7, 20, 1], "height": [99, 3, 7, 2, 1], "conf": [-1, 90, 90, 80, 1]}  # fmt: skip
+
+
+def test_what_is_asked_of_tesseract_and_what_it_says(monkeypatch):
+    package = stand_in(TABLE)
+    monkeypatch.setitem(sys.modules, "pytesseract", package)
+    page = Image.new("L", (100, 10))
+    found = LayoutLMv2ImageProcessor(ocr_lang="eng", tesseract_config="--psm 6")(page)
+    assert found.words == [["one", "two "]]
+    assert found.boxes == [[[100, 500, 180, 800], [300, 600, 500, 800]]]
+    assert package.calls == [{"lang": "eng", "config": "--psm 6", "output_type": "dict"}]
+    LayoutLMv2ImageProcessor()(page)
+    assert package.calls[1:] == [{"lang": None, "config": "", "output_type": "dict"}]
+    for columns in (("left",), ("height", "text"), ("top", "width")):
+        monkeypatch.setitem(
+            sys.modules, "pytesseract", stand_in({key: TABLE[key] for key in TABLE if key not in columns})
+        )
+        with pytest.raises(ValueError, match=f"makes Tesseract leave out {', '.join(columns)}[.]"):
+            LayoutLMv2ImageProcessor()(page)
+
+
+@pytest.mark.parametrize(
+    ("lang", "languages", "sentence"),
+    [
+        ("chi_sim", ["eng", "osd"], r"no language ocr_lang='chi_sim', only eng, osd; .* tesseract-ocr-chi-sim\)"),
+        ("eng+deu", ["eng"], "no language ocr_lang='deu', only eng; "),
+        ("eng", ["eng"], "does not work with tesseract_config='', lang='eng': 1 no such thing[.]"),
+        ("deu", [], "does not work with tesseract_config='', lang='deu': "),
+        ("script/Latin", ["eng"], "does not work with tesseract_config='', lang='script/Latin': "),
+        (None, ["eng"], "does not work with tesseract_config='', lang=None: "),
+    ],
+)
+def test_why_tesseract_does_not_work(monkeypatch, lang, languages, sentence):
+    package = stand_in("no\n  such thing", languages)
+    package.TesseractError.__str__ = lambda error: " ".join(map(str, error.args))
+    monkeypatch.setitem(sys.modules, "pytesseract", package)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        LayoutLMv2ImageProcessor(ocr_lang=lang)(drawn_page())
+    assert is_sentence(caught.value)
+
+
+def test_one_of_several_languages_may_not_be_left_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytesseract", stand_in(TABLE))
+    with pytest.raises(ValueError, match="no language ocr_lang='deu'"):
+        LayoutLMv2ImageProcessor(ocr_lang="eng+deu")(drawn_page())
+    for lang in ("eng+osd", "deu", "eng+script/Latin"):  # of one alone Tesseract says so itself
+        assert LayoutLMv2ImageProcessor(ocr_lang=lang)(drawn_page()).words == [["one", "two "]]
+
+
 def test_quadrangles_and_arrays(tokenizers):
     ours, theirs = tokenizers
     expected = theirs([WORDS, WORDS], boxes=[BOXES, BOXES], word_labels=[LABELS, LABELS])
@@ -302,6 +458,52 @@ def test_quadrangles_and_arrays(tokenizers):
             json.dumps(plain(found))
     single = ours(WORDS, boxes=np.array(BOXES), word_labels=np.array(LABELS))
     assert plain(single) == {name: rows[0] for name, rows in plain(expected).items()}
+
+
+@pytest.mark.parametrize("name", ["__call__", "tokenize"])
+def test_defaults_are_the_published_ones(tokenizers, name):
+    ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in map(type, tokenizers))
+    shared = (ours.keys() & theirs.keys()) - {"self", "kwargs"}
+    assert shared >= (
+        {"text", "boxes", "return_tensors", "return_overflowing_tokens"} if name == "__call__" else {"text"}
+    )
+    assert {each: ours[each].default for each in shared} == {each: theirs[each].default for each in shared}
+
+
+def test_boxes_and_labels_of_special_tokens(folder):
+    """Each by its setting, where a checkpoint has others, and by default as published."""
+    options = {"cls_token_box": [1, 2, 3, 4], "sep_token_box": [5, 6, 7, 8], "pad_token_box": [9, 9, 9, 9],
+               "pad_token_label": -7}  # fmt: skip
+    plain_ones = [kind.from_pretrained(folder) for kind in (LayoutLMv2Tokenizer, ReferenceTokenizer)]
+    for name in (*options, "only_label_first_subword"):
+        assert getattr(plain_ones[0], name) == getattr(plain_ones[1], name)
+    both = [kind.from_pretrained(folder, **options) for kind in (LayoutLMv2Tokenizer, ReferenceTokenizer)]
+    for padding_side in ("left", "right"):
+        given = {"padding": "max_length", "max_length": 40, "padding_side": padding_side}
+        assert_same(both, WORDS, boxes=BOXES, word_labels=LABELS, **given)
+        assert_same(both, QUESTION, WORDS, boxes=BOXES, **given)
+        assert_same(both, [WORDS, WORDS[:2]], boxes=[BOXES, BOXES[:2]], word_labels=[LABELS, [5, 6]], **given)
+
+
+def test_tokens_of_a_text_and_of_two(tokenizers):
+    for arguments, options in (
+        ((QUESTION,), {}),
+        ((QUESTION,), {"add_special_tokens": True}),
+        ((QUESTION, "Who else?"), {}),
+        ((QUESTION, "Who else?"), {"add_special_tokens": True}),
+    ):
+        found, expected = (tokenizer.tokenize(*arguments, **options) for tokenizer in tokenizers)
+        assert found == expected
+
+
+def test_whole_numbers_may_be_floats(tokenizers):
+    found = tokenizers[0](["a"], boxes=[[1.0, 2.0, 1000.0, 4.0]])
+    assert found.bbox[1] == [1, 2, 1000, 4]
+    assert {type(place) for box in found.bbox for place in box} == {int}
+    for wrong in ([0, 0, 1.5, 9], [0, 0, 9], [0] * 5, [0] * 6, [0] * 7, [0] * 9, [[0, 0], [1, 1], [2, 2]]):
+        with pytest.raises(ValueError, match="box") as caught:
+            tokenizers[0](["a"], boxes=[wrong])
+        assert is_sentence(caught.value)
 
 
 @pytest.mark.parametrize("size", [None, 6, 7, 8])
@@ -422,6 +624,14 @@ def test_answers_of_ocr_that_are_none(answer):
     with pytest.raises((TypeError, ValueError)) as caught:
         LayoutLMv2ImageProcessor(ocr=lambda page: answer)(drawn_page())
     assert is_sentence(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer", [None, (["a"],), (["a"], [BOX], []), ([3], [BOX]), ("a", [BOX]), (["a"], "b")], ids=repr
+)
+def test_answers_of_ocr_are_words_and_boxes(answer):
+    with pytest.raises(TypeError, match="ocr gives the words of Page 0 and their boxes, two lists, not"):
+        LayoutLMv2ImageProcessor(ocr=lambda page: answer)(drawn_page())
 
 
 @pytest.mark.parametrize("labels", [[None, 1], ["a", "b"], "ab", 5, [1.5, 1], [True, 1], [[1], [2]]], ids=repr)

@@ -1,5 +1,6 @@
 """The image processor against transformers' Pillow-backed one, Pillow itself and files made here."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from PIL import EpsImagePlugin, Image, ImageOps
 from sklearn.datasets import load_sample_image
 from transformers import ViTImageProcessorPil
 
+import minitrans
 from minitrans.processing.image import ViTImageProcessor
 
 SWIN = {
@@ -355,9 +357,33 @@ BROKEN[3, 3, 1] = np.nan
         (CHINA, {"resample": 9}, ValueError, "resample is 9"),
         (CHINA, {"resample": "cubic"}, ValueError, "resample is 'cubic'; the filters are nearest, lanczos"),
         (CHINA, {"do_resize": "no"}, ValueError, "do_resize"),
+        (CHINA, {"do_resize": 2}, ValueError, "do_resize is 2; it must be True or False"),
+        (CHINA, {"do_resize": -1}, ValueError, "do_resize is -1"),
+        (CHINA, {"do_resize": 1.0}, ValueError, "do_resize is 1.0"),
+        (CHINA, {"default_to_square": "no"}, ValueError, "default_to_square is 'no'"),
+        (CHINA, {"resample": -1}, ValueError, "resample is -1"),
+        (CHINA, {"resample": 6}, ValueError, "resample is 6"),
         (CHINA, {"do_center_crop": True}, ValueError, "crop_size"),
+        (CHINA, {"do_center_crop": True, "crop_size": {"shortest_edge": 9}}, ValueError, "height and width, not"),
         (CHINA, {"image_std": [0.1, 0.0, 0.1]}, ValueError, "image_std"),
+        (CHINA, {"image_std": -0.1}, ValueError, "image_std is -0.1; it must be a positive number, or one for each"),
+        (CHINA, {"image_std": 0}, ValueError, "image_std is 0"),
         (CHINA, {"image_mean": "imagenet"}, ValueError, "image_mean"),
+        (CHINA, {"image_mean": True}, ValueError, "image_mean is True"),
+        (CHINA, {"image_mean": []}, ValueError, r"image_mean is \[\]; it must be a number, or one for each channel"),
+        (CHINA, {"image_mean": [[0.1, 0.2, 0.3]]}, ValueError, "image_mean is"),
+        (
+            CHINA,
+            {"image_mean": 0.5, "image_std": [0.1, 0.2]},
+            ValueError,
+            "3 channels, but image_std has 2 values[.]$",
+        ),
+        (
+            Image.fromarray(CHINA).convert("L"),
+            {"do_convert_rgb": False},
+            ValueError,
+            "1 channels, but image_mean has 3",
+        ),
         (CHINA, {"image_mean": [0.1, 0.2]}, ValueError, "3 channels, but image_mean has 2"),
         (CHINA, {"input_data_format": "NHWC"}, ValueError, "channels_first"),
         (CHINA, {"return_tensors": "tf"}, ValueError, "return_tensors"),
@@ -369,7 +395,10 @@ BROKEN[3, 3, 1] = np.nan
         (Image.new("RGB", (0, 4)), {}, ValueError, "no pixels"),
         (np.zeros(4), {}, ValueError, r"\(4,\)"),
         (np.zeros((1, 1, 4, 4, 3)), {}, ValueError, "shape"),
-        (BROKEN, {}, ValueError, "NaN"),
+        (BROKEN, {}, ValueError, "Image 0 holds NaN"),
+        ([CHINA, [BROKEN]], {}, ValueError, "Image 1 holds NaN"),
+        (np.stack([CHINA, CHINA, BROKEN]), {}, ValueError, "Image 2 holds NaN"),
+        (np.stack([BROKEN, CHINA]), {}, ValueError, "Image 0 holds NaN"),
         (torch.tensor(BROKEN), {}, ValueError, "NaN"),
         (CHINA - 300.0, {}, ValueError, "from -300"),
         (CHINA / 255 - 0.5, {"do_rescale": False}, ValueError, "0 to 1"),
@@ -402,6 +431,10 @@ BROKEN[3, 3, 1] = np.nan
         (CHINA, {"image_std": [1e-60, 1, 1]}, ValueError, "image_std is"),
         (CHINA, {"rescale_factor": float("nan")}, ValueError, "rescale_factor is"),
         (CHINA, {"rescale_factor": [0.1, 0.2]}, ValueError, "rescale_factor is"),
+        (CHINA, {"rescale_factor": [0.1]}, ValueError, r"rescale_factor is \[0.1\]; it must be a positive number[.]"),
+        (CHINA, {"rescale_factor": 0}, ValueError, "rescale_factor is 0"),
+        (CHINA, {"rescale_factor": -0.1}, ValueError, "rescale_factor is -0.1"),
+        (CHINA, {"rescale_factor": 1e-60}, ValueError, "rescale_factor is 1e-60"),
         (CHINA, {"size": 10**6}, ValueError, "pixels at most"),
         (CHINA, {"size": 10**400}, ValueError, "pixels at most"),
         (CHINA, {"size": True}, ValueError, "size is True"),
@@ -523,13 +556,16 @@ def test_pixels_that_are_rescaled_twice_are_named(caplog):
     assert "do_rescale=False prevents" in caplog.text
 
 
-def test_torch_is_imported_only_for_tensors():
+def test_torch_is_imported_only_for_tensors(tmp_path):
+    """In a program that has opened no image before, so that Pillow knows no format yet."""
+    Image.fromarray(CHINA).save(tmp_path / "a.webp")
     program = (
         "import sys; import numpy as np; from minitrans.processing.image import ViTImageProcessor as P; "
-        "P()(np.zeros((9, 9, 3), np.uint8), return_tensors='np'); assert 'torch' not in sys.modules; "
+        "P()(np.zeros((9, 9, 3), np.uint8), return_tensors='np'); P()(sys.argv[1], return_tensors='np'); "
+        "assert 'torch' not in sys.modules; "
         "P()(np.zeros((9, 9, 3), np.uint8), return_tensors='pt'); assert 'torch' in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program, tmp_path / "a.webp"], check=True)
 
 
 def test_transparency_in_floats_is_that_in_bytes():
@@ -555,3 +591,171 @@ def test_one_pixel_that_is_no_number_is_refused(spoilt):
     pixels[3, 4, 1] = spoilt
     with pytest.raises(ValueError, match="holds NaN or infinite pixels"):
         processor(pixels)
+
+
+@pytest.mark.parametrize("bits", range(8, 17))
+def test_white_is_where_the_factor_says(bits):
+    """An image of more bits a channel has its own white, above which there is nothing."""
+    white = 2**bits - 1
+    levels = np.linspace(0, white, 105).round().astype(np.int64).reshape(7, 5, 3)
+    processor = ViTImageProcessor(do_resize=False, do_normalize=False, rescale_factor=1 / white)
+    np.testing.assert_allclose(processor(levels).pixel_values[0], levels.transpose(2, 0, 1) / white, atol=1e-6)
+    for wrong in (-1, white + 1):
+        levels[3, 3, 1] = wrong
+        with pytest.raises(
+            ValueError, match=f"Image 0 has pixels from .*{abs(wrong)}.* but 0 to {white} are expected"
+        ):
+            processor(levels)
+
+
+def test_what_pixels_above_white_need_is_said():
+    levels = np.arange(75).reshape(5, 5, 3)
+    with pytest.raises(ValueError, match="such as 511, to 0 to 255 first"):
+        ViTImageProcessor()(levels + 200)
+    for wrong in (levels - 1, levels * 9 - 1):
+        with pytest.raises(ValueError, match="pass do_rescale=False for values that are rescaled already"):
+            ViTImageProcessor()(wrong)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [(np.float32, True), (np.int64, True), (np.uint8, False), ("black", False), ("brighter", False)],
+)
+def test_only_what_may_be_rescaled_already_is_said_to_be(pixels, said, caplog):
+    minitrans.logging._said.clear()
+    image = np.zeros((8, 8, 3), pixels if isinstance(pixels, type) else np.float64)
+    image[2:5, 3, 1] = {"black": 0, "brighter": 1.01}.get(pixels, 1)
+    ViTImageProcessor(do_resize=False)(image)
+    assert ("Pixels up to 1 are rescaled by 0.00392157" in caplog.text) is said
+    assert bool(caplog.records) is said
+    ViTImageProcessor(do_rescale=False, do_resize=False)(image * 300.0 - 7)
+
+
+def test_an_ambiguous_shape_is_said(caplog):
+    minitrans.logging._said.clear()
+    processor = ViTImageProcessor(do_resize=False)
+    processor([CHINA, CHINA.transpose(2, 0, 1)])
+    processor(CHINA[:3], input_data_format="channels_first", image_mean=0.5, image_std=0.5)
+    assert not caplog.records
+    processor(CHINA[:3])
+    assert "(3, 301, 3) is taken as channels_first" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_bytes_in_a_mode_of_more_bits(mode):
+    dtype = {"I": np.int32, "F": np.float32}[mode]
+    levels = np.arange(256, dtype=dtype).reshape(16, 16)
+    np.testing.assert_array_equal(pixels(Image.fromarray(levels))[..., 0], levels)
+    for wrong in (-1, 256) if mode == "I" else (-1, 256, 0.5, 254.5, np.nan):
+        levels[3, 4] = wrong
+        with pytest.raises(ValueError, match=f"Pillow's mode {mode} and pixels from"):
+            pixels(Image.fromarray(levels))
+
+
+def test_grey_of_16_bits_is_rounded():
+    levels = np.random.default_rng(0).integers(0, 2**16, (40, 30), dtype=np.uint16)
+    found = pixels(Image.fromarray(levels))[..., 0].astype(int)
+    np.testing.assert_array_equal(found, np.floor(levels * (255 / 65535) + 0.5))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
+@pytest.mark.parametrize("axes", ["channels_first", "channels_last"])
+def test_the_result_is_in_memory_of_its_own(dtype, axes):
+    off = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), False)
+    image = CHINA.astype(dtype)
+    for given in (image, image.transpose(2, 0, 1), torch.from_numpy(image)):
+        (found,) = ViTImageProcessor(**off, data_format=axes)(given)["pixel_values"]
+        assert not np.shares_memory(found, image)
+        assert found.dtype == dtype
+        assert (found.base if axes == "channels_last" else found).flags["C_CONTIGUOUS"]
+    (found,) = ViTImageProcessor(**off)(Image.fromarray(CHINA))["pixel_values"]
+    assert found.flags.writeable
+
+
+@pytest.mark.parametrize("shape", [(1, 400), (400, 1), (1, 1)])
+@pytest.mark.parametrize("size", [{"max_height": 20, "max_width": 20}, {"shortest_edge": 1, "longest_edge": 1}])
+def test_an_edge_that_rounds_to_nothing_keeps_a_pixel(shape, size):
+    if shape == (1, 1) and "max_height" in size:
+        size = {"max_height": 1, "max_width": 1}
+    found = ViTImageProcessor(size=size)(np.full((*shape, 3), 9, np.uint8))["pixel_values"][0]
+    most = max(size.values())
+    assert found.shape == (3, min(shape[0], most), min(shape[1], most))
+
+
+@pytest.mark.parametrize("kind", ["picture", "array", "grey array"])
+def test_one_pixel_is_an_image(kind):
+    pixel = {"picture": Image.new("RGB", (1, 1), "red"), "array": np.full((1, 1, 3), 9, np.uint8),
+             "grey array": np.full((1, 1), 9, np.uint8)}[kind]  # fmt: skip
+    found = ViTImageProcessor(size=3, do_convert_rgb=True)(pixel, return_tensors="np")["pixel_values"]
+    assert found.shape == (1, 3, 3, 3)
+    assert (found == found[:, :, :1, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "bands"), [("1", 1), ("L", 1), ("P", 3), ("RGB", 3), ("CMYK", 3), ("RGBA", 4), ("LA", 4)]
+)
+@pytest.mark.parametrize(
+    "options", [{"image_mean": 0.5, "image_std": 0.5}, {"do_normalize": False}, {"do_convert_rgb": False}]
+)
+def test_channels_stay_where_no_mean_asks_for_others(mode, bands, options):
+    given = {"image_mean": [0.5] * bands, "image_std": [0.5] * bands, "do_resize": False, **options}
+    found = ViTImageProcessor(**given)(Image.fromarray(CHINA[:4, :5]).convert(mode))["pixel_values"][0]
+    assert found.shape == (bands, 4, 5)
+
+
+@pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(ViTImageProcessor) if each.name != "extra"])
+def test_null_leaves_a_step_out_and_any_other_setting_as_it_is(name):
+    """As transformers reads it in a file; `do_convert_rgb` is no step that a default asks for."""
+    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    expected = False if name in steps else getattr(ViTImageProcessor(), name)
+    assert getattr(ViTImageProcessor(**{name: None}), name) == expected
+    assert dataclasses.replace(ViTImageProcessor(**{name: None}), **{name: expected}) == ViTImageProcessor(
+        **{name: expected}
+    )
+
+
+def test_switches_may_be_0_and_1_and_sizes_have_edges_that_are_null():
+    numbers = ViTImageProcessor(do_resize=1, do_normalize=0, default_to_square=0, size=30)
+    words = ViTImageProcessor(do_resize=True, do_normalize=False, size={"shortest_edge": 30, "longest_edge": None})
+    for processor in (numbers, words):
+        (found,) = processor(CHINA)["pixel_values"]
+        assert found.shape == (3, 30, 39)
+        assert 0 <= found.min() < 0.5 < found.max() <= 1
+
+
+def test_no_limit_of_pillows_and_an_image_of_just_its_size(tmp_path, monkeypatch):
+    Image.fromarray(CHINA).save(tmp_path / "a.png")
+    for most in (CHINA.shape[0] * CHINA.shape[1], None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+        np.testing.assert_array_equal(pixels(tmp_path / "a.png"), CHINA)
+
+
+def test_the_most_pixels_of_a_resized_image():
+    off = dict.fromkeys(("do_rescale", "do_normalize"), False)
+    processor = ViTImageProcessor(size={"shortest_edge": 64}, resample="nearest", **off)
+    assert processor(np.zeros((1, 4096), np.uint8))["pixel_values"][0].shape == (1, 64, 2**18)
+    for shape in ((1, 4097), (4097, 1)):
+        with pytest.raises(ValueError, match="must stay within 16777216 pixels"):
+            processor(np.zeros(shape, np.uint8))
+
+
+def test_a_device_is_for_tensors():
+    processor = ViTImageProcessor(size=4)
+    for tensors in (None, "np"):
+        (found,) = processor(CHINA, return_tensors=tensors, device="meta")["pixel_values"]
+        assert isinstance(found, np.ndarray)
+    assert processor(CHINA, return_tensors="pt")["pixel_values"].device.type == "cpu"
+
+
+def test_files_that_name_their_class_twice(tmp_path):
+    """The class of the image processor counts, and the older name only where it is missing."""
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**SWIN, "image_processor_type": "ViTImageProcessor", "do_pad": False, "note": [1],
+                                "feature_extractor_type": "ConvNextFeatureExtractor"}))  # fmt: skip
+    found = ViTImageProcessor.from_pretrained(tmp_path)
+    assert found.extra == {"do_pad": False, "note": [1]}
+    assert found.resample == 3
+    for names in ({"image_processor_type": "ConvNextImageProcessor"}, {"image_processor_type": None}):
+        path.write_text(json.dumps({"feature_extractor_type": "ConvNextFeatureExtractor", **names}))
+        with pytest.raises(ValueError, match=r"has a 'ConvNext.*, for which ViTImageProcessor does not stand"):
+            ViTImageProcessor.from_pretrained(tmp_path)

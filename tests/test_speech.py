@@ -94,9 +94,13 @@ def test_scripts_that_switch_to_targets(tmp_path):
         assert processor("ABC").input_ids == tokenizer("ABC").input_ids
         assert processor.pad([{"input_ids": [5, 6]}, {"input_ids": [5]}])["input_ids"] == [[5, 6], [5, 0]]
         assert "input_values" in processor(clip, text=["A"], sampling_rate=16000)
+        assert set(processor.pad([{"input_values": clip}], labels=[{"input_ids": [5]}])) == {"input_values", "labels"}
     assert "input_values" in processor(clip, sampling_rate=16000)
     with pytest.raises(ValueError, match="pad needs input_features or labels, and got neither"):
         processor.pad()
+    with pytest.raises(TypeError, match="Wav2Vec2Processor has no option 'foo'"):
+        processor(clip, zoo=1, foo=2)
+    assert processor(text="ABC", padding=True, text_kwargs={"padding": False}) == tokenizer("ABC")
     with pytest.raises(ZeroDivisionError), processor.as_target_processor():
         1 / 0  # noqa: B018
     assert "input_values" in processor(clip, sampling_rate=16000)

@@ -8,6 +8,7 @@ import pickle
 import random
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -208,6 +209,65 @@ def test_hidden_tokens_equal_transformers(options, kind):
         assert_same(*batches)
 
 
+@pytest.mark.parametrize("worker", [0, 3])
+def test_each_worker_of_a_data_loader_hides_other_tokens(monkeypatch, worker):
+    """By its number, as in transformers."""
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: types.SimpleNamespace(id=worker))
+    monkeypatch.setattr(
+        transformers.data.data_collator.mp, "current_process", lambda: types.SimpleNamespace(name="Worker")
+    )
+    ours, theirs = both("DataCollatorForLanguageModeling", seed=5, mlm_probability=0.5)
+    alone = minitrans.DataCollatorForLanguageModeling(minitrans.BertTokenizer(VOCAB), seed=5, mlm_probability=0.5)
+    alone.generator = torch.Generator().manual_seed(5)
+    given = [{"input_ids": [2, *[5, 6, 7] * 9, 3]}] * 4
+    for _ in range(2):
+        found, expected, first = (collator(copy.deepcopy(given)) for collator in (ours, theirs, alone))
+        assert_same(found, expected)
+        assert torch.equal(found["labels"], first["labels"]) is (worker == 0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DefaultDataCollator",
+        "DataCollatorWithPadding",
+        "DataCollatorForTokenClassification",
+        "DataCollatorForMultipleChoice",
+        "DataCollatorForLanguageModeling",
+    ],
+)
+def test_defaults_of_collators_are_the_published_ones(name):
+    ours, theirs = (
+        {field.name: field.default for field in dataclasses.fields(getattr(library, name))}
+        for library in (minitrans, transformers)
+    )
+    shared = ours.keys() & theirs.keys()
+    assert shared == ours.keys()
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
+@pytest.mark.parametrize("labels", ["label", "labels"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_labels_of_tokens_are_padded_on_the_tokenizers_side(labels, side):
+    ours, theirs = both("DataCollatorForTokenClassification", label_pad_token_id=-5)
+    ours.tokenizer.padding_side = theirs.tokenizer.padding_side = side
+    given = [{labels if name == "labels" else name: row[name] for name in row} for row in rows("tokens")]
+    found, expected = (collator(copy.deepcopy(given)) for collator in (ours, theirs))
+    assert_same(found, expected)
+    assert (found[labels] == -5).sum() == 5
+
+
+def test_no_mask_token_is_needed_where_nothing_is_hidden():
+    tokenizer = minitrans.BertTokenizer(VOCAB, mask_token=None)
+    collator = minitrans.DataCollatorForLanguageModeling(tokenizer, mlm=False, mlm_probability=None)
+    found = collator([{"input_ids": [2, 5, 3]}, {"input_ids": [2, 3]}])
+    assert found["labels"].tolist() == [[2, 5, 3], [2, 3, -100]]
+    assert found["input_ids"].tolist() == [[2, 5, 3], [2, 3, tokenizer.pad_token_id]]
+    assert minitrans.DataCollatorForLanguageModeling(minitrans.BertTokenizer(VOCAB), mlm_probability=None)(
+        [{"input_ids": [2, 5, 3]}]
+    )["labels"].tolist() == [[-100] * 3]
+
+
 def test_collators_that_are_not_here_say_whose_to_take():
     for name in ("DataCollatorForSeq2Seq", "DataCollatorForWholeWordMask", "Trainer", "TrainingArguments",
                  "get_linear_schedule_with_warmup", "EarlyStoppingCallback"):  # fmt: skip
@@ -246,6 +306,21 @@ def test_the_default_collator_equals_transformers(tensors, label, form):
     expected = transformers.default_data_collator(copy.deepcopy(examples), tensors)
     assert_same(minitrans.default_data_collator(copy.deepcopy(examples), tensors), expected)
     assert_same(minitrans.DefaultDataCollator(tensors)(copy.deepcopy(examples)), expected)
+
+
+def test_examples_that_are_objects():
+    made = [types.SimpleNamespace(input_ids=[1, 2], label=number, note=None) for number in (0, 1)]
+    for tensors in ("pt", "np"):
+        found = minitrans.default_data_collator(copy.deepcopy(made), tensors)
+        assert_same(found, transformers.default_data_collator(copy.deepcopy(made), tensors))
+        assert found["labels"].tolist() == [0, 1]
+
+
+def test_the_largest_labels():
+    for number in (2**63 - 1, -(2**63) + 1):
+        assert minitrans.default_data_collator([{"label": number}])["labels"].tolist() == [number]
+    for number in (2**63, -(2**63) - 1):
+        refuses(lambda: minitrans.default_data_collator([{"label": number}]), "label of the examples must be numbers")  # noqa: B023
 
 
 COLLATORS = {
@@ -352,12 +427,14 @@ def test_what_collators_cannot_make(tensors):
     ("options", "error"),
     [({"mlm_probability": "x"}, ValueError), ({"mlm_probability": float("nan")}, ValueError),
      ({"mask_replace_prob": None}, ValueError), ({"seed": "a"}, TypeError), ({"seed": 1.5}, TypeError),
-     ({"seed": 10**30}, TypeError)],
+     ({"seed": 10**30}, TypeError), ({"seed": 2**63}, TypeError), ({"seed": -(2**63)}, TypeError)],
     ids=repr,
 )  # fmt: skip
 def test_settings_of_hidden_tokens(options, error):
     collator = minitrans.DataCollatorForLanguageModeling
     refuses(lambda: collator(minitrans.BertTokenizer(VOCAB), **options), next(iter(options)), error)
+    for seed in (2**63 - 1, -(2**63) + 1, 0, np.int64(3)):
+        assert collator(minitrans.BertTokenizer(VOCAB), seed=seed)([{"input_ids": [5]}]).keys() >= {"labels"}
 
 
 def test_labels_of_numpy_and_torch():

@@ -251,7 +251,7 @@ class Recording:
         """The next block, empty at the end."""
         raise NotImplementedError
 
-    def promised(self, count: int) -> int:
+    def promised(self, count: int) -> float:
         """How many frames there should be, by what the file says beside `frames`; `count` were read."""
         return count
 
@@ -273,18 +273,18 @@ class SoundFileRecording(Recording):
     def next(self, size: int) -> np.ndarray:
         return self.sound.read(size, dtype="float32", always_2d=True)
 
-    def promised(self, count: int) -> int:
+    def promised(self, count: int) -> float:
         """Libsndfile corrects sizes in a header that the file does not reach, and logs it."""
         sizes = ((int(said), int(is_there)) for said, is_there in CORRECTED.findall(self.sound.extra_info))
         # A program that writes into a pipe cannot know the size, and writes the largest there is.
         shares = [said / is_there for said, is_there in sizes if 0 < is_there < said < UNKNOWN_SIZE]
-        return round(count * max(shares, default=1.0))
+        return count * max(shares, default=1.0)
 
     def is_cut(self) -> bool:
         """The last page of an Ogg file is whole, and has a flag that says so."""
         if self.sound.format != "OGG":
             return False
-        page = self.tail[max(self.tail.rfind(b"OggS"), 0) :]
+        page = self.tail[self.tail.rfind(b"OggS") :]
         segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
         return not segments or page[5] < 4 or len(page) < 27 + len(segments) + sum(segments)
 
@@ -432,7 +432,7 @@ def _real(clip: Any, name: str) -> np.ndarray:
     if samples.ndim != 1:
         raise ValueError(f"{name} must be a clip of shape (n,), and its shape is {samples.shape}.")
     with np.errstate(over="ignore"):
-        single = samples.astype(np.float32, copy=False) if samples.dtype.kind in "fiub" else np.full(1, np.nan)
+        single = samples.astype(np.float32, copy=False) if samples.dtype.kind in "fiub" else np.array(np.nan)
     if not np.isfinite(single).all():
         raise ValueError(f"{name} is {shown(samples)}; it must be real numbers that float32 holds.")
     return single

@@ -97,7 +97,7 @@ class LayoutLMv2ImageProcessor(ImageProcessor):
         scaled = [
             [int(1000 * (place / edge)) for place, edge in zip(upright(box), edges, strict=True)] for box in boxes
         ]
-        return list(words), checked_boxes(scaled, words, name, max(SLACK, -(-2000 // min(edges))))
+        return list(words), checked_boxes(scaled, words, name, max(SLACK, 2000 // min(edges)))
 
 
 def tesseract(image: Image.Image, lang: str | None = None, config: str = "") -> tuple[Words, Boxes]:

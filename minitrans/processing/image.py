@@ -199,7 +199,7 @@ class ImageProcessor(hub.Saved):
             advice = (
                 "pass do_rescale=False for values that are rescaled already (and do_normalize=False if normalised)"
             )
-            if low >= 0 and high > 255:  # of more bits a channel, which no switch of the processor puts right
+            if low >= 0:  # of more bits a channel, which no switch of the processor puts right
                 advice = f"bring 0 to its white, such as {2 ** (int(high).bit_length()) - 1}, to 0 to 255 first"
             raise ValueError(f"{name} has pixels from {low:g} to {high:g}, but 0 to {top:g} are expected; {advice}.")
         if 0 < high <= 1:
@@ -287,7 +287,7 @@ def _size(name: str, size: Any, square: bool = True) -> dict[str, int]:
         raise ValueError(f"{name} is {size!r:.80}; it must be a number, (height, width), or a dict with {forms}.")
     if not all(is_whole(edge) and edge > 0 for edge in found.values()):
         raise ValueError(f"{name} is {size!r:.80}; its edges must be whole numbers of at least 1.")
-    if found.get("height", 1) * found.get("width", 1) > MOST_PIXELS:
+    if "height" in found and found["height"] * found["width"] > MOST_PIXELS:
         raise ValueError(f"{name} is {size!r:.80}; an image may have {MOST_PIXELS} pixels at most.")
     return found
 
