@@ -84,13 +84,48 @@ def test_probabilities_of_an_arpa_file(tmp_path, arpa, form, history, word):
     assert (word in model) == (word != "zzz")
 
 
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("boundary", [True, False])
+def test_models_of_every_order(tmp_path, order, boundary):
+    """Random models, of which each word follows no more than order - 1 others."""
+    chance = np.random.default_rng(order)
+    grams = {}
+    for words in (words for n in range(1, order + 1) for words in product(["<s>", "A", "B", "<unk>"], repeat=n)):
+        if len(words) == 1 or chance.random() < 0.6:
+            grams[words] = -chance.random(), -chance.random() if chance.random() < 0.7 else 0.0
+    counts = [f"ngram {n}={sum(len(words) == n for words in grams)}" for n in range(1, order + 1)]
+    lines = ["made by hand", "", "\\data\\", *counts]
+    for n in range(1, order + 1):
+        lines += ["", f"\\{n}-grams:"]
+        for words, (value, backoff) in grams.items():
+            if len(words) == n:
+                lines.append(f"{value} {' '.join(words)}" + (f" {backoff} of no meaning" if backoff else ""))
+    (tmp_path / "a.arpa").write_text("\n".join([*lines, "", "\\end\\", "the end"]))
+    model = ArpaModel(tmp_path / "a.arpa")
+
+    def expected(history, word):
+        history = history[max(0, len(history) - order + 1) :]
+        if (*history, word) in grams:
+            return grams[(*history, word)][0]
+        return grams.get(history, (0, 0))[1] + expected(history[1:], word)
+
+    for words in product(["A", "B", "zzz"], repeat=4):
+        state, history = model.start(boundary), ("<s>",) if boundary else ()
+        for word in words:
+            known = word if word in "AB" else "<unk>"
+            score, state = model.score(state, word)
+            assert score == pytest.approx(expected(history, known))
+            history = (*history, known)
+    assert "<unk>" not in model  # it stands for words that are not there
+
+
 def words_of(path):
     text = "".join(SYMBOLS[token] for token, _ in groupby(path) if token)
     return " ".join(text.split())
 
 
-def score_of(words, model):
-    """The language model's part by its definition."""
+def score_of(words, model, ended=True):
+    """The language model's part by its definition, of a whole text or of finished words that others follow."""
     if model is None:
         return 0.0
     history, total = (("<s>",) if model.score_boundary else ()), 0.0
@@ -99,7 +134,7 @@ def score_of(words, model):
         unknown = not known or bool(model.unigrams and word not in model.unigrams)
         total += model.alpha * math.log(10) * (katz(history, word) + model.unk_score_offset * unknown) + model.beta
         history = (*history, word if known else "<unk>")
-    if model.score_boundary:
+    if model.score_boundary and ended:
         total += model.alpha * math.log(10) * katz(history, "</s>")
     return total
 
@@ -154,6 +189,70 @@ def test_pruning_leaves_the_best_of_clear_frames(arpa, options):
     for seed in range(5):
         logp = frames(seed, 6, 4.0)
         assert search(logp, SYMBOLS, model, **options)[0].text == search(logp, SYMBOLS, model, width=10**6)[0].text
+
+
+def plain_search(logp, symbols, model, width, beam_prune_logp=-np.inf, token_min_logp=-np.inf):
+    """The rows of `exhaustive` for the texts that are left where each frame keeps the best: every token is tried."""
+    blank, beams = symbols.index(None), {("", symbols.index(None)): 0.0}
+    for frame in logp:
+        likely = [token for token in range(len(symbols)) if frame[token] >= token_min_logp] or [int(frame.argmax())]
+        grown, totals, scores = {}, {}, {}
+        for (text, last), value in beams.items():
+            for token in {*likely, last, blank}:
+                if token in (last, blank) or (symbols[token] == " " and text[-1:] in ("", " ")):
+                    longer = text
+                else:
+                    longer = text + symbols[token]
+                grown[longer, token] = np.logaddexp(grown.get((longer, token), -np.inf), value + frame[token])
+        for (text, _), value in grown.items():
+            totals[text] = np.logaddexp(totals.get(text, -np.inf), value)
+        for text, value in totals.items():
+            words, _, part = text.rpartition(" ")
+            scores[text] = value + score_of(words, model, ended=False)
+            if model and model.unigrams and not any(word.startswith(part) for word in model.unigrams):
+                scores[text] += model.alpha * math.log(10) * model.unk_score_offset
+        best = sorted(scores, key=scores.get, reverse=True)[:width]
+        kept = {text for text in best if scores[text] >= scores[best[0]] + beam_prune_logp}
+        beams = {(text, last): value for (text, last), value in grown.items() if text in kept}
+    sums = {}
+    for (text, _), value in beams.items():
+        sums[text.strip()] = np.logaddexp(sums.get(text.strip(), -np.inf), value)
+    rows = [(text, value, value + score_of(text, model)) for text, value in sums.items()]
+    return sorted(rows, key=lambda row: row[2], reverse=True)
+
+
+PRUNING = [{}, {"beam_prune_logp": -3.0}, {"token_min_logp": -1.5}, {"beam_prune_logp": -2.0, "token_min_logp": -2.0}]
+
+
+@pytest.mark.parametrize("settings", [None, {}, SETTINGS[3], SETTINGS[4]])
+@pytest.mark.parametrize("options", PRUNING)
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_a_narrow_search_finds_what_a_plain_one_does(arpa, settings, options, width):
+    """The same best text, and about its probability: a few ways to it are left out early."""
+    model = None if settings is None else LanguageModel(ArpaModel(arpa), **settings)
+    for seed in (0, 1, 2, 4, 5):  # whose best texts are not about as good as others
+        chance = np.random.default_rng(seed)
+        order = chance.permutation(len(SYMBOLS))  # the blank stands anywhere
+        logp, symbols = frames(seed, 8, 1.5)[:, order], [SYMBOLS[place] for place in order]
+        never = chance.random(logp.shape) < 0.15
+        never[np.arange(len(logp)), logp.argmax(1)] = False
+        logp[never] = -np.inf
+        found = search(logp, symbols, model, width, **options)
+        text, logit_score, lm_score = plain_search(logp, symbols, model, width, **options)[0]
+        assert found[0].text == text
+        assert found[0].logit_score == pytest.approx(logit_score, abs=math.log(2))
+        assert found[0].lm_score - found[0].logit_score == pytest.approx(lm_score - logit_score)
+        assert len(found) <= width
+        assert all(math.isfinite(item.logit_score) for item in found)
+
+
+@pytest.mark.parametrize("words", [["AB"], ["BAB", "A"], ["AAA", "AAB", "C"]])
+def test_the_beginning_of_a_word_that_is_unknown_costs_at_once(arpa, words):
+    model = LanguageModel(ArpaModel(arpa), frozenset(words), alpha=0.7, unk_score_offset=-3.0)
+    for part in ("".join(letters) for count in range(1, 5) for letters in product("ABC", repeat=count)):
+        known = any(word.startswith(part) for word in words)
+        assert model.part(part) == pytest.approx(0 if known else -3.0 * 0.7 * math.log(10))
+        assert LanguageModel(ArpaModel(arpa)).part(part) == 0  # where no words are listed, any may be known
 
 
 def test_the_likeliest_alignment():

@@ -266,7 +266,7 @@ LIMITS = {
     "room for special tokens": (
         lambda: WORDS("a", truncation=True, max_length=2), lambda: WORDS("a", truncation=True, max_length=1),
         ValueError, "max_length=1 is less than the 2 special tokens"),
-    "the longest stride": (strided(4), strided(5), ValueError, "stride=5 must be positive and less than the 5 tokens"),
+    "the longest stride": (strided(4), strided(5), ValueError, "stride=5 must be less than the 5 tokens"),
     "the last id of a vocabulary": (
         lambda: minitrans.BertTokenizer({**VOCABULARY, "z": 10**7 - 1}),
         lambda: minitrans.BertTokenizer({**VOCABULARY, "z": 10**7}),

@@ -226,6 +226,10 @@ FILES = {
     "named in a dict": {"tokenizer_config": {"extra_special_tokens": {"image_token": "<img>"}}},
     "flags": {"tokenizer_config": {"mask_token": {"__type": "AddedToken", "content": "[MASK]", "lstrip": True}}},
     "no mask": {"tokenizer_config": {"mask_token": None, "padding_side": "left", "truncation_side": "left"}},
+    "a role in the decoder": {"tokenizer_config": {"added_tokens_decoder": {"4": {"content": "[MASK]"}}}},
+    "an extra one in the decoder": {"tokenizer_config": {
+        "added_tokens_decoder": {str(len(SMALL)): {"content": "<a>", "lstrip": True, "special": True}},
+        "extra_special_tokens": ["<a>"]}},
     "split": {"tokenizer_config": {"split_special_tokens": True, "clean_up_tokenization_spaces": True}},
 }  # fmt: skip
 
@@ -255,6 +259,27 @@ def test_files_beside_the_vocabulary(tmp_path, name):
         same(saved(texts, padding=True), ours(texts, padding=True))
         assert saved.all_special_tokens == ours.all_special_tokens
         assert (saved.model_max_length, saved.padding_side) == (ours.model_max_length, ours.padding_side)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_added_tokens_come_in_the_order_of_their_ids(tmp_path, order):
+    vocab = [*SMALL, *(f"w{number}" for number in range(99 - len(SMALL)))]
+    saved = [("99", {"content": "<b>"}), ("100", {"content": "<a>", "lstrip": 1})][::order]
+    path = folder(tmp_path, vocab, tokenizer_config={"added_tokens_decoder": dict(saved)})
+    tokenizer = BertTokenizer.from_pretrained(path)
+    assert tokenizer.convert_tokens_to_ids(["<b>", "<a>"]) == [99, 100]
+    found = tokenizer.added_tokens_decoder
+    assert [(found[index].special, found[index].lstrip) for index in (99, 100)] == [(False, False), (False, True)]
+    assert list(found) == sorted(found)
+
+
+def test_special_tokens_of_other_names():
+    names = ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]
+    roles = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), names, strict=True))
+    vocab = {token: index for index, token in enumerate([*names, "the"])}
+    found = BertTokenizer(vocab, **roles)("the fox", "the")
+    assert dict(found) == dict(transformers.BertTokenizer(vocab=vocab, **roles)("the fox", "the"))
+    assert found["input_ids"] == [2, 5, 1, 3, 5, 3]
 
 
 # -- adding tokens and saving
@@ -403,6 +428,34 @@ def test_from_characters_and_words_to_tokens(ours, theirs, texts, pair, index):
     assert (got.tokens(1), got.n_sequences) == (expected.tokens(1), expected.n_sequences)
 
 
+@pytest.mark.parametrize("special", [True, False])
+def test_every_form_of_an_index(ours, theirs, special):
+    """A token, word or character of the first sequence, of a sequence of the batch, and of the second of a pair."""
+    texts = (["a hobbit", "In a hole"], ["unbelievable", "lived hobbits"])
+    got, expected = (t(*texts, add_special_tokens=special) for t in (ours, theirs))
+    assert got.is_fast is expected.is_fast is ours.is_fast is True
+    for row in (0, 1):
+        assert (got.word_ids(row), got.sequence_ids(row)) == (expected.word_ids(row), expected.sequence_ids(row))
+        for index in range(len(got["input_ids"][row])):
+            for name in ("token_to_word", "token_to_chars", "token_to_sequence"):
+                assert getattr(got, name)(row, index) == getattr(expected, name)(row, index)
+                from_the_end = index - len(got["input_ids"][row])
+                assert getattr(got, name)(row, from_the_end) == getattr(got, name)(row, index)
+                if row == 0:
+                    assert getattr(got, name)(index) == getattr(got, name)(0, index)
+        for name in ("char_to_token", "char_to_word", "word_to_tokens", "word_to_chars"):
+            for where in ((0,), (1,), (row, 0), (row, 1), (row, 0, 0), (row, 0, 1), (row, 1, 1)):
+                try:
+                    wanted = getattr(expected, name)(*where)
+                except TypeError:  # transformers cannot say None for the characters of a word that is not there
+                    wanted = None
+                assert getattr(got, name)(*where) == wanted
+    assert got.tokens() == got.tokens(0) == expected.tokens(0)
+    assert got.word_ids() == got.word_ids(0)
+    assert got.sequence_ids() == got.sequence_ids(0)
+    assert (got.n_sequences, ours("a").n_sequences, ours.pad({"input_ids": [[1]]}).n_sequences) == (2, 1, None)
+
+
 def test_pickle_and_copies(ours):
     tokenizer = BertTokenizer.from_pretrained(MINILM, split_special_tokens=True)
     tokenizer.add_tokens(["hobbiton"])
@@ -428,6 +481,34 @@ def test_pad(ours, theirs, options, side):
         copies = [json.loads(json.dumps(rows)) for _ in range(2)]
         got, expected = (t.pad(c, padding_side=side, **options) for t, c in zip((ours, theirs), copies, strict=True))
         assert dict(got) == dict(expected)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_special(ours, theirs, side):
+    rows = [ours(text, return_special_tokens_mask=True) for text in (HOBBIT, "short")]
+    got, expected = (t.pad([dict(row) for row in rows], padding_side=side) for t in (ours, theirs))
+    assert dict(got) == dict(expected)
+    assert sum(got["special_tokens_mask"][1]) == len(got["input_ids"][1]) - 1
+
+
+@pytest.mark.parametrize("padding", [True, "longest", "max_length", False])
+@pytest.mark.parametrize("truncation", [True, None])
+def test_a_model_without_a_limit(padding, truncation):
+    vocab = {token: index for index, token in enumerate(SMALL)}
+    ours, theirs = BertTokenizer(vocab), transformers.BertTokenizer(vocab=vocab)
+    options = {"padding": padding, "truncation": truncation}
+    same(ours(["the", "the fox"], **options), theirs(["the", "the fox"], **options))
+
+
+@pytest.mark.parametrize("replaced", [{}, {"replace_extra_special_tokens": True},
+                                      {"replace_extra_special_tokens": False}])  # fmt: skip
+def test_further_special_tokens_take_the_place_of_others(replaced):
+    vocab = {token: index for index, token in enumerate(SMALL)}
+    ours, theirs = BertTokenizer(vocab), transformers.BertTokenizer(vocab=vocab)
+    for tokenizer in (ours, theirs):
+        tokenizer.add_special_tokens({"extra_special_tokens": ["<a>", "<b>"]})
+        tokenizer.add_special_tokens({"extra_special_tokens": ["<c>"]}, **replaced)
+    assert ours.extra_special_tokens == theirs.extra_special_tokens
 
 
 def test_pad_for_collators(ours, theirs):
@@ -510,6 +591,23 @@ def test_long_text_is_said_once(ours, caplog):
     ]
 
 
+@pytest.mark.parametrize(
+    ("texts", "options", "said"),
+    [
+        (["a", HOBBIT], {}, True),
+        ([HOBBIT, "a"], {}, True),
+        (["a", "in a hole in the ground"], {}, False),  # 8 tokens
+        (["a", "in a hole in the ground ."], {}, True),
+        ([HOBBIT], {"max_length": 20}, False),
+    ],
+)
+def test_any_text_of_a_batch_may_be_too_long(caplog, texts, options, said):
+    tokenizer = BertTokenizer.from_pretrained(MINILM, model_max_length=8)
+    with caplog.at_level(logging.WARNING):
+        tokenizer(texts, **options)
+    assert ("the model takes 8" in caplog.text) is said
+
+
 # -- bad input
 
 
@@ -532,8 +630,10 @@ def test_long_text_is_said_once(ours, caplog):
          {"truncation": "only_first", "max_length": 9}),
         (ValueError, "max_length=1 is less than the 2 special tokens", ("a",), {"truncation": True, "max_length": 1}),
         (ValueError, "max_length=2 is less than the 3", ("a", "b"), {"truncation": True, "max_length": 2}),
-        (ValueError, "stride=9 must be positive and less than the 6 tokens", ("a",),
-         {"truncation": True, "max_length": 8, "stride": 9}),
+        (TypeError, "Item 0 of the batch must be a list of words, but it is 'a'", (["a", ["b"]],),
+         {"is_split_into_words": True}),
+        (ValueError, "stride=6 must be less than the 6 tokens", ("a",),
+         {"truncation": True, "max_length": 8, "stride": 6}),
         (ValueError, "stride=-1", ("a",), {"truncation": True, "max_length": 8, "stride": -1}),
         (ValueError, "max_length=-3", ("a",), {"max_length": -3}),
         (ValueError, "max_length='8'", ("a",), {"max_length": "8"}),
@@ -559,7 +659,17 @@ def test_stride_is_checked_before_the_library_panics(ours, theirs):
     same(ours(question, HOBBIT, **options), theirs(question, HOBBIT, **options))
     with pytest.raises(ValueError, match="Text 1 of a pair may keep 6 tokens beside the 11 of the other one"):
         ours(["a", question + " . . ."], [HOBBIT, HOBBIT], **options)
-    same(ours(question + " . . .", "short", **options), theirs(question + " . . .", "short", **options))
+    for fits in ("short", "in a hole in the ground"):  # the second has just the 6 tokens that it may keep
+        same(ours(question + " . . .", fits, **options), theirs(question + " . . .", fits, **options))
+    first = {**options, "truncation": "only_first"}
+    same(ours(HOBBIT, question, **first), theirs(HOBBIT, question, **first))
+    with pytest.raises(ValueError, match="Text 0 of a pair may keep 6 tokens beside the 11 of the other one"):
+        ours(HOBBIT, question + " . . .", **first)
+    for stride in (2, 7):  # where the longer one is cut, a text keeps as many tokens as the other
+        both = {**options, "truncation": True, "stride": stride}
+        for pair in ((HOBBIT + " a hole", HOBBIT * 2), (HOBBIT * 2, HOBBIT + " a hole")):
+            same(ours(*pair, **both), theirs(*pair, **both))
+    same(ours(HOBBIT, max_length=8, stride=5), theirs(HOBBIT, max_length=8, stride=5, truncation=True))
     with pytest.raises(ValueError, match="less than the 8 tokens that a text may keep"):
         ours(question, HOBBIT, **{**options, "truncation": True, "stride": 8})
 
@@ -637,8 +747,10 @@ def test_vocabulary_that_is_not_utf8(tmp_path):
 
 @pytest.mark.parametrize("index", [10**7, 10**9, 2**32 - 1])
 def test_ids_that_no_vocabulary_has(index):
-    with pytest.raises(ValueError, match=f"has the id {index}; ids go up to 9999999"):
-        BertTokenizer({**{token: place for place, token in enumerate(SPECIAL)}, "a": index})
+    vocab = {**{token: place for place, token in enumerate(SPECIAL)}, "a": index}
+    for name, whose in (("", "the BertTokenizer"), ("org/mine", "org/mine")):
+        with pytest.raises(ValueError, match=f"^The vocabulary of {whose} has the id {index}; ids go up to 9999999"):
+            BertTokenizer(vocab, name_or_path=name)
 
 
 @pytest.mark.parametrize("limit", [1e20, 10**20, 1e30, float("inf"), 10**400, None])
@@ -647,6 +759,17 @@ def test_lengths_that_are_no_limit(limit):
     assert len(tokenizer("a b", truncation=True)["input_ids"]) == 4
     with pytest.raises(ValueError, match="adds more than 1000000"):
         tokenizer("a b", padding="max_length", max_length=10**12)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 2**63 - 1, 2**63, 2.0**63])
+def test_lengths_that_are_just_a_limit(limit):
+    """A number from 2**63 on is none, as no machine counts so far."""
+    vocab = {token: place for place, token in enumerate(SPECIAL)}
+    for tokenizer in (BertTokenizer(vocab, model_max_length=limit), BertTokenizer(vocab, settings={"max_len": limit})):
+        assert tokenizer.model_max_length == (limit if limit < 2**63 else int(1e30))
+        assert type(tokenizer.model_max_length) is int
+        encoded = tokenizer("a b c", truncation=True, add_special_tokens=False)
+        assert len(encoded["input_ids"]) == min(limit, 3)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, float("nan"), -float("inf"), True, "512", [512]])

@@ -11,8 +11,9 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ MISSING = -100.0  # log10 of what a model without "<unk>" gives to unknown words
 WIDTH = 100
 KEPT = 32  # words that the search can still change; more than an n-gram looks back
 BAND = 1024  # places that an alignment looks at in a frame, half a minute of fast speech
+
+States = dict[int | None, float]  # how a text's frames end: the last token, None for the blank -> ln p
 
 
 class NGram(Protocol):
@@ -91,7 +94,7 @@ def _sections(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 def _columns(line: str, order: int) -> list[str]:
     """Split a line whose columns stand apart by spaces, as some programs write them."""
     parts = line.split()
-    return [parts[0], " ".join(parts[1 : order + 1]), *parts[order + 1 : order + 2]]
+    return [parts[0], " ".join(parts[1 : order + 1]), *parts[order + 1 :]]
 
 
 class KenlmModel:
@@ -142,7 +145,7 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         if self.unigrams and not self.prefixes:
-            self.prefixes = frozenset(word[:end] for word in self.unigrams for end in range(1, len(word) + 1))
+            self.prefixes = frozenset(prefix for word in self.unigrams for prefix in accumulate(word))
 
     def start(self) -> Any:
         """Return the state before the first word."""
@@ -156,7 +159,7 @@ class LanguageModel:
 
     def part(self, part: str) -> float:
         """Return what is certain already of a word that begins so: that it is unknown."""
-        certain = self.prefixes and part and part not in self.prefixes
+        certain = self.prefixes and part not in self.prefixes
         return self.alpha * LN10 * self.unk_score_offset if certain else 0.0
 
     def end(self, state: Any) -> float:
@@ -200,25 +203,25 @@ def search(
     """
     first = Prefix("", state=model.start() if model else None)
     prefixes = {"": first}
-    beams: dict[str, dict[int, float]] = {"": {-1: 0.0}}  # text -> the last token -> ln p; -1 is the blank
+    beams: dict[str, States] = {"": {None: 0.0}}
     settled = Prefix("")
     blank, bonus = symbols.index(None), max(0.0, model.beta) if model else 0.0
     for frame in logp:
         logits = frame.tolist()
         order = [t for t in np.argsort(-frame, kind="stable").tolist() if logits[t] > NEVER]
         order = [t for t in order if logits[t] >= token_min_logp] or order[:1]
-        totals = {text: _total(states) for text, states in beams.items()}
+        totals = {text: _total(states.values()) for text, states in beams.items()}
         bound = NEVER
         if len(beams) >= width:  # each text that is kept goes on with the likeliest token, about so well
             bound = min(total + _added(prefixes[text]) for text, total in totals.items()) + logits[order[0]]
-        grown: dict[str, dict[int, float]] = {}
+        grown: dict[str, States] = {}
         for text, states in beams.items():
             prefix, total = prefixes[text], totals[text]
             for last, value in states.items():
-                if last >= 0 and logits[last] > NEVER:
+                if last is not None and logits[last] > NEVER:
                     _add(grown, text, last, value + logits[last])
             if logits[blank] > NEVER:
-                _add(grown, text, -1, total + logits[blank])
+                _add(grown, text, None, total + logits[blank])
             for token in order:
                 symbol = symbols[token]
                 if total + logits[token] + _added(prefix) + bonus < bound:
@@ -229,9 +232,9 @@ def search(
                         others = {last: value for last, value in states.items() if last != token}
                     if others:
                         longer = _extended(prefix, token, symbol, prefixes, model)
-                        reached = total if others is states else _total(others)
+                        reached = total if others is states else _total(others.values())
                         _add(grown, longer, token, reached + logits[token])
-        scores = {text: _total(states) + _added(prefixes[text]) for text, states in grown.items()}
+        scores = {text: _total(states.values()) + _added(prefixes[text]) for text, states in grown.items()}
         ranked = sorted(scores, key=scores.__getitem__, reverse=True)[:width]
         least = scores[ranked[0]] + beam_prune_logp
         beams = {text: grown[text] for text in ranked if scores[text] >= least}
@@ -253,8 +256,8 @@ def _spelling(prefix: Prefix, head: str, symbols: Sequence[str | None]) -> tuple
 
 
 def _settle(
-    beams: dict[str, dict[int, float]], prefixes: dict[str, Prefix], head: str, symbols: Sequence[str | None]
-) -> tuple[dict[str, dict[int, float]], dict[str, Prefix]]:
+    beams: dict[str, States], prefixes: dict[str, Prefix], head: str, symbols: Sequence[str | None]
+) -> tuple[dict[str, States], dict[str, Prefix]]:
     """Return the texts that begin so, without that beginning.
 
     What differs so far back weighs the same for all that is to come, so that it would only take the places of texts
@@ -269,11 +272,10 @@ def _settle(
     return kept, shorter
 
 
-def _total(states: dict[int, float]) -> float:
-    """Return the logarithm of a sum of probabilities."""
-    values = states.values()
-    top = max(values, default=NEVER)
-    if top == NEVER or len(states) == 1:
+def _total(values: Collection[float]) -> float:
+    """Return the logarithm of a sum of probabilities, of which the logarithms are given."""
+    top = max(values)
+    if len(values) == 1:
         return top
     return top + math.log(sum(math.exp(value - top) for value in values))
 
@@ -282,9 +284,9 @@ def _added(prefix: Prefix) -> float:
     return prefix.added + prefix.certain
 
 
-def _add(beams: dict[str, dict[int, float]], text: str, last: int, value: float) -> None:
+def _add(beams: dict[str, States], text: str, last: int | None, value: float) -> None:
     states = beams.setdefault(text, {})
-    states[last] = _total({0: states[last], 1: value}) if last in states else value
+    states[last] = _total([states[last], value]) if last in states else value
 
 
 def _extended(
@@ -308,7 +310,7 @@ def _extended(
 
 
 def _finished(
-    beams: dict[str, dict[int, float]], prefixes: dict[str, Prefix], model: LanguageModel | None, settled: Prefix
+    beams: dict[str, States], prefixes: dict[str, Prefix], model: LanguageModel | None, settled: Prefix
 ) -> list[Found]:
     """Return the texts that the prefixes are after what is settled, best first.
 
@@ -320,11 +322,11 @@ def _finished(
         if model:
             word, state = model.word(prefix.state, prefix.part) if prefix.part else (0.0, prefix.state)
             added = prefix.added + word + model.end(state)
-        whole, score = (settled.text + text).strip(), _total(states)
+        whole, score = (settled.text + text).strip(), _total(states.values())
         tokens = settled.tokens + prefix.tokens
         tokens = tokens if prefix.part or not tokens else tokens[:-1]
         if whole in found:
-            score = _total({0: found[whole].logit_score, 1: score})
+            score = _total([found[whole].logit_score, score])
         found[whole] = Found(whole, score, score + added, tokens)
     return sorted(found.values(), key=lambda item: item.lm_score, reverse=True)
 
@@ -337,11 +339,12 @@ def aligned(logp: np.ndarray, tokens: Sequence[int], blank: int, band: int = BAN
     """
     if not tokens:
         return []
+    spoken = np.asarray(tokens)
     places = np.full(2 * len(tokens) + 1, blank)
-    places[1::2] = tokens
+    places[1::2] = spoken
     width = min(len(places), band)
     can_skip = np.zeros(len(places), dtype=bool)
-    can_skip[3::2] = places[3::2] != places[1:-2:2]
+    can_skip[3::2] = spoken[1:] != spoken[:-1]
     low, lows = 0, np.zeros(len(logp), np.int64)  # the first place that is looked at
     scores = np.full(width, NEVER)
     scores[:2] = logp[0, places[:2]]

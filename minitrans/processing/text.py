@@ -275,10 +275,10 @@ class Tokenizer(TokenizerBase):
         for option in options.keys() - known.keys():
             raise TypeError(f"{cls.__name__} has no option {option!r}; it has {', '.join(known)}.")
 
-    def _replace_backend(self, backend: tokenizers.Tokenizer, tokens: Iterable[AddedToken]) -> int:
+    def _replace_backend(self, backend: tokenizers.Tokenizer, tokens: list[AddedToken]) -> int:
         """Take a copy of `backend` with more tokens, in one step for readers; return how many the library counted."""
         copy = self._copy(backend)
-        added = copy.add_tokens(list(tokens))
+        added = copy.add_tokens(tokens)
         self._state: tuple[tokenizers.Tokenizer, dict[Any, tokenizers.Tokenizer]] = (copy, {})
         return added
 
@@ -519,8 +519,8 @@ def _check_stride(
     """Raise ValueError where a text would keep no more tokens than `stride`; the library panics there."""
     pairs = [(number, item) for number, item in enumerate(texts) if isinstance(item, tuple)]
     least = room // 2 if pairs and cut == "longest_first" else room
-    if not 0 < stride < least:
-        raise ValueError(f"stride={stride} must be positive and less than the {least} tokens that a text may keep.")
+    if stride >= least:
+        raise ValueError(f"stride={stride} must be less than the {least} tokens that a text may keep.")
     if cut == "longest_first":
         return
     target = 0 if cut == "only_first" else 1
