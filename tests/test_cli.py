@@ -380,6 +380,46 @@ class TestOtherTasks:
         assert objects(capsys, *command)[0]["output"]["answer"] == ""
         assert len(printed(capsys, "run", asked, "--question", "Who?", TEXTS[0], "--top-k", "3").splitlines()) == 3
 
+    def test_lines_for_people(self, checkpoints: dict[str, Path], sound: str, capsys: Any) -> None:
+        """Without --json: the same numbers, rounded, a line for each of what an input has, by tabs."""
+        ranker, frames = checkpoints["Ranker"], checkpoints["Wav2Vec2ForAudioFrameClassification"]
+        texts = ["one", "two three", "four"]
+        (line,) = objects(capsys, "run", ranker, "--query", "what?", *texts)
+        rows = [f"{item['score']:.4f}\t{item['index']}\t{item['text']}\n" for item in line["output"]]
+        assert printed(capsys, "run", ranker, "--query", "what?", *texts) == "".join(rows)
+        assert len(rows) == 3
+        choices = [f"{TEXTS[0]}\tyes\tno", f"{TEXTS[2]}\tred\tblue"]
+        found = objects(capsys, "run", checkpoints["MultipleChoice"], *choices)
+        rows = [
+            "".join(f"{item['score']:.4f}\t{item['index']}\t{item['text']}\n" for item in line["output"]) + "\n"
+            for line in found
+        ]
+        assert printed(capsys, "run", checkpoints["MultipleChoice"], *choices) == "".join(rows)
+        (line,) = objects(capsys, "run", frames, sound, "--threshold", "0.4")
+        rows = [
+            f"{item['start']:.2f}\t{item['end']:.2f}\t{item['label']}\t{item['score']:.4f}\t{sound}\n"
+            for item in line["output"]
+        ]
+        assert printed(capsys, "run", frames, sound, "--threshold", "0.4") == "".join(rows)
+        assert rows
+        entities = ("run", checkpoints["TokenClassification"], *TEXTS, "--aggregation", "none")
+        rows = [
+            "".join(
+                f"{item['start']}\t{item['end']}\t{item['label']}\t{item['score']:.4f}\t{item['text']}\n"
+                for item in line["output"]
+            )
+            + "\n"
+            for line in objects(capsys, *entities)
+        ]
+        assert printed(capsys, *entities) == "".join(rows)
+
+    def test_the_best_five_classes_of_many(self, minilm: Path, tmp_path: Path, capsys: Any) -> None:
+        folder = test_tasks_text.checkpoint(minilm, tmp_path, "BertForSequenceClassification", num_labels=7)
+        (line,) = objects(capsys, "run", folder, "--pairs", "one\ttwo", "--top-k", "7")
+        assert len(line["output"]) == 7
+        best = "  ".join(f"{item['label']} {item['score']:.4f}" for item in line["output"][:5])
+        assert printed(capsys, "run", folder, "--pairs", "one\ttwo", "--top-k", "7") == f"{best}\tone\ttwo\n"
+
     def test_images_and_sounds(self, checkpoints: dict[str, Path], image: str, sound: str, capsys: Any) -> None:
         vector = printed(capsys, "run", checkpoints["SwinModel"], image).split()
         pooled = minitrans.ImageVectors.from_pretrained(checkpoints["SwinModel"])(image, pool=True)
@@ -706,3 +746,20 @@ def test_bench_of_nothing(minilm: Path, words: list[str], capsys: Any) -> None:
     found = capsys.readouterr()
     assert f"{words[0].partition('=')[0].removeprefix('--')} is" in found.err
     assert (found.err.count("\n"), found.out) == (1, "")
+
+
+def test_what_bench_is_told(minilm: Path, monkeypatch: Any, capsys: Any) -> None:
+    """By default two threads and ten seconds a row, as its help says."""
+    told: list[Any] = []
+    monkeypatch.setattr("minitrans.bench.checkpoint", lambda *given: told.append(given) or {"model": "ü"})
+    for words in ([], ["--threads", "3", "--seconds", "0.5"]):
+        assert printed(capsys, "bench", minilm, "--json", *words) == '{"model": "ü"}\n'
+    assert told == [(str(minilm), 2, 10), (str(minilm), 3, 0.5)]
+
+
+def test_maps_of_a_file_whose_name_is_not_ascii(
+    checkpoints: dict[str, Path], image: str, tmp_path: Path, capsys: Any
+) -> None:
+    shutil.copy(image, tmp_path / "ü.png")
+    command = ["run", checkpoints["SwinModel"], tmp_path / "ü.png", "--features", "stem", "--json", "--output"]
+    assert printed(capsys, *command, tmp_path / "maps") == f'{{"{tmp_path}/ü.png/stem": [12, 8, 8]}}\n'

@@ -569,6 +569,73 @@ def test_a_part_that_is_broken_is_made_again(model: Path, lines: str, vectors: n
     assert parts[2].stat() == before
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_what_is_finished_is_counted_and_not_done_again(model: Path, form: str, tmp_path: Path) -> None:
+    """With its rows that failed; a part of either format that has lost a row is made again, whole."""
+    path, output = tmp_path / "a.txt", tmp_path / "out"
+    path.write_bytes(b"one\ncaf\xe9\ncaf\xe9\ntwo\nthree\n")
+    for _ in range(2):
+        done = corpora.run(load(model), path, output, form=form, rows=3)
+        assert (done.rows, done.failed) == (5, 2)
+        parts = sorted(output.glob("part-*"))
+        assert len(parts) == 2
+        before = [part.stat() for part in parts]
+    done = corpora.run(load(model), path, output, form=form, rows=3)
+    assert (done.rows, done.failed, done.first) == (5, 2, None)
+    assert [part.stat() for part in parts] == before
+    whole = parts[0].read_bytes()
+    if form == "jsonl":
+        parts[0].write_bytes(whole[: whole[:-1].rindex(b"\n") + 1])
+    else:
+        pq.write_table(pq.read_table(parts[0])[:2], parts[0])
+    assert corpora.run(load(model), path, output, form=form, rows=3).failed == 2
+    assert parts[0].read_bytes() == whole
+    assert parts[1].stat() == before[1]
+
+
+def test_what_makes_no_other_job(model: Path, lines: str, tmp_path: Path) -> None:
+    """Options that say nothing, where it is computed, and the token, which nobody finds in the folder."""
+    output = tmp_path / "out"
+    for options in ({}, {"token": "hf_secret", "device": "cpu"}, {"token": None, "frozen": False, "dtype": None}):
+        assert corpora.run(partial(load(model), **options), lines, output).failed == 0
+    for options in ({"frozen": True}, {"dtype": "bfloat16"}):
+        with pytest.raises(ValueError, match=r"holds another job, with \{\} for 'loading' and not"):
+            corpora.run(partial(load(model), **options), lines, output)
+    corpora.run(partial(load(model), token="hf_secret"), lines, tmp_path / "other")
+    assert "hf_secret" not in (tmp_path / "other" / "_job.json").read_text()
+
+
+def test_sources_in_their_order(model: Path, tmp_path: Path) -> None:
+    """Folders by their names, whatever order the disk has; the error names the file that is new to the job."""
+    for name in ("c", "a", "e", "b", "d"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "x.txt").write_text("one\n")
+    corpora.run(load(model), tmp_path / "in", tmp_path / "out", form="jsonl")
+    assert [Path(row["file"]).parent.name for row in objects(tmp_path / "out")] == [*"abcde"]
+    (tmp_path / "in" / "f.txt").write_text("two\n")
+    with pytest.raises(ValueError, match=r"holds another job, with .* for 'sources'") as caught:
+        corpora.run(load(model), tmp_path / "in", tmp_path / "out", form="jsonl")
+    assert "f.txt" in str(caught.value)
+    assert "x.txt" not in str(caught.value)
+    with pytest.raises(
+        FileNotFoundError, match=r"There is no file for Embedder in no source; of folders it takes \.txt"
+    ):
+        corpora.run(load(model), [], tmp_path / "none")
+
+
+def test_empty_tables(model: Path, tmp_path: Path) -> None:
+    """A file without a byte has no rows, and needs no columns."""
+    for ending in ("jsonl", "csv", "tsv", "txt"):
+        (tmp_path / f"a.{ending}").touch()
+    (tmp_path / "b.jsonl").write_text('{"text": "one", "n": 1}\n')
+    files = [tmp_path / name for name in ("a.jsonl", "a.csv", "a.tsv", "b.jsonl")]
+    done = corpora.run(load(model), files, tmp_path / "out", keep=["n"])
+    assert (done.rows, done.failed, done.missing) == (1, 0, {})
+    (tmp_path / "a.csv").write_text("other\n")
+    with pytest.raises(ValueError, match="has no column 'text'; it has 'other'"):
+        corpora.run(load(model), files, tmp_path / "header", keep=["n"])
+
+
 def test_two_at_a_time(model: Path, lines: str, tmp_path: Path) -> None:
     from minitrans.saving import locked
 

@@ -141,7 +141,7 @@ def _is_error(value: Any) -> bool:
 
 def as_input_of(values: Sequence[Any], shape: Callable[[Any], Any] | None) -> Any:
     """An input of the columns' values: that of a single one, shaped, or a tuple of several."""
-    return tuple(values) if len(values) > 1 else shape(values[0]) if shape else values[0]
+    return values if len(values) > 1 else shape(values[0]) if shape else values[0]
 
 
 def _shown_name(path: str) -> str:
@@ -252,7 +252,7 @@ def _identity(job: Job, model: Mapping[str, Any], files: Iterable[str], rows: in
         "minitrans": __version__, "layout": 1, "task": job.kind.__name__, **model,
         "settings": {name: value if _is_json(value) else shown(value, 999) for name, value in job.settings.items()},
         "input": shape and [shape.__name__, *getattr(job.as_input, "args", ())],
-        "columns": list(job.columns), "keep": list(job.keep), "format": job.form, "float16": job.float16,
+        "columns": job.columns, "keep": job.keep, "format": job.form, "float16": job.float16,
         "rows of a shard": rows, "sources": [
             [path, *_stamp(path)] for path in files
         ],

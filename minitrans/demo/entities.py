@@ -87,7 +87,7 @@ def _name(kind: str, random: np.random.Generator, held_out: bool) -> str:
         name, other = random.choice([w for index, w in enumerate(words) if (index % 5 == 4) == held_out], 2)
         # Most of what training says are two names in one, so that it learns names by where they stand.
         mixed = not held_out and random.random() < 0.7
-        return str(name[: random.integers(2, 5)] + other[random.integers(2, 5) :] if mixed else name)
+        return name[: random.integers(2, 5)] + other[random.integers(2, 5) :] if mixed else name
 
     chance = random.random()
     if kind == "PER":

@@ -81,11 +81,11 @@ def held_out(count: int, seed: int = 1_000_000) -> list[Clip]:
 
 def word_errors(said: str, heard: str) -> int:
     """How many words must be changed, added or left out to make of what was said what was heard."""
-    row: list[int] = list(range(len(heard.split()) + 1))
+    row = [*range(len(heard.split()) + 1)]
     for i, word in enumerate(said.split(), 1):
         before, row = row, [i]
         for j, other in enumerate(heard.split(), 1):
-            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + int(word != other)))
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (word != other)))
     return row[-1]
 
 
@@ -97,16 +97,15 @@ def _sound(letter: str, random: np.random.Generator, speed: float = 1.0) -> tupl
 
 def _voice(sounds: list[tuple[str, int]], tract: float, pitch: float, random: np.random.Generator) -> np.ndarray:
     """The harmonics of a gliding pitch under formants that glide from sound to sound."""
-    rows = np.array([VOICED.get(letter, (0, 0, 0, 0.0)) for letter, _ in sounds])
-    for index, (letter, _) in enumerate(sounds):  # a silence or noise has the formants of what comes after, unheard
-        if letter not in VOICED:
-            following = (row[:3] for row in rows[index:] if row[3])
-            rows[index, :3] = next(following, VOICED["a"][:3])
-    tracks = _smooth(np.repeat(rows, [count for _, count in sounds], axis=0))
+    rows, row = [], VOICED["a"]
+    for letter, _ in reversed(sounds):  # a silence or noise has the formants of what comes after, unheard
+        row = VOICED.get(letter, (*row[:3], 0.0))
+        rows.append(row)
+    tracks = _smooth(np.repeat(rows[::-1], [count for _, count in sounds], axis=0))
     formants, loudness = tracks[:, :3] * tract * random.uniform(0.96, 1.04, 3), tracks[:, 3]
     time = np.arange(len(loudness)) / len(loudness)
     pitches = pitch * (1 + 0.08 * np.sin(2 * np.pi * (time * random.uniform(1, 4) + random.random())) - 0.15 * time)
-    harmonics = np.arange(1, int(0.95 * RATE / 2 / pitches.max()) + 1)
+    harmonics = 1 + np.arange(int(0.95 * RATE / 2 / pitches.max()))
     distance = (harmonics[:, None, None] * pitches[:, None] - formants) / (50 + 0.05 * formants)
     gains = (np.array([1, 0.6, 0.35]) / (1 + distance**2)).sum(-1) * loudness
     cycles = harmonics[:, None] * np.cumsum(np.repeat(pitches / RATE, STEP))
@@ -121,8 +120,8 @@ def _hiss(sounds: list[tuple[str, int]], random: np.random.Generator) -> np.ndar
         piece, size = np.zeros(count * STEP), count * STEP
         if letter in NOISE:
             middle, width, loudness = NOISE[letter]
-            size = min(int(random.integers(100, 200)), size) if letter in STOPS else size
-            spectrum = np.fft.rfft(random.normal(0, 1, size))
+            size = int(random.integers(100, 200)) if letter in STOPS else size
+            spectrum = np.fft.rfft(random.standard_normal(size))
             spectrum *= np.exp(-(((np.fft.rfftfreq(size, 1 / RATE) - middle) / width) ** 2))
             noise = np.fft.irfft(spectrum, size)
             fade = np.exp(-np.arange(size) / size * 3) if letter in STOPS else np.hanning(size) ** 0.3
