@@ -146,6 +146,7 @@ def test_one_sound_of_any_kind(speech: list[Path], folder: Path, tmp_path: Path)
         (sound, RATE),
         (torch.from_numpy(sound), RATE),
         (np.stack([sound + sound[::-1], sound - sound[::-1]]), RATE),
+        soundfile.read(speech[0], dtype="float32"),  # at another rate
         tmp_path / "same.flac",
     ):
         assert transcribe(one)["text"] == expected["text"]
@@ -620,8 +621,18 @@ def transcriber(tmp_path_factory: Any) -> Any:
 def test_rates_that_cannot_be(transcriber: Any, rate: Any, form: str) -> None:
     given = {"tuple": (X, rate), "list of tuples": [(X, rate)], "list of numbers": (X.tolist(), rate),
              "mapping": {"array": X, "sampling_rate": rate}}[form]  # fmt: skip
-    with pytest.raises((ValueError, TypeError), match=r"sampling_rate"):
+    said = "sampling_rate is [^;]*; it must be a number of samples per second"
+    if form == "mapping" and rate is None:  # as a column without a value
+        said = "not a mapping with 'array', 'sampling_rate'"
+    with pytest.raises((ValueError, TypeError), match=said):
         transcriber(given)
+
+
+@pytest.mark.parametrize("sounds", [(X, X), [(X, X)], (torch.from_numpy(X), X), [X, X], X, torch.from_numpy(X)])
+def test_arrays_by_themselves_have_no_rate(transcriber: Any, sounds: Any) -> None:
+    """Two of them are no sound with its rate."""
+    with pytest.raises(TypeError, match=r"sound .*, (and an array does not say its rate|not a tuple)"):
+        transcriber(sounds)
 
 
 @pytest.mark.parametrize("sound", [(X,), (X, RATE, 1), (None, RATE), ("x", RATE), ([None], RATE),
