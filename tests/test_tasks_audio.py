@@ -146,6 +146,7 @@ def test_one_sound_of_any_kind(speech: list[Path], folder: Path, tmp_path: Path)
         (sound, RATE),
         (torch.from_numpy(sound), RATE),
         (np.stack([sound + sound[::-1], sound - sound[::-1]]), RATE),
+        soundfile.read(speech[0], dtype="float32"),  # at another rate
         tmp_path / "same.flac",
     ):
         assert transcribe(one)["text"] == expected["text"]
@@ -304,9 +305,13 @@ def test_refused(folder: Path, clip: np.ndarray, tmp_path: Path) -> None:
         ({"chunk_seconds": 0.05}, r"chunk_seconds is 0.05; it must be more than 0.06"),
         ({"chunk_seconds": 1, "stride_seconds": 0.5}, "a chunk must be longer than both its strides"),
         ({"chunk_seconds": 1, "stride_seconds": (0.9, 0.2)}, "a chunk must be longer than both its strides"),
+        ({"chunk_seconds": 0.06}, r"chunk_seconds is 0.06; it must be more than 0.06"),
+        ({"chunk_seconds": 1, "stride_seconds": (0.5, 0.5)}, "a chunk must be longer than both its strides"),
     ):
         with pytest.raises(ValueError, match=message):
             transcribe((clip, RATE), **options)
+    transcribe((clip[:2000], RATE), chunk_seconds=0.061)
+    transcribe((clip[:20000], RATE), chunk_seconds=1, stride_seconds=(0.5, 0.48))
 
 
 @pytest.mark.parametrize("length", [1, 160, 399])
@@ -370,6 +375,25 @@ def test_characters(speech: list[Path], folder: Path) -> None:
     assert not spoken
 
 
+@pytest.mark.parametrize("chunk", [1.0, 1.5, float("inf")])
+def test_pieces_share_the_seconds_of_their_clip(folder: Path, clip: np.ndarray, tmp_path: Path, chunk: float) -> None:
+    """Each second counts where it ends, in the piece that decides it: two sixths of a chunk are its neighbours'."""
+    transcribe = Transcriber.from_pretrained(folder).with_options(chunk_seconds=chunk)
+    for length in (399, 15999, 16000, 40000, 99999):
+        soundfile.write(tmp_path / "clip.wav", clip[:length], RATE, subtype="FLOAT")
+        for sound in ((clip[:length], RATE), tmp_path / "clip.wav"):
+            pieces = list(transcribe.pieces([sound]))
+            assert sum(piece.done for piece in pieces) == length // RATE == transcribe.total([sound])
+            assert all(0 <= piece.done <= max(1, np.ceil(piece.size / RATE)) for piece in pieces)
+            assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+            hop, frames = 320, round(min(chunk, 1e6) * 50)
+            kept, side = frames - 2 * round(frames / 6), round(frames / 6)
+            ends = [(frames - side + number * kept) * hop for number in range(len(pieces) - 1)] + [length]
+            assert [piece.done for piece in pieces] == [
+                end // RATE - start // RATE for start, end in pairwise([0, *ends])
+            ]
+
+
 def timed(*words: tuple[str, float, float]) -> list[dict[str, Any]]:
     return [{"word": word, "start": start, "end": end} for word, start, end in words]
 
@@ -384,6 +408,51 @@ def test_subtitles() -> None:
         "01:00:02.000 --> 01:00:02.500", "late", "",
     ]  # fmt: skip
     assert list(subtitles.srt([])) == []
+
+
+def cue_texts(*words: tuple[str, float, float]) -> list[str]:
+    return [text for _, _, text in subtitles.cues(timed(*words))]
+
+
+def test_both_sides_of_the_limits_of_a_cue() -> None:
+    """80 characters with the spaces between words, 7 seconds, a pause of one: each may be, and no more."""
+    first, long = ("x" * 40, 0.0, 0.5), "y" * 39
+    assert cue_texts(first, (long, 0.5, 1.0)) == [f"{'x' * 40} {long}"]
+    assert cue_texts(first, (f"{long}y", 0.5, 1.0)) == ["x" * 40, f"{long}y"]
+    assert cue_texts(("a", 1.0, 2.0), ("b", 2.5, 8.0)) == ["a b"]
+    assert cue_texts(("a", 1.0, 2.0), ("b", 2.5, 8.25)) == ["a", "b"]
+    assert cue_texts(("a", 1.0, 2.0), ("b", 3.0, 4.0)) == ["a b"]
+    assert cue_texts(("a", 1.0, 2.0), ("b", 3.25, 4.0)) == ["a", "b"]
+    # A cue's seconds count from its own first word, and a pause from the last.
+    assert cue_texts(("a", 9.0, 12.0), ("b", 12.5, 15.0), ("c", 15.5, 16.0), ("d", 16.0, 16.25)) == ["a b c", "d"]
+    # A word alone is cut where it is longer than a cue may be.
+    assert cue_texts(("z" * 80, 0.0, 7.0)) == ["z" * 80]
+    assert cue_texts(("z" * 81, 0.0, 7.0)) == ["z" * 80, "z"]
+    assert cue_texts(("z" * 80, 0.0, 8.0)) == ["z" * 70, "z" * 10]
+    assert cue_texts(("before", 0.0, 0.5), ("z" * 81, 0.5, 1.0)) == [f"before {'z' * 73}", "z" * 8]
+
+
+def test_characters_of_a_cut_word_take_the_same_time() -> None:
+    """Where their times are not known, or are not those of the word."""
+    word = ("z" * 81, 4.0, 85.0)
+    other = [{"character": "a", "start": 0.0, "end": 1.0}] * 81
+    for characters in ([], other, other[:3]):
+        made = list(subtitles.cues(timed(("a", 3.0, 3.5), word, ("b", 85.5, 86.0)), characters))
+        assert made[:3] == [(3.0, 10.0, f"a {'z' * 6}"), (10.0, 17.0, "z" * 7), (17.0, 24.0, "z" * 7)]
+        assert made[-1] == (80.0, 86.0, f"{'z' * 5} b")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0, "00:00:00,000"), (0.0004, "00:00:00,000"), (0.0006, "00:00:00,001"), (0.9996, "00:00:01,000"),
+     (59.9994, "00:00:59,999"), (59.9996, "00:01:00,000"), (60.0, "00:01:00,000"), (3599.9, "00:59:59,900"),
+     (3600.0, "01:00:00,000"), (3661.001, "01:01:01,001"), (359999.999, "99:59:59,999"), (360000.0, "100:00:00,000")],
+)  # fmt: skip
+def test_times_of_cues(seconds: float, shown: str) -> None:
+    """Hours, minutes, seconds and thousandths, rounded."""
+    rows = timed(("a", 0.0, seconds))
+    assert list(subtitles.srt(rows, [{"character": "a", "start": 0.0, "end": seconds}]))[1].endswith(f"--> {shown}")
+    assert list(subtitles.vtt(rows))[2].endswith(f"--> {shown.replace(',', '.')}")
 
 
 def test_cues_are_short_and_lose_no_word() -> None:
@@ -552,8 +621,18 @@ def transcriber(tmp_path_factory: Any) -> Any:
 def test_rates_that_cannot_be(transcriber: Any, rate: Any, form: str) -> None:
     given = {"tuple": (X, rate), "list of tuples": [(X, rate)], "list of numbers": (X.tolist(), rate),
              "mapping": {"array": X, "sampling_rate": rate}}[form]  # fmt: skip
-    with pytest.raises((ValueError, TypeError), match=r"sampling_rate"):
+    said = "sampling_rate is [^;]*; it must be a number of samples per second"
+    if form == "mapping" and rate is None:  # as a column without a value
+        said = "not a mapping with 'array', 'sampling_rate'"
+    with pytest.raises((ValueError, TypeError), match=said):
         transcriber(given)
+
+
+@pytest.mark.parametrize("sounds", [(X, X), [(X, X)], (torch.from_numpy(X), X), [X, X], X, torch.from_numpy(X)])
+def test_arrays_by_themselves_have_no_rate(transcriber: Any, sounds: Any) -> None:
+    """Two of them are no sound with its rate."""
+    with pytest.raises(TypeError, match=r"sound .*, (and an array does not say its rate|not a tuple)"):
+        transcriber(sounds)
 
 
 @pytest.mark.parametrize("sound", [(X,), (X, RATE, 1), (None, RATE), ("x", RATE), ([None], RATE),

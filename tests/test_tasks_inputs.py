@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from test_tasks_text import TEXTS, checkpoint
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import minitrans
+from minitrans.tasks.base import progress
 
 RATE = 16000
 TEXT_TASKS: dict[str, str] = {
@@ -192,6 +194,100 @@ def test_the_model_is_asked_once_a_batch_and_an_input_read_once(
     assert read == [0, 1, 2]
     choices = 2 if task == "ChoiceTask" and batches > 1 else 1  # each is a piece of its own
     assert len(asked) == batches * choices
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_the_shape_of_results_is_known_before(folders: dict[str, Path], task: str) -> None:
+    """Of arrays; None stands for a length that differs."""
+    run = loaded(folders, task)
+    for options in ({}, {"pool": True}) if task == "ImageVectors" else ({},):
+        job, found = run.with_options(**options), run(three_of(task)[0], **options)
+        assert (job.shape is not None) is isinstance(found, np.ndarray)
+        if job.shape is not None:
+            assert found.dtype == np.float32
+            assert len(job.shape) == found.ndim
+            assert all(known in (None, length) for known, length in zip(job.shape, found.shape, strict=True))
+            assert job.shape[-1] == found.shape[-1]
+
+
+class TestBar:
+    @pytest.mark.parametrize("task", HEADS)
+    def test_counts_each_input_once(self, folders: dict[str, Path], task: str, capsys: Any) -> None:
+        """Sounds by their seconds, whatever pieces they are cut into."""
+        run, inputs = loaded(folders, task), three_of(task)
+        if task in SOUND_TASKS:
+            inputs = [(np.tile(samples, 4), rate) for samples, rate in inputs]
+        options = {"chunk_seconds": 1.0} if task == "Transcriber" else {}
+        run(inputs, show_progress=True, budget=1, **options)
+        total = 2 + 4 + 3 if task in SOUND_TASKS else 3
+        assert re.search(rf"100%\|.*\| {total}/{total} \[.*{run.unit}", capsys.readouterr().err)
+        run(iter(inputs), show_progress=True, **options)
+        assert re.search(rf"\r{total}{run.unit} \[", capsys.readouterr().err)
+        for quiet in (None, False):
+            run(inputs, show_progress=quiet, **options)
+        run(inputs[0], **options)
+        assert not capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("terminal", "show", "seen"),
+        [(True, None, [False, False, True]), (False, None, [False] * 3), (True, False, [False] * 3),
+         (False, True, [True, True, True]), (True, True, [True, True, True])],
+    )  # fmt: skip
+    def test_shows_on_a_terminal_after_two_seconds(
+        self, terminal: bool, show: bool | None, seen: list[bool], monkeypatch: Any, capsys: Any
+    ) -> None:
+        """Or at once, or never, where one says so."""
+        clock = [100.0]
+        monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+        found = []
+        with progress(9, "text", show) as bar:
+            for clock[0] in (100.5, 101.99, 102.5):
+                bar.update(1)
+                found.append(bool(capsys.readouterr().err))
+        assert found == seen
+
+
+class TestLoading:
+    def test_what_the_log_said_while_it_was_held(self, folders: dict[str, Path], caplog: Any) -> None:
+        """Once, in the same words as without a task; and after a checkpoint that is refused the log speaks again."""
+        folder = folders["BertForMaskedLM"]
+        with caplog.at_level(logging.WARNING, "minitrans"):
+            minitrans.BertModel.from_pretrained(folder)
+            expected = [*caplog.messages]
+            caplog.clear()
+            minitrans.TokenVectors.from_pretrained(folder)
+            assert caplog.messages == expected
+            assert len(expected) == 1
+            caplog.clear()
+            for _ in range(2):
+                with pytest.raises(ValueError, match="would guess at random"):
+                    minitrans.TextClassifier.from_pretrained(folder)
+            assert not caplog.records
+            logging.getLogger("minitrans").warning("It is heard.")
+            assert caplog.messages == ["It is heard."]
+
+    @pytest.mark.parametrize(("count", "rest"), [(8, ""), (9, " and 1 more"), (11, " and 3 more")])
+    def test_the_first_eight_are_named(
+        self, folders: dict[str, Path], count: int, rest: str, tmp_path: Path, caplog: Any
+    ) -> None:
+        folder = shutil.copytree(folders["BertForSequenceClassification"], tmp_path / "m")
+        state = load_file(folder / "model.safetensors")
+        missing = sorted(name for name in state if ".attention." in name)[:count]
+        save_file({name: state[name] for name in state if name not in missing}, folder / "model.safetensors")
+        with pytest.raises(ValueError, match="holds no weights for") as caught:
+            minitrans.TextClassifier.from_pretrained(folder)
+        listed, _, end = str(caught.value).partition(" of BertForSequenceClassification")
+        names = listed.partition("no weights for ")[2].removesuffix(rest).split(", ")
+        assert len(names) == 8
+        assert {*names} <= {*missing}
+        assert listed.endswith(f"{names[-1]}{rest}")
+        assert end.startswith(": TextClassifier would guess")
+
+    def test_a_task_without_options(self, folders: dict[str, Path]) -> None:
+        run = loaded(folders, "SpeakerEncoder")
+        with pytest.raises(TypeError, match=r"^SpeakerEncoder has no option 'chunk_seconds'; it has none\.$"):
+            run.with_options(chunk_seconds=3)
 
 
 class TestRandomHeads:
@@ -370,6 +466,39 @@ class TestTexts:
             same(run(several), expected)
         same(run({"text": texts[0]}), expected[0])
 
+    def test_a_file_of_text_is_its_lines(self, folders: dict[str, Path]) -> None:
+        run = loaded(folders, "TextClassifier")
+        same(run(io.StringIO("\n".join(TEXTS[:2]))), run([f"{TEXTS[0]}\n", TEXTS[1]]))
+        for one in (np.array("a text"), torch.tensor(3.0)):
+            with pytest.raises(TypeError, match="is not several"):
+                run(one)
+
+    @pytest.mark.parametrize("task", ["TextClassifier", "Embedder", "TokenVectors"])
+    def test_both_sides_of_the_longest(self, folders: dict[str, Path], task: str, caplog: Any) -> None:
+        run = loaded(folders, task)
+        assert run.max_tokens == 64
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "minitrans"):
+            run(["a " * 62] * 2)
+            assert not caplog.records
+            run(["a " * 62, "a " * 63, "a"])
+        assert caplog.messages == ["1 of 3 texts are longer than 64 tokens and were cut."]
+        assert run.with_options(max_tokens=64).max_tokens == 64
+        with pytest.raises(ValueError, match=r"^max_tokens is 65; the model reads 64 tokens at most\.$"):
+            run.with_options(max_tokens=65)
+
+    @pytest.mark.parametrize("task", ["TextClassifier", "TokenVectors"])
+    def test_texts_may_be_cut_on_the_left(self, folders: dict[str, Path], task: str, tmp_path: Path) -> None:
+        """However long they are."""
+        folder = shutil.copytree(folders[TEXT_TASKS[task]], tmp_path / "m")
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": "left"}))
+        run, plain = getattr(minitrans, task).from_pretrained(folder), loaded(folders, task)
+        words = ["one", "two", "three", "four", "five", "six", "seven"] * 90
+        last = transformers.AutoTokenizer.from_pretrained(folder)(" ".join(words), truncation=True, max_length=64)
+        assert plain.tokenizer.decode(last["input_ids"][1:-1]) == " ".join(words[-62:])
+        same(run(" ".join(words)), plain(" ".join(words[-62:])))
+
     def test_pairs(self, folders: dict[str, Path]) -> None:
         classify, pair = loaded(folders, "TextClassifier"), {"text": TEXTS[0], "text_pair": TEXTS[1]}
         expected = classify((TEXTS[0], TEXTS[1]))
@@ -461,6 +590,21 @@ class TestSounds:
         with pytest.raises(FileNotFoundError, match="it is an address: nothing is downloaded here"):
             run("https://example.org/a.wav")
 
+    def test_an_open_file_is_read_from_where_it_stands(self, folders: dict[str, Path], tmp_path: Path) -> None:
+        run, clip = loaded(folders, "AudioClassifier"), np.random.default_rng(0).normal(size=9000) / 9
+        soundfile.write(tmp_path / "clip.wav", clip, RATE, subtype="FLOAT")
+        stream = io.BytesIO(b"before" + (tmp_path / "clip.wav").read_bytes())
+        stream.seek(6)
+        same(run(stream), run(tmp_path / "clip.wav"))
+        assert stream.tell() == 6
+        same(run([stream, stream]), [run(tmp_path / "clip.wav")] * 2)
+
+    def test_seconds_are_whole(self, folders: dict[str, Path]) -> None:
+        run = loaded(folders, "AudioClassifier")
+        assert run.total([(np.zeros(15000), 8000), (np.zeros(8000), 8000), (np.zeros(7999), 8000)]) == 2
+        run.on_error = "skip"
+        assert run.total(["gone.wav", (np.zeros(8000), 8000), 5, (np.zeros(9000), 3)]) == 1
+
 
 class TestImages:
     @pytest.mark.parametrize("task", IMAGE_TASKS)
@@ -545,6 +689,15 @@ class TestOneBadInput:
         assert [answer is None for _, answer in pairs] == [False, True, False]
         with pytest.raises(ValueError, match="on_error is 'ignore'; it must be 'raise' or 'skip'"):
             run(good, on_error="ignore")
+
+    @pytest.mark.parametrize("length", [199, 200, 201, 300])
+    def test_is_named_by_its_first_200_characters(self, folders: dict[str, Path], length: int, caplog: Any) -> None:
+        run, text = loaded(folders, "MaskFiller"), "ab" * 150
+        with caplog.at_level(logging.WARNING, "minitrans"):
+            assert run(["[MASK]", text[:length], {"text": "no mask"}], on_error="skip")[1:] == [None, None]
+        named, numbered = caplog.messages
+        assert named.startswith(f"{text[: min(length, 200)]} was skipped: There is no [MASK] in ")
+        assert numbered.startswith("input 2 was skipped: ")
 
     def test_what_only_the_model_refuses(self, folders: dict[str, Path]) -> None:
         """A batch that fails is tried one by one."""

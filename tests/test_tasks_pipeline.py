@@ -464,6 +464,102 @@ class TestForms:
             with pytest.raises(ValueError, match="Beside a loaded model"):
                 pipeline(task, model=model)
 
+    @pytest.mark.parametrize(
+        ("head", "task", "parts"),
+        [
+            ("BertForMaskedLM", "fill-mask", {"tokenizer"}),
+            ("SwinForImageClassification", "image-classification", {"image_processor"}),
+            ("SwinModel", "image-feature-extraction", {"image_processor"}),
+            ("Wav2Vec2ForSequenceClassification", "audio-classification", {"feature_extractor"}),
+            ("Wav2Vec2ForCTC", "automatic-speech-recognition", {"feature_extractor", "tokenizer"}),
+        ],
+    )
+    def test_its_parts(self, folders: dict[str, Path], head: str, task: str, parts: set[str]) -> None:
+        """By the names of transformers, which has None for what a task does not need."""
+        made = pipeline(task, folders[head], dtype="bfloat16")
+        assert {name for name in ("tokenizer", "feature_extractor", "image_processor") if getattr(made, name)} == parts
+        assert (made.task, made.device, made.dtype) == (task, torch.device("cpu"), torch.bfloat16)
+        needed = {"tokenizer": "vocab_size", "feature_extractor": "sampling_rate", "image_processor": "image_mean"}
+        assert all(hasattr(getattr(made, name), needed[name]) for name in parts)
+
+    @pytest.mark.parametrize("given", ["loaded", "folder"])
+    def test_a_part_of_another_checkpoint(
+        self, folders: dict[str, Path], clips: list[np.ndarray], given: str, tmp_path: Path
+    ) -> None:
+        """What is given takes the place of the folder's own; a whole processor has the part that a task needs."""
+        folder, other = folders["Wav2Vec2ForCTC"], shutil.copytree(folders["Wav2Vec2ForCTC"], tmp_path / "m")
+        tokens = list(json.loads((folder / "vocab.json").read_text()))
+        turned = {token: index for index, token in enumerate([*tokens[:5], *tokens[:4:-1]])}
+        (other / "vocab.json").write_text(json.dumps(turned))
+        text = (folder / "processor_config.json").read_text()
+        (other / "processor_config.json").write_text(text.replace('"do_normalize": true', '"do_normalize": false'))
+        expected = pipeline(SPEECH, folder)(clips[0])
+        model = minitrans.Wav2Vec2ForCTC.from_pretrained(folder)
+
+        def part(auto: str, source: Path) -> Any:
+            return getattr(minitrans, auto).from_pretrained(source) if given == "loaded" else str(source)
+
+        both = {"tokenizer": part("AutoTokenizer", other), "feature_extractor": part("AutoFeatureExtractor", other)}
+        for name, own in both.items():
+            made = pipeline(SPEECH, folder, **{name: own})
+            job = made.job
+            assert (job.tokenizer.get_vocab() == turned) is (name == "tokenizer")
+            assert job.extractor.do_normalize is (name != "feature_extractor")
+            with pytest.raises(
+                ValueError, match="Beside a loaded model its feature_extractor= and tokenizer= is needed"
+            ):
+                pipeline(SPEECH, model, **{name: own})
+        swapped = pipeline(SPEECH, folder, **both)
+        assert swapped(clips[0]) != expected
+        same(pipeline(SPEECH, model, **both)(clips[0]), swapped(clips[0]))
+        same(pipeline(SPEECH, folder, processor=part("AutoProcessor", other))(clips[0]), swapped(clips[0]))
+        head = "Wav2Vec2ForSequenceClassification"
+        heard = pipeline("audio-classification", folders[head], processor=part("AutoProcessor", other))
+        assert not heard.feature_extractor.do_normalize
+        same(heard(clips[0]), pipeline("audio-classification", folders[head],
+                                       feature_extractor=both["feature_extractor"])(clips[0]))  # fmt: skip
+
+    @pytest.mark.parametrize("device", [-1, "cpu", torch.device("cpu"), 0, 3, None, np.int64(-1)])
+    def test_a_loaded_model_on_a_device(self, folders: dict[str, Path], device: Any) -> None:
+        """Without a GPU every number is the CPU."""
+        folder = folders["BertForSequenceClassification"]
+        model = minitrans.BertForSequenceClassification.from_pretrained(folder)
+        for made in (pipeline("text-classification", model, tokenizer=str(folder), device=device),
+                     pipeline("text-classification", folder, device=device)):  # fmt: skip
+            assert made.device == torch.device("cpu")
+
+    @pytest.mark.parametrize(("device", "index"), [(None, 0), (0, 0), (1, 1), (np.int64(1), 1)])
+    def test_a_number_is_a_gpu(self, folders: dict[str, Path], device: Any, index: int, monkeypatch: Any) -> None:
+        """The first one by default; here there is none, so torch refuses it by its number."""
+        folder = folders["BertForSequenceClassification"]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        with pytest.raises(ValueError, match=rf"^device is device\(type='cuda', index={index}\); it must be one that"):
+            pipeline("text-classification", folder, device=device)
+        assert pipeline("text-classification", folder, device=-1).device == torch.device("cpu")
+        model = minitrans.BertForSequenceClassification.from_pretrained(folder)
+        made = pipeline("text-classification", model, tokenizer=str(folder))  # a loaded one stays where it is
+        assert made.device == torch.device("cpu")
+
+    @pytest.mark.parametrize("form", [str, Path, minitrans.AutoConfig.from_pretrained], ids=["text", "path", "loaded"])
+    def test_a_configuration_beside_the_folder(self, folders: dict[str, Path], form: Any, tmp_path: Path) -> None:
+        folder = folders["BertForSequenceClassification"]
+        values = json.loads((folder / "config.json").read_text())
+        names = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+        (tmp_path / "config.json").write_text(json.dumps({**values, **names}))
+        config = transformers.AutoConfig.from_pretrained(tmp_path)
+        model = transformers.BertForSequenceClassification.from_pretrained(folder, config=config)
+        theirs = reference("text-classification", model, tokenizer=str(folder), device="cpu", top_k=None)
+        same(pipeline("text-classification", folder, config=form(tmp_path), top_k=None)(SAID), theirs(SAID))
+
+    @pytest.mark.parametrize("size", [None, 1, 2, 4])
+    def test_as_many_are_read_as_a_batch_holds(self, folders: dict[str, Path], size: int | None) -> None:
+        classify = pipeline("text-classification", folders["BertForSequenceClassification"], batch_size=size)
+        read: list[str] = []
+        answers = classify(read.append(text) or text for text in SAID)  # type: ignore[func-returns-value]
+        next(answers)
+        assert len(read) == (size or 1)
+        assert len(list(answers)) == len(SAID) - 1
+
     @pytest.mark.parametrize("head", [name for name in HEADS if name != "BertModel"])
     def test_the_task_that_a_checkpoint_was_made_for(self, folders: dict[str, Path], head: str) -> None:
         made = pipeline(model=folders[head])

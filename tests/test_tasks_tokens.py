@@ -72,6 +72,10 @@ SCHEMES: dict[str, tuple[list[str], list[str], list[tuple[str, str]]]] = {
                     [("LOC", "new york"), ("LOC", "city"), ("LOC", "bob")]),
     "each alone": (["O", "U-LOC", "B-LOC"], ["U-LOC", "U-LOC", "U-LOC", "U-LOC"],
                    [("LOC", "new"), ("LOC", "york"), ("LOC", "city"), ("LOC", "bob")]),
+    "lower case, an end ends": (["O", "b-loc", "i-loc", "e-loc", "s-loc"], ["b-loc", "e-loc", "i-loc", "s-loc"],
+                                [("loc", "new york"), ("loc", "city"), ("loc", "bob")]),
+    "lower case, each begins": (["O", "b-loc", "i-loc"], ["b-loc", "b-loc", "i-loc", "b-loc"],
+                                [("loc", "new"), ("loc", "york city"), ("loc", "bob")]),
     "no beginning": (["O", "B-LOC", "E-LOC", "S-PER"], ["O", "E-LOC", "E-LOC", "S-PER"],
                      [("LOC", "york"), ("LOC", "city"), ("PER", "bob")]),
     "types that look like places": (["O", "E-MAIL", "S-BAHN", "PHONE"], ["E-MAIL", "E-MAIL", "S-BAHN", "PHONE"],
@@ -152,6 +156,30 @@ def test_windows_overlap_as_asked(minilm: Path, tmp_path: Path, overlap: int) ->
     assert [token["index"] for token in tokens] == list(range(1, len(tokens) + 1))
 
 
+def test_a_long_text_is_read_without_a_warning(minilm: Path, tmp_path: Path, caplog: Any) -> None:
+    """Nothing of it is cut."""
+    for head, task, text in (
+        ("BertForTokenClassification", "EntityRecognizer", " ".join(TEXTS) * 6),
+        ("BertForMaskedLM", "MaskFiller", " ".join(TEXTS) * 6 + "[MASK]"),
+        ("BertForQuestionAnswering", "QuestionAnswerer", ("Why?", " ".join(TEXTS) * 6)),
+    ):
+        run = getattr(minitrans, task).from_pretrained(checkpoint(minilm, tmp_path / head, head))
+        with caplog.at_level(logging.WARNING, "minitrans"):
+            run([text, text])
+        assert not caplog.records
+
+
+def test_a_chunk_holds_one_token_of_the_text_at_least(minilm: Path, tmp_path: Path) -> None:
+    answer = minitrans.QuestionAnswerer.from_pretrained(checkpoint(minilm, tmp_path, "BertForQuestionAnswering"))
+    # Beside [CLS], two [SEP] and the question, 64 tokens have room for two of the text, one, none.
+    for words, lengths in ((59, [64, 63]), (60, [64, 64, 64])):
+        pairs = [("a " * words, "one two three")]
+        assert [piece.size for piece in answer.pieces(pairs)] == lengths
+        assert answer(pairs)[0]["answer"]
+    with pytest.raises(ValueError, match=r"^'(a ){40}' leaves no room for its text: the model reads 64 tokens"):
+        answer(("a " * 61, "one two three"))
+
+
 @pytest.mark.parametrize("names", [{1: "a", 2: "b", 3: "c"}, {0: "a", 2: "b", 5: "c"}])
 def test_labels_that_do_not_count_from_0(minilm: Path, tmp_path: Path, names: dict[int, str], caplog: Any) -> None:
     """Classes without a name are numbered, and the log says so."""
@@ -192,7 +220,10 @@ class TestAnswers:
     def test_of_no_text(self, minilm: Path, tmp_path: Path) -> None:
         answer = minitrans.QuestionAnswerer.from_pretrained(checkpoint(minilm, tmp_path, "BertForQuestionAnswering"))
         assert answer(("Why?", "")) == {"answer": "", "score": 0.0, "start": 0, "end": 0}
-        assert answer(("Why?", ""), handle_impossible_answer=True)["answer"] == ""
+        # [CLS] is the only token that counts: it is certain.
+        certain = {"answer": "", "score": 1.0, "start": 0, "end": 0}
+        assert answer(("Why?", ""), handle_impossible_answer=True) == certain
+        assert answer(("Why?", ""), handle_impossible_answer=True, top_k=2)[0] == certain
         wrong: list[dict[str, Any]] = [{}, {"question": "Why?"}, {"context": ""}]
         for given in [*wrong, {"inputs": ("Why?", ""), "question": "Why?"}]:
             with pytest.raises(
@@ -221,6 +252,12 @@ class TestAnswers:
             (0.1, 0, 2),
         ]
         assert answer.with_options(null_threshold=3.5).assemble(("Why?", text), likely)["answer"] == ""
+        # Of two windows, the least of each counts: 0.15, by which "no answer" is second, and a margin of 2.
+        likely = [Spans([(0.2, 3, 7, 1.0)], 0.15, 5.0), Spans([(0.1, 0, 2, 0.5)], 0.9, 3.0)]
+        several = answer.with_options(null_threshold=2.5, top_k=3).assemble(("Why?", text), likely)
+        assert [each["score"] for each in several] == [0.2, 0.15, 0.1]
+        assert answer.with_options(null_threshold=2.0).assemble(("Why?", text), likely)["answer"] == text[3:7]
+        assert answer.with_options(null_threshold=1.9).assemble(("Why?", text), likely)["answer"] == ""
 
 
 def test_a_target_that_is_no_word_is_said(minilm: Path, tmp_path: Path, caplog: Any) -> None:

@@ -471,7 +471,7 @@ def pipeline(
     *,
     processor: Any = None,
     revision: str | None = None,
-    use_fast: bool = True,
+    use_fast: bool = True,  # there is one implementation
     token: str | bool | None = None,
     device: Any = None,
     device_map: Any = None,
@@ -497,7 +497,6 @@ def pipeline(
     >>> classify("A good film.")
     [{'label': 'POSITIVE', 'score': 0.99...}]
     """
-    del use_fast  # there is one implementation
     if trust_remote_code:
         raise ValueError("trust_remote_code=True: minitrans never runs code from a checkpoint; leave it out.")
     name = ALIASES.get(task, task) if isinstance(task, str) else task

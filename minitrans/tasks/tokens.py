@@ -76,7 +76,7 @@ class ChunkedTask(TextTask):
     ) -> Iterator[Piece]:
         owners, words = encoding.sequence_ids(index), encoding.word_ids(index)
         length = owners.count(self.asked)
-        first = owners.index(self.asked) if length else len(owners) - 1
+        first = owners.index(self.asked) if length else len(owners)
         room = self.max_tokens - (len(owners) - length)
         if room < 1:
             raise ValueError(
@@ -314,7 +314,7 @@ class MaskFiller(ChunkedTask):
         rows = encoded.rows[encoded.sequences.pack(asked)]
         masks = replace(encoded, rows=rows, sequences=Sequences.full(1, len(rows), rows.device))
         scores = self.model.compute(masks).logits[0].float().softmax(-1)
-        ids = torch.arange(scores.shape[-1]) if self.target_ids is None else torch.tensor(self.target_ids)
+        ids = torch.arange(scores.shape[1]) if self.target_ids is None else torch.tensor(self.target_ids)
         values, places = scores[:, ids.to(scores.device)].topk(min(self.top_k, len(ids)))
         words = iter(zip(ids[places.cpu()].tolist(), values.tolist(), strict=True))
         return [[self._words(*next(words)) for _ in range(count)] for count in counts]
@@ -404,7 +404,7 @@ class QuestionAnswerer(ChunkedTask):
         """The best answers by logits (N, 2)."""
         logits = torch.cat([logits[:1], logits[chunk.tokens]])
         start, end = logits.softmax(0).unbind(-1)
-        null = float(start[0] * end[0]), float(logits[0].sum())
+        null = (start[0] * end[0]).item(), logits[0].sum().item()
         if not chunk.offsets:
             return Spans([], *null)
         start, end, logits = start[1:], end[1:], logits[1:]
@@ -416,7 +416,7 @@ class QuestionAnswerer(ChunkedTask):
             first, last = divmod(place, len(end))
             key = characters[first][0], characters[last][1]
             if last >= first and key not in found:
-                found[key] = (score, *key, float(logits[first, 0] + logits[last, 1]))
+                found[key] = (score, *key, (logits[first, 0] + logits[last, 1]).item())
         return Spans([*found.values()][: self.top_k], *null)
 
     def _characters(self, chunk: Chunk) -> list[tuple[int, int]]:

@@ -29,24 +29,24 @@ logger = logging.getLogger("minitrans")
 X = TypeVar("X")
 
 
-def _pool_mean(encoded: Encoded, skipped: int = 0) -> Tensor:
+def _pool_mean(encoded: Encoded, skipped: int) -> Tensor:
     return encoded.sequences.mean(encoded.rows)
 
 
-def _pool_first(encoded: Encoded, skipped: int = 0) -> Tensor:
+def _pool_first(encoded: Encoded, skipped: int) -> Tensor:
     return encoded.sequences.first(encoded.rows)
 
 
-def _pool_max(encoded: Encoded, skipped: int = 0) -> Tensor:
+def _pool_max(encoded: Encoded, skipped: int) -> Tensor:
     spans = encoded.sequences.spans or ()
     return torch.stack([encoded.rows[start : start + length].amax(0) for start, length in spans])
 
 
-def _pool_root_mean(encoded: Encoded, skipped: int = 0) -> Tensor:
-    return _pool_mean(encoded) * encoded.sequences.lengths[:, None].to(encoded.rows.dtype).sqrt()
+def _pool_root_mean(encoded: Encoded, skipped: int) -> Tensor:
+    return _pool_mean(encoded, skipped) * encoded.sequences.lengths[:, None].to(encoded.rows.dtype).sqrt()
 
 
-def _pool_weighted_mean(encoded: Encoded, skipped: int = 0) -> Tensor:
+def _pool_weighted_mean(encoded: Encoded, skipped: int) -> Tensor:
     """The n-th token of a text weighs n (Muennighoff 2022, "SGPT")."""
     weights = [
         torch.arange(skipped + 1, skipped + length + 1).to(encoded.rows) for _, length in encoded.sequences.spans or ()
@@ -55,7 +55,7 @@ def _pool_weighted_mean(encoded: Encoded, skipped: int = 0) -> Tensor:
     return torch.stack([weight @ part / weight.sum() for weight, part in zip(weights, parts, strict=True)])
 
 
-def _pool_last(encoded: Encoded, skipped: int = 0) -> Tensor:
+def _pool_last(encoded: Encoded, skipped: int) -> Tensor:
     return encoded.rows[encoded.sequences.starts + encoded.sequences.lengths - 1]
 
 
