@@ -401,6 +401,29 @@ def test_the_checkpoints_dtype_is_that_of_its_tensors_where_the_config_is_silent
     assert minitrans.BertModel.from_pretrained(tmp_path, dtype="auto").dtype == torch.float16
 
 
+@pytest.mark.parametrize("most", [torch.float16, torch.bfloat16, torch.float64])
+def test_of_several_dtypes_the_one_of_most_numbers_is_the_checkpoints(most, folder, monkeypatch):
+    """Most tensors of a BERT are small: of those in the other dtype there are more, with fewer numbers."""
+    monkeypatch.setattr(cpu, "this_cpu", lambda: cpu.Cpu("", True, True, False))
+    values = json.loads((folder / "config.json").read_text())
+    for key in ("dtype", "torch_dtype"):
+        values.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(values))
+    large = ("weight", "dense.weight")
+    state = rewrite(folder, lambda state: {
+        name: tensor.to(most if name.endswith(large) and tensor.dim() == 2 else torch.float32)
+        for name, tensor in state.items()} | {"steps": torch.ones(10**5, dtype=torch.int64)})  # fmt: skip
+    assert sum(tensor.dtype == torch.float32 for tensor in state.values()) > len(state) / 2
+    for options in ({"dtype": "auto"}, {"dtype": "auto", "device": "meta"}):
+        assert minitrans.BertForMaskedLM.from_pretrained(folder, **options).dtype == most
+
+
+def test_half_precision_is_kept_where_no_cpu_computes(tmp_path, caplog):
+    reference("BertModel").half().save_pretrained(tmp_path)
+    assert minitrans.BertModel.from_pretrained(tmp_path, device="meta").dtype == torch.float16
+    assert warnings_of(caplog) == []
+
+
 @pytest.mark.parametrize("dtype", ["int8", torch.int64, "float33", "", 3])
 def test_dtypes_that_cannot_be(dtype, folder):
     with pytest.raises(ValueError, match="dtype") as caught:
@@ -908,6 +931,20 @@ def test_a_loaded_checkpoint_leaves_no_file_open(folder):
     with pytest.raises(ValueError, match="safetensors"):
         minitrans.AutoModel.from_pretrained(folder)
     assert not any(str(folder) in name for name in opened())
+
+
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "SwinModel", "Wav2Vec2ForCTC", "a model of the user's own"])
+def test_loading_all_tensors_draws_no_random_numbers(name, tmp_path):
+    kind = Counting if name.startswith("a ") else getattr(minitrans, name)
+    made = families.make(minitrans, "BertModel").config if kind is Counting else families.make(minitrans, name).config
+    kind(made).save_pretrained(tmp_path)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    kind.from_pretrained(tmp_path, strict=True)
+    assert torch.equal(torch.rand(3), expected)
+    assert kind(made).state_dict().keys()  # and what is made after it starts again
+    assert not torch.equal(torch.rand(3), expected)
 
 
 # What is no weight

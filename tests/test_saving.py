@@ -378,6 +378,38 @@ def test_sizes_of_shards(size, tmp_path):
     assert len(files(tmp_path / "given")) > 4
 
 
+@pytest.mark.parametrize(
+    ("unit", "size"), [("kb", 1e3), ("MB", 1e6), (" GB", 1e9), ("TB", 1e12), ("", 1), (None, 1)], ids=str
+)
+def test_units_of_sizes_of_shards(unit, size, tmp_path):
+    """A file has as many of the tensors, of 40 bytes each, as it has room for."""
+    model, state = model_of("Bert", 1.0), {f"name{number}": torch.ones(10) for number in range(4)}
+    for room, count in ((80, 2), (79, 4)):
+        given = room if unit is None else f"{room / size:.14f}{unit}"
+        model.save_pretrained(tmp_path, state_dict=state, max_shard_size=given)
+        found = list(tmp_path.glob("*.safetensors"))
+        assert len(found) == count, (given, found)
+
+
+def test_the_least_size_of_a_shard(tmp_path):
+    model_of("Bert", 1.0).save_pretrained(tmp_path, max_shard_size=1)
+    assert values_in(tmp_path) == {1.0}
+    for size in ("0.9", 0.9, "0.0009KB"):
+        with pytest.raises(ValueError, match=f"max_shard_size is {size!r}; it must be a number of bytes"):
+            model_of("Bert", 2.0).save_pretrained(tmp_path, max_shard_size=size)
+
+
+def test_tensors_that_lie_across_memory_or_are_trained_are_saved_as_they_are(tmp_path):
+    model = families.make(minitrans, "BertModel")
+    weight = model.pooler.dense.weight
+    weight.data = weight.data.T.contiguous().T
+    assert not weight.is_contiguous()
+    for options in ({}, {"state_dict": dict(model.named_parameters())}):
+        model.save_pretrained(tmp_path, **options)
+        for name, tensor in load_file(tmp_path / MODEL).items():
+            assert torch.equal(tensor, model.get_parameter(name)), name
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 @pytest.mark.parametrize("shard", ["5GB", "10KB"])
 def test_saved_files_are_read_by_whom_the_umask_lets(umask, shard, tmp_path):
