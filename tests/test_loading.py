@@ -989,6 +989,70 @@ class Counting(minitrans.BertPreTrainedModel):
         self.post_init()
 
 
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"dtype": torch.float64}, {"device": "meta"}], ids=str)
+def test_dtypes_and_devices_of_the_users_own_models(options, folder):
+    model = Counting.from_pretrained(folder, **options)
+    assert model.dtype == {"bfloat16": torch.bfloat16}.get(options.get("dtype"), options.get("dtype", torch.float32))
+    assert model.device.type == options.get("device", "cpu")
+    assert {x.dtype for x in model.parameters()} == {model.dtype}
+    assert model.steps.dtype == torch.int64
+
+
+class Hearing(minitrans.BertPreTrainedModel):
+    """A user's own model of text with one of sound in it."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.bert = minitrans.BertModel(config, add_pooling_layer=False)
+        self.sound = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**families.SIZES["Wav2Vec2"]))
+        self.post_init()
+
+
+def test_a_model_inside_another_starts_what_is_missing_of_it(tmp_path):
+    """A convolution of 10 samples starts with the deviation √(2 / 10) (He et al. 2015), not the text model's 0.02."""
+    Hearing(minitrans.BertConfig(**families.TEXT)).save_pretrained(tmp_path)
+    key = "sound.feature_extractor.conv_layers.0.conv.weight"
+    rewrite(tmp_path, lambda state: {name: tensor for name, tensor in state.items() if name != key})
+    model, report = Hearing.from_pretrained(tmp_path, output_loading_info=True)
+    assert report.missing == [key]
+    assert float(model.state_dict()[key].std()) == pytest.approx(0.2**0.5, rel=0.2)  # of 320 numbers
+
+
+def test_a_configuration_without_a_deviation_starts_with_that_of_bert():
+    class PlainConfig(minitrans.PreTrainedConfig):
+        model_type = "plain"
+
+    class Plain(minitrans.PreTrainedModel):
+        config_class = PlainConfig
+        base_model_prefix = "plain"
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.score, self.norm = torch.nn.Linear(100, 100), torch.nn.LayerNorm(100)
+            self.post_init()
+
+        def forward(self) -> None: ...
+
+    model = Plain(PlainConfig())
+    weight = model.score.weight.detach()
+    assert float(weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert abs(float(weight.mean())) < 0.002
+    assert (model.norm.weight == 1).all()
+    assert not model.score.bias.any()
+    assert not model.norm.bias.any()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_a_loaded_model_says_of_its_checkpoint(tied, tmp_path):
+    for model in pair("BertForMaskedLM", tmp_path, tie_word_embeddings=tied):
+        assert model.config.tie_word_embeddings is tied
+    assert model.name_or_path == model.config.name_or_path == str(tmp_path)
+    model.name_or_path = "elsewhere"
+    assert model.name_or_path == model.config.name_or_path == "elsewhere"
+    model.save_pretrained(tmp_path / "again", save_peft_format=False, save_original_format=True, token="t")
+    assert minitrans.BertForMaskedLM.from_pretrained(tmp_path / "again").config.tie_word_embeddings is tied
+
+
 @pytest.mark.parametrize(
     ("stored", "fits"),
     [(torch.int64, True), (torch.int32, True), (torch.bool, True), (torch.float32, False), (torch.complex64, False)],

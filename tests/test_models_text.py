@@ -550,6 +550,8 @@ def test_new_rows_are_drawn_around_the_mean_as_in_transformers(name, tmp_path):
     assert (tables[0].mean(0) - tables[1].mean(0)).abs().max() < 1e-5
     covariances = [(table - table.mean(0)).T @ (table - table.mean(0)) / len(table) for table in tables]
     assert relative(*covariances) < 0.3 or max(float(c.abs().max()) for c in covariances) < 1e-9
+    new, whole = tables[1].double(), old.double()
+    assert relative(new.T.cov(), 1e-9 * whole.T.cov(correction=0)) < 0.2  # of 3903 rows: 2 % of a variance
     for theirs, ours in [biases] if biases else []:
         assert relative(ours, theirs) < 1e-6
 
