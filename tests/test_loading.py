@@ -513,6 +513,18 @@ def test_code_from_a_checkpoint_is_refused(name, folder):
     one_sentence(caught.value)
 
 
+def test_options_that_change_nothing(folder):
+    """As published programs pass them."""
+    options = {
+        "low_cpu_mem_usage": True, "weights_only": False, "from_tf": False, "from_flax": False, "key_mapping": None,
+        "quantization_config": None, "use_kernels": False, "tp_plan": None, "max_memory": {0: "1GB"},
+        "offload_folder": "x", "offload_state_dict": True, "adapter_kwargs": None,
+    }  # fmt: skip
+    model = minitrans.BertForMaskedLM.from_pretrained(folder, strict=True, output_attentions=True, **options)
+    assert model.config.output_attentions is True
+    assert not options.keys() & model.config.to_dict().keys()
+
+
 def test_strict(folder, caplog):
     minitrans.BertForMaskedLM.from_pretrained(folder, strict=True)
     with pytest.raises(ValueError, match=r"strict=True.*(?s:.*)classifier"):
