@@ -78,7 +78,7 @@ class Frozen(nn.Module):
             raise RuntimeError("A frozen model only evaluates; train the model, and freeze it again.")
         return super().train(False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
+    def _apply(self, fn: Callable[[Tensor], Tensor], *_: Any, **__: Any) -> Frozen:
         probe = torch.empty(0, device=self.model.device, dtype=self.model.dtype)
         moved = fn(probe)
         if (moved.device, moved.dtype) != (probe.device, probe.dtype):
@@ -92,7 +92,7 @@ class Frozen(nn.Module):
         """The model's tensors under their published names."""
         return self.thawed().state_dict(*arguments, **options)
 
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, *_: Any, **__: Any) -> Any:
         """RuntimeError: the weights are frozen."""
         raise RuntimeError("A frozen model's weights stay as they are; load them into the model, and freeze it again.")
 

@@ -450,7 +450,7 @@ class PreTrainedModel(Published):
         for path in self.tied():
             owner, _, leaf = path.rpartition(".")
             old = self.get_parameter(path)
-            setattr(self.get_submodule(owner), leaf, nn.Parameter(old.detach().clone(), old.requires_grad))
+            setattr(self.get_submodule(owner), leaf, nn.Parameter(old.clone(), old.requires_grad))
         self.config.tie_word_embeddings = False
 
     def get_input_embeddings(self) -> nn.Module:

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -313,6 +314,42 @@ def test_values_that_cannot_be(values, words, tmp_path):
         with pytest.raises(ValueError, match=next(iter(values))) as caught:
             make()
         one_sentence(caught.value, *(word for word in words.split(" ") if word not in ("0", "to", "1", "at")))
+
+
+# A field with each kind of limit -> what holds the value, its least and largest value, and what is beyond either.
+BOUNDS = {
+    "a width": ("BertConfig", "hidden_size", (1, 10**6), (0, 10**6 + 1)),
+    "words": ("BertConfig", "vocab_size", (1, 10**7), (0, 10**7 + 1)),
+    "positions": ("DistilBertConfig", "max_position_embeddings", (1, 10**7), (0, 10**7 + 1)),
+    "layers": ("BertConfig", "num_hidden_layers", (0, 10_000), (-1, 10_001)),
+    "an edge": ("SwinConfig", "image_size", (1, 10_000), (0, 10_001)),
+    "chance": ("BertConfig", "hidden_dropout_prob", (0.0, 0, 1, 1.0), (-5e-324, 1.0000001)),
+    "a positive number": ("BertConfig", "initializer_range", (0.0, 0, sys.float_info.max), (-5e-324, float("inf"))),
+    "a ratio": ("SwinConfig", "mlp_ratio", (0.0, 0.25, 1000), (-0.25, 1000.5)),
+    "negatives": ("Wav2Vec2Config", "num_negatives", (1, 10**6), (0, 10**6 + 1)),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_values_at_both_ends_of_a_range(name):
+    kind, field, within, beyond = BOUNDS[name]
+    config = getattr(minitrans, kind)()
+    for value in within:
+        config.update({field: value})
+        assert getattr(config, field) == value
+        assert getattr(getattr(minitrans, kind)(**{field: value}), field) == value
+    for value in beyond:
+        with pytest.raises(ValueError, match=rf"{kind}\.{field} is {value}; it must be .*") as caught:
+            config.update({field: value})
+        one_sentence(caught.value)
+        assert getattr(config, field) == within[-1]
+
+
+def test_the_depths_of_stages_at_both_ends_of_their_range():
+    assert minitrans.SwinConfig(depths=[1, 10_000, 1, 1]).depths == [1, 10_000, 1, 1]
+    for depth in (0, 10_001):
+        with pytest.raises(ValueError, match=rf"SwinConfig\.depths is \[1, {depth}\]; .* from 1 to 10000"):
+            minitrans.SwinConfig(depths=[1, depth])
 
 
 def test_what_cannot_be_honoured_in_the_other_family():

@@ -397,6 +397,32 @@ def test_what_the_fastest_dtype_costs_is_measured_within_few_positions(name, mon
     assert 1e-4 < make(minitrans, name, max_position_embeddings=5).freeze("fastest").error <= BUDGET[torch.bfloat16]
 
 
+# What the error is measured on: two texts, an image as the configuration has it, a second of sound.
+SAMPLES = [("BertModel", {"max_position_embeddings": 33}, (2, 32)), ("DistilBertModel", {}, (2, 32)),
+           ("BertForMaskedLM", {"max_position_embeddings": 5}, (2, 5)),
+           ("SwinModel", {"image_size": [24, 32], "num_channels": 2}, (1, 2, 24, 32)),
+           ("Wav2Vec2ForCTC", {}, (1, 16_000))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "values", "shape"), SAMPLES, ids=[name for name, *_ in SAMPLES])
+def test_the_sample_on_which_the_error_is_measured(name, values, shape, monkeypatch):
+    monkeypatch.setattr(cpu, "this_cpu", lambda: cpu.Cpu("", True, False, False))
+    model, seen = make(minitrans, name, **values), []
+    model.base_model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.freeze("fastest")
+    assert {tuple(x.shape) for x in seen} == {shape}
+    assert all(torch.equal(x, seen[0]) for x in seen)
+    assert len(seen[0].unique()) > 5
+
+
+def test_modes_and_engines_of_a_frozen_model_and_of_a_thawed_one():
+    model = make(minitrans, "BertForMaskedLM")
+    frozen = model.freeze()
+    assert frozen.train(False) is frozen.eval() is frozen
+    assert not any(module.training for module in frozen.modules())
+    assert (frozen.engine, frozen.thawed().engine, model.engine) == ("plain", "auto", "auto")
+
+
 def test_the_model_that_is_frozen_in_another_dtype_stays_as_it_was(tmp_path):
     _, ours = pair("BertForMaskedLM", tmp_path)
     given = batch(ours, (2, 7))

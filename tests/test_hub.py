@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import shutil
 import signal
 import struct
 import subprocess
@@ -451,6 +452,12 @@ def test_no_message_shows_the_token(hub, cache, caplog, token, doing):
     assert SECRET not in caplog.text
 
 
+@pytest.mark.parametrize("token", ["", " \n", None, False])
+def test_no_token(hub, cache, token):
+    assert open_repository(NAME, token=token).json("config.json") == {"model_type": "bert"}
+    assert {request.token for request in hub.asked()} == {None}
+
+
 @pytest.mark.parametrize("token", [b"hf_topsecret", ["hf_topsecret"], Path("hf_topsecret"), 7])
 def test_a_token_is_text(token):
     with pytest.raises(TypeError, match="token is of type") as caught:
@@ -605,6 +612,77 @@ def test_no_path_leads_out_of_the_repository(hub, cache, folder, escape):
     assert hub.requests == []
 
 
+def test_what_a_folder_holds_is_listed_up_to_a_dozen(tmp_path):
+    def said() -> str:
+        with pytest.raises(FileNotFoundError) as caught:
+            open_repository(tmp_path).file("absent.json", "none.json")
+        one_sentence(caught, f"{tmp_path} has no absent.json and no none.json in {tmp_path}, which holds ")
+        return str(caught.value).rpartition("which holds ")[2]
+
+    assert said() == "nothing."
+    for number in range(12):
+        (tmp_path / f"{number:02}").touch()
+    dozen = "00, 01, 02, 03, 04, 05, 06, 07, 08, 09, 10, 11"
+    assert said() == f"{dozen}."
+    for number in (12, 13):
+        (tmp_path / f"{number:02}").touch()
+        assert said() == f"{dozen} and {number - 11} more."
+
+
+def test_names_of_the_files_of_a_folder(hub, cache, folder):
+    (folder / "small" / "vocab.txt").touch()
+    (folder / "small" / "deeper").mkdir()
+    (folder / "small" / "deeper" / "a.txt").touch()
+    hub.commit(NAME, {"small/vocab.txt": b"", "small/deeper/a.txt": b""})
+    for place in (folder, NAME):
+        repository = open_repository(place)
+        assert repository.names("small") == ["config.json", "vocab.txt"]
+        assert repository.names("none") == []
+        assert repository.names("") == ["config.json", "model.safetensors", "vocab.txt"]
+        inner = repository.inside("small")
+        assert (inner.names(""), inner.names("deeper")) == (["config.json", "vocab.txt"], ["a.txt"])
+        with pytest.raises(ValueError, match="outside"):
+            repository.names("../elsewhere")
+
+
+def test_the_identity_of_a_checkpoint_is_that_of_its_files_and_parts(folder, tmp_path):
+    def identity() -> str:
+        return open_repository(folder).identity()
+
+    (folder / "model.safetensors").write_bytes(bytes(2**20 + 1))
+    seen = [identity()]
+    shutil.copytree(folder, tmp_path / "copy")
+    assert open_repository(tmp_path / "copy").identity() == seen[0]
+    for path in ("README.md", "outputs/answers.json", "small/deeper/config.json", "modeling.py"):  # made with it
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("{}")
+        assert identity() == seen[0], path
+    changes = {
+        "model.safetensors": bytes(2**20) + b"1",
+        "config.json": FILES["config.json"] + b" ",
+        "small/config.json": FILES["small/config.json"].swapcase(),
+        "vocab.txt": b"[UNK]\n[PAD]\n",
+        "merges.txt": b"",
+        "pytorch_model.bin": b"",
+        "small/model.safetensors": b"",
+        "outputs/config.json": b"{}",
+    }
+    for path, content in changes.items():
+        (folder / path).write_bytes(content)
+        seen.append(identity())
+    (folder / "vocab.txt").rename(folder / "words.txt")
+    seen.append(identity())
+    assert len(set(seen)) == len(changes) + 2
+
+
+def test_the_identity_of_a_repository_on_the_hub_is_its_commit(hub, cache):
+    first = hub.repositories[NAME].refs["main"]
+    assert open_repository(NAME).identity() == first
+    second = hub.commit(NAME, {"config.json": b"{}"})
+    assert open_repository(NAME).identity() == second
+    assert open_repository(NAME, revision=first).identity() == first
+
+
 @pytest.mark.parametrize("depth", [1, 50, 99])
 def test_json_of_some_levels(folder, depth):
     content = b'{"a": %b%b}' % (b"[" * depth, b"]" * depth)
@@ -620,6 +698,13 @@ def test_names_that_no_file_has(folder, hub, name):
         one_sentence(caught)
         assert len(str(caught.value)) < 200
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127 + "x"], ids=["letters", "bytes"])
+def test_the_longest_name_that_a_file_may_have(folder, name):
+    assert open_repository(folder).find(name) is None
+    (folder / name).touch()
+    assert open_repository(folder).file(name) == folder / name
 
 
 def test_names_that_are_nothing(folder):
@@ -781,6 +866,16 @@ def test_push_to_a_branch_of_an_existing_repository(hub, cache):
     assert hub.files(NAME) == before
     assert open_repository(NAME, revision="trained").json("config.json") == {"model_type": "pushed"}
     assert open_repository(NAME, revision="trained").file("vocab.txt").read_bytes() == FILES["vocab.txt"]
+
+
+def test_a_second_push(hub, cache):
+    """To the repository and the branch that there are already."""
+    before = hub.files(NAME)
+    for number in range(2):
+        push_folder("me/new", write, token="hf_mine", revision="trained")
+        assert hub.repositories["me/new"].messages[-1] == "Upload a model with minitrans"
+        push_folder(NAME, lambda folder, text=f"{number}": (folder / "a.txt").write_text(text), token="hf_mine")
+        assert hub.files(NAME) == {**before, "a.txt": b"%d" % number}
 
 
 def test_a_push_that_is_refused_or_cannot_be_written(hub, cache):

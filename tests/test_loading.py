@@ -401,6 +401,29 @@ def test_the_checkpoints_dtype_is_that_of_its_tensors_where_the_config_is_silent
     assert minitrans.BertModel.from_pretrained(tmp_path, dtype="auto").dtype == torch.float16
 
 
+@pytest.mark.parametrize("most", [torch.float16, torch.bfloat16, torch.float64])
+def test_of_several_dtypes_the_one_of_most_numbers_is_the_checkpoints(most, folder, monkeypatch):
+    """Most tensors of a BERT are small: of those in the other dtype there are more, with fewer numbers."""
+    monkeypatch.setattr(cpu, "this_cpu", lambda: cpu.Cpu("", True, True, False))
+    values = json.loads((folder / "config.json").read_text())
+    for key in ("dtype", "torch_dtype"):
+        values.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(values))
+    large = ("weight", "dense.weight")
+    state = rewrite(folder, lambda state: {
+        name: tensor.to(most if name.endswith(large) and tensor.dim() == 2 else torch.float32)
+        for name, tensor in state.items()} | {"steps": torch.ones(10**5, dtype=torch.int64)})  # fmt: skip
+    assert sum(tensor.dtype == torch.float32 for tensor in state.values()) > len(state) / 2
+    for options in ({"dtype": "auto"}, {"dtype": "auto", "device": "meta"}):
+        assert minitrans.BertForMaskedLM.from_pretrained(folder, **options).dtype == most
+
+
+def test_half_precision_is_kept_where_no_cpu_computes(tmp_path, caplog):
+    reference("BertModel").half().save_pretrained(tmp_path)
+    assert minitrans.BertModel.from_pretrained(tmp_path, device="meta").dtype == torch.float16
+    assert warnings_of(caplog) == []
+
+
 @pytest.mark.parametrize("dtype", ["int8", torch.int64, "float33", "", 3])
 def test_dtypes_that_cannot_be(dtype, folder):
     with pytest.raises(ValueError, match="dtype") as caught:
@@ -488,6 +511,18 @@ def test_code_from_a_checkpoint_is_refused(name, folder):
     with pytest.raises(ValueError, match="trust_remote_code") as caught:
         getattr(minitrans, name).from_pretrained(folder, trust_remote_code=True)
     one_sentence(caught.value)
+
+
+def test_options_that_change_nothing(folder):
+    """As published programs pass them."""
+    options = {
+        "low_cpu_mem_usage": True, "weights_only": False, "from_tf": False, "from_flax": False, "key_mapping": None,
+        "quantization_config": None, "use_kernels": False, "tp_plan": None, "max_memory": {0: "1GB"},
+        "offload_folder": "x", "offload_state_dict": True, "adapter_kwargs": None,
+    }  # fmt: skip
+    model = minitrans.BertForMaskedLM.from_pretrained(folder, strict=True, output_attentions=True, **options)
+    assert model.config.output_attentions is True
+    assert not options.keys() & model.config.to_dict().keys()
 
 
 def test_strict(folder, caplog):
@@ -910,6 +945,20 @@ def test_a_loaded_checkpoint_leaves_no_file_open(folder):
     assert not any(str(folder) in name for name in opened())
 
 
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "SwinModel", "Wav2Vec2ForCTC", "a model of the user's own"])
+def test_loading_all_tensors_draws_no_random_numbers(name, tmp_path):
+    kind = Counting if name.startswith("a ") else getattr(minitrans, name)
+    made = families.make(minitrans, "BertModel").config if kind is Counting else families.make(minitrans, name).config
+    kind(made).save_pretrained(tmp_path)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    kind.from_pretrained(tmp_path, strict=True)
+    assert torch.equal(torch.rand(3), expected)
+    assert kind(made).state_dict().keys()  # and what is made after it starts again
+    assert not torch.equal(torch.rand(3), expected)
+
+
 # What is no weight
 
 KEY = "bert.encoder.layer.1.intermediate.dense.weight"
@@ -950,6 +999,70 @@ class Counting(minitrans.BertPreTrainedModel):
         self.bert = minitrans.BertModel(config, add_pooling_layer=False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.post_init()
+
+
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"dtype": torch.float64}, {"device": "meta"}], ids=str)
+def test_dtypes_and_devices_of_the_users_own_models(options, folder):
+    model = Counting.from_pretrained(folder, **options)
+    assert model.dtype == {"bfloat16": torch.bfloat16}.get(options.get("dtype"), options.get("dtype", torch.float32))
+    assert model.device.type == options.get("device", "cpu")
+    assert {x.dtype for x in model.parameters()} == {model.dtype}
+    assert model.steps.dtype == torch.int64
+
+
+class Hearing(minitrans.BertPreTrainedModel):
+    """A user's own model of text with one of sound in it."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.bert = minitrans.BertModel(config, add_pooling_layer=False)
+        self.sound = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**families.SIZES["Wav2Vec2"]))
+        self.post_init()
+
+
+def test_a_model_inside_another_starts_what_is_missing_of_it(tmp_path):
+    """A convolution of 10 samples starts with the deviation √(2 / 10) (He et al. 2015), not the text model's 0.02."""
+    Hearing(minitrans.BertConfig(**families.TEXT)).save_pretrained(tmp_path)
+    key = "sound.feature_extractor.conv_layers.0.conv.weight"
+    rewrite(tmp_path, lambda state: {name: tensor for name, tensor in state.items() if name != key})
+    model, report = Hearing.from_pretrained(tmp_path, output_loading_info=True)
+    assert report.missing == [key]
+    assert float(model.state_dict()[key].std()) == pytest.approx(0.2**0.5, rel=0.2)  # of 320 numbers
+
+
+def test_a_configuration_without_a_deviation_starts_with_that_of_bert():
+    class PlainConfig(minitrans.PreTrainedConfig):
+        model_type = "plain"
+
+    class Plain(minitrans.PreTrainedModel):
+        config_class = PlainConfig
+        base_model_prefix = "plain"
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.score, self.norm = torch.nn.Linear(100, 100), torch.nn.LayerNorm(100)
+            self.post_init()
+
+        def forward(self) -> None: ...
+
+    model = Plain(PlainConfig())
+    weight = model.score.weight.detach()
+    assert float(weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert abs(float(weight.mean())) < 0.002
+    assert (model.norm.weight == 1).all()
+    assert not model.score.bias.any()
+    assert not model.norm.bias.any()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_a_loaded_model_says_of_its_checkpoint(tied, tmp_path):
+    for model in pair("BertForMaskedLM", tmp_path, tie_word_embeddings=tied):
+        assert model.config.tie_word_embeddings is tied
+    assert model.name_or_path == model.config.name_or_path == str(tmp_path)
+    model.name_or_path = "elsewhere"
+    assert model.name_or_path == model.config.name_or_path == "elsewhere"
+    model.save_pretrained(tmp_path / "again", save_peft_format=False, save_original_format=True, token="t")
+    assert minitrans.BertForMaskedLM.from_pretrained(tmp_path / "again").config.tie_word_embeddings is tied
 
 
 @pytest.mark.parametrize(

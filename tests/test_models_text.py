@@ -550,6 +550,8 @@ def test_new_rows_are_drawn_around_the_mean_as_in_transformers(name, tmp_path):
     assert (tables[0].mean(0) - tables[1].mean(0)).abs().max() < 1e-5
     covariances = [(table - table.mean(0)).T @ (table - table.mean(0)) / len(table) for table in tables]
     assert relative(*covariances) < 0.3 or max(float(c.abs().max()) for c in covariances) < 1e-9
+    new, whole = tables[1].double(), old.double()
+    assert relative(new.T.cov(), 1e-9 * whole.T.cov(correction=0)) < 0.2  # of 3903 rows: 2 % of a variance
     for theirs, ours in [biases] if biases else []:
         assert relative(ours, theirs) < 1e-6
 
@@ -595,7 +597,34 @@ def test_new_rows_are_usable_and_the_padding_row_gets_no_gradient(tmp_path):
     gradient = ours.get_input_embeddings().weight.grad
     assert gradient[98].abs().sum() > 0
     assert gradient[4].abs().sum() == 0
-    assert ours.resize_token_embeddings(3).padding_idx is None
+    for count, padding in ((5, 4), (4, None), (3, None)):
+        assert ours.resize_token_embeddings(count).padding_idx == ours.config.pad_token_id == padding
+
+
+def test_a_table_without_a_padding_row_says_nothing_of_one(tmp_path):
+    _, ours = pair("BertModel", tmp_path, pad_token_id=4)
+    ours.set_input_embeddings(torch.nn.Embedding(97, 32))
+    assert ours.resize_token_embeddings(99).padding_idx is None
+    assert ours.config.pad_token_id == 4
+
+
+@pytest.mark.parametrize("name", ["BertModel", "DistilBertForMaskedLM"])
+@pytest.mark.parametrize("deviation", [0.02, 0.5])
+def test_new_rows_start_as_in_a_new_model_where_they_are_asked_to(name, deviation, tmp_path):
+    """N(0, initializer_range²): of 96,000 numbers the mean and the deviation are within 1 %."""
+    _, ours = pair(name, tmp_path, initializer_range=deviation)
+    rows = ours.resize_token_embeddings(3097, mean_resizing=False).weight[97:].detach()
+    assert abs(float(rows.mean())) < 0.01 * deviation * 2
+    assert float(rows.std()) == pytest.approx(deviation, rel=0.01)
+    if name.endswith("LM"):
+        assert not ours.get_output_embeddings().bias[97:].any()
+
+
+def test_without_a_number_the_vocabulary_stays(tmp_path):
+    for model in pair("BertForMaskedLM", tmp_path):
+        table = model.get_input_embeddings()
+        assert model.resize_token_embeddings() is table
+        assert model.resize_token_embeddings(pad_to_multiple_of=64).num_embeddings == 128
 
 
 def test_input_embeddings_can_be_replaced(tmp_path):
@@ -604,6 +633,15 @@ def test_input_embeddings_can_be_replaced(tmp_path):
     ours.set_input_embeddings(table)
     assert ours.get_input_embeddings() is table
     assert ours.get_output_embeddings().weight is table.weight
+
+
+def test_checkpointing_of_a_part(tmp_path):
+    for model in pair("BertForMaskedLM", tmp_path):
+        assert model.is_gradient_checkpointing is model.bert.is_gradient_checkpointing is False
+        model.bert.gradient_checkpointing_enable()
+        assert model.is_gradient_checkpointing is model.bert.is_gradient_checkpointing is True
+        model.gradient_checkpointing_disable()
+        assert model.is_gradient_checkpointing is model.bert.is_gradient_checkpointing is False
 
 
 @pytest.mark.parametrize("name", CLASSES)

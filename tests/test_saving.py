@@ -378,6 +378,38 @@ def test_sizes_of_shards(size, tmp_path):
     assert len(files(tmp_path / "given")) > 4
 
 
+@pytest.mark.parametrize(
+    ("unit", "size"), [("kb", 1e3), ("MB", 1e6), (" GB", 1e9), ("TB", 1e12), ("", 1), (None, 1)], ids=str
+)
+def test_units_of_sizes_of_shards(unit, size, tmp_path):
+    """A file has as many of the tensors, of 40 bytes each, as it has room for."""
+    model, state = model_of("Bert", 1.0), {f"name{number}": torch.ones(10) for number in range(4)}
+    for room, count in ((80, 2), (79, 4)):
+        given = room if unit is None else f"{room / size:.14f}{unit}"
+        model.save_pretrained(tmp_path, state_dict=state, max_shard_size=given)
+        found = list(tmp_path.glob("*.safetensors"))
+        assert len(found) == count, (given, found)
+
+
+def test_the_least_size_of_a_shard(tmp_path):
+    model_of("Bert", 1.0).save_pretrained(tmp_path, max_shard_size=1)
+    assert values_in(tmp_path) == {1.0}
+    for size in ("0.9", 0.9, "0.0009KB"):
+        with pytest.raises(ValueError, match=f"max_shard_size is {size!r}; it must be a number of bytes"):
+            model_of("Bert", 2.0).save_pretrained(tmp_path, max_shard_size=size)
+
+
+def test_tensors_that_lie_across_memory_or_are_trained_are_saved_as_they_are(tmp_path):
+    model = families.make(minitrans, "BertModel")
+    weight = model.pooler.dense.weight
+    weight.data = weight.data.T.contiguous().T
+    assert not weight.is_contiguous()
+    for options in ({}, {"state_dict": dict(model.named_parameters())}):
+        model.save_pretrained(tmp_path, **options)
+        for name, tensor in load_file(tmp_path / MODEL).items():
+            assert torch.equal(tensor, model.get_parameter(name)), name
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 @pytest.mark.parametrize("shard", ["5GB", "10KB"])
 def test_saved_files_are_read_by_whom_the_umask_lets(umask, shard, tmp_path):
@@ -597,3 +629,169 @@ def test_a_file_of_answers_is_written_whole_or_not_at_all(error, words, tmp_path
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("answers", b"before")]
     write(False)
     assert path.read_bytes() == b"whole"
+
+
+# The order of what happens
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[tuple[str, str]]:
+    """What is flushed and moved below a folder, in its order; a temporary folder is called "…"."""
+    events: list[tuple[str, str]] = []
+    fsync, replace, rename, unlink = os.fsync, os.replace, Path.rename, Path.unlink
+
+    def note(kind: str, path: str | Path) -> None:
+        if Path(path).is_relative_to(folder):
+            events.append((kind, re.sub(r"\.(saving|writing)-\w+", "…", Path(path).relative_to(folder).as_posix())))
+
+    def flushed(descriptor: int) -> None:
+        note("flush", os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def replaced(source: Path, target: Path) -> None:
+        note("move", target)
+        replace(source, target)
+
+    def renamed(source: Path, target: Path) -> Path:
+        note("move", target)
+        return rename(source, target)
+
+    def removed(path: Path, missing_ok: bool = False) -> None:
+        note("remove", path)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(Path, "unlink", removed)
+    return events
+
+
+def test_a_save_counts_when_all_of_it_is_on_the_disk_and_moves_the_weights_last(tmp_path, monkeypatch):
+    (tmp_path / "old").write_text("")
+    events = recorded(monkeypatch, tmp_path)
+    with saving.atomic_folder(tmp_path, lambda filename: filename in ("large", "old")) as files:
+        (files / "large").write_bytes(bytes(100))
+        (files / "part" / "of it").mkdir(parents=True)
+        (files / "part" / "of it" / "small").write_bytes(bytes(10))
+        (files / "config").write_bytes(bytes(50))
+    written = ["…/new", "…/new/config", "…/new/large", "…/new/part", "…/new/part/of it", "…/new/part/of it/small"]
+    decided = events.index(("move", ".saved.json"))
+    assert {("flush", path) for path in (*written, "…")} <= {*events[:decided]}
+    assert events[decided - 2 :] == [
+        ("flush", "…/.saved.json"), ("flush", "…"),
+        ("move", ".saved.json"), ("flush", "."),
+        ("move", "part/of it/small"), ("flush", "part/of it"),
+        ("move", "config"), ("flush", "."),
+        ("move", "large"), ("flush", "."),
+        ("remove", "old"), ("flush", "."),
+        ("remove", ".saved.json"),
+    ]  # fmt: skip
+
+
+def test_a_file_is_in_its_place_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    sizes, fsync = [], os.fsync
+    events = recorded(monkeypatch, tmp_path)
+    flushed = os.fsync
+
+    def measured(descriptor: int) -> None:
+        sizes.append(os.fstat(descriptor).st_size)
+        flushed(descriptor)
+
+    monkeypatch.setattr(os, "fsync", measured)
+    for _ in range(2):  # into a new folder, and over itself
+        with saving.atomic_file(tmp_path / "a" / "b" / "file") as stream:
+            stream.write(bytes(10))
+        moved = ("move", "a/b/file")
+        assert events == [("flush", "a/b/…"), moved, ("flush", "a/b"), ("remove", "a/b/…")]
+        assert sizes[0] == 10
+        events.clear()
+        sizes.clear()
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["file"]
+
+
+def test_a_file_system_that_flushes_no_folders(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refused(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refused)
+    model_of("Bert", 1.0).save_pretrained(tmp_path)
+    assert values_in(tmp_path) == {1.0}
+    with saving.atomic_file(tmp_path / "file") as stream:
+        stream.write(b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_files_in_folders_below_are_replaced_and_come_back(fails, tmp_path, monkeypatch):
+    """As sentence-transformers' checkpoints have them."""
+    names = ["modules.json", "1_Pooling/config.json", "1_Pooling/of/the/kind.json", "2_Dense/config.json"]
+
+    def save(content: str) -> None:
+        with saving.atomic_folder(tmp_path) as folder:
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(content)
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    save("old")
+    if fails:
+        at_call(monkeypatch, "os.replace", 4, fail, after=False)
+        with pytest.raises(OSError, match="Input/output"):
+            save("new")
+    else:
+        save("new")
+    assert files(tmp_path) == dict.fromkeys(names, b"old" if fails else b"new")
+    assert not list(tmp_path.glob(".sav*"))
+
+
+def test_a_save_leaves_no_file_open(tmp_path):
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    model_of("Bert", 1.0).save_pretrained(tmp_path)
+    before = opened()
+    model_of("Bert", 2.0).save_pretrained(tmp_path, max_shard_size="20KB")
+    with saving.atomic_file(tmp_path / "file") as stream:
+        stream.write(b"whole")
+    saving.sweep(tmp_path)
+    assert opened() == before
+
+
+# Locks
+
+
+def test_a_lock_is_held_by_one_or_by_many_that_only_read(tmp_path):
+    def held(**options: bool) -> bool | None:
+        with saving.locked(tmp_path, waits=False, **options) as is_held:
+            return is_held
+
+    with saving.locked(tmp_path) as first:
+        assert (first, held(), held(shared=True)) == (True, False, False)
+    with saving.locked(tmp_path, shared=True) as first:
+        assert (first, held(), held(shared=True)) == (True, False, True)
+    assert held() is True
+
+
+def test_what_has_no_lock_leaves_every_descriptor_open(tmp_path):
+    with saving.locked(tmp_path / "none") as is_held:
+        assert is_held is None
+    for descriptor in range(3):
+        os.fstat(descriptor)
+
+
+def test_what_the_dead_were_writing_goes_and_what_is_written_stays(tmp_path):
+    (tmp_path / "part").mkdir()
+    for name in (".writing-dead", "part/.writing-dead", "part/.writing-living", "written"):
+        (tmp_path / name).write_text("x")
+    with saving.locked(tmp_path / "part" / ".writing-living"):
+        saving.sweep(tmp_path)
+        assert sorted(files(tmp_path)) == ["part/.writing-living", "written"]
+    saving.sweep(tmp_path)
+    assert sorted(files(tmp_path)) == ["written"]

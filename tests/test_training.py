@@ -6,6 +6,7 @@ import io
 import logging
 import pickle
 import random
+import re
 import subprocess
 import sys
 import types
@@ -463,6 +464,17 @@ def test_seeds():
     assert (random.random(), np.random.rand(), float(torch.rand(()))) == drawn[2]
 
 
+def test_a_seed_makes_a_run_deterministic_where_it_is_asked_to():
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        for options, expected in (({}, False), ({"deterministic": False}, False), ({"deterministic": True}, True)):
+            torch.use_deterministic_algorithms(False)
+            minitrans.set_seed(3, **options)
+            assert torch.are_deterministic_algorithms_enabled() is expected
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
 @pytest.fixture
 def library():
     logger = logging.getLogger("minitrans")
@@ -519,6 +531,38 @@ def test_handlers_and_bars(library):
         if name.startswith(("set_verbosity", "get_verb", "enable_", "disable_"))
     }
     assert shared <= set(dir(verbosity))
+
+
+def test_messages_have_their_place_before_them_or_stand_alone(library):
+    stream = io.StringIO()
+    verbosity.add_handler(logging.StreamHandler(stream))
+    for switch, form in (
+        (verbosity.enable_explicit_format, r"\[WARNING\|test_training\.py:\d+\] \d{4}-\d\d-\d\d .* >> said\n"),
+        (verbosity.reset_format, "said\n"),
+    ):
+        switch()
+        stream.seek(stream.truncate(0))
+        verbosity.get_logger().warning("said")
+        assert re.fullmatch(form, stream.getvalue())
+
+
+def test_the_handler_on_stderr_is_for_programs_that_have_none(library):
+    library.handlers.clear()
+    verbosity.set_verbosity_info()  # pytest listens
+    assert library.handlers == []
+    verbosity.enable_default_handler()
+    [handler] = library.handlers
+    assert type(handler) is logging.StreamHandler
+    verbosity.disable_default_handler()
+    assert library.handlers == []
+    verbosity.disable_propagation()
+    verbosity.set_verbosity_info()
+    assert library.handlers == [handler]
+
+
+def test_names_of_loggers():
+    assert verbosity.get_logger() is verbosity.get_logger("minitrans") is logging.getLogger("minitrans")
+    assert verbosity.get_logger("mine") is logging.getLogger("mine")
 
 
 @pytest.mark.parametrize("name", sorted(ACT2FN))
