@@ -13,10 +13,6 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from triton.backends.compiler import GPUTarget
-from triton.runtime.jit import JITFunction
-
-from benchmarks import counts
 from minitrans.kernels import convolution, launch
 from minitrans.kernels import report as module
 from minitrans.kernels.report import (
@@ -35,6 +31,10 @@ from minitrans.kernels.report import (
     report,
     unit,
 )
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from benchmarks import counts
 
 ROOT = Path(__file__).parents[1]
 WORSE = 1.03
