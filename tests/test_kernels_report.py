@@ -139,7 +139,9 @@ def test_results_a_cycle_are_those_of_the_programming_guide(opcode, target, lane
         ("sm_90", 16, 1, 0, 32), ("sm_90", 32, 32, 0, 2), ("sm_90", 16, 4, 115_712, 2), ("sm_90", 16, 4, 115_713, 1),
         ("sm_90", 16, 4, 232_448, 1), ("sm_80", 16, 4, 166_912, 1),
         ("sm_80", 16, 1, 0, 32), ("sm_86", 16, 1, 0, 16), ("sm_89", 16, 2, 0, 24),
-        ("sm_86", 16, 4, 0, 12),
+        ("sm_86", 16, 4, 0, 12), ("sm_89", 16, 4, 0, 12), ("sm_120", 16, 4, 0, 12), ("sm_120", 16, 1, 0, 24),
+        ("sm_86", 16, 4, 50_176, 2), ("sm_86", 16, 4, 50_177, 1), ("sm_89", 16, 4, 50_176, 2),
+        ("sm_89", 16, 4, 50_177, 1), ("sm_120", 16, 4, 50_176, 2), ("sm_120", 16, 4, 50_177, 1),
     ],
 )  # fmt: skip
 def test_programs_a_multiprocessor_are_those_of_cuda_s_occupancy_table(target, registers, warps, shared, programs):
@@ -702,6 +704,7 @@ def another_process(monkeypatch):
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setenv("KEPT", "yes")
+    monkeypatch.setattr(sys, "path", [*sys.path, "tests"])
     return asked
 
 
