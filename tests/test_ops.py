@@ -295,6 +295,10 @@ def test_the_engine_of_a_model_wins_unless_it_leaves_the_choice():
     model.engine = "triton"
     with minitrans.engine("plain"), pytest.raises(RuntimeError, match="The triton engine was asked for"):
         model(ids)
+    for name, chosen in (("auto", "triton"), ("plain", "plain"), ("triton", "triton")):  # as tasks ask for it
+        model.engine = name
+        with minitrans.engine("triton"), ops.engine_of(model):
+            assert ops.chosen_engine() == chosen
 
 
 def test_a_function_keeps_the_engine_and_its_caller_his_own():
