@@ -231,7 +231,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     compared = [name for name in OURS if any(name in row["ratios"] for row in result["rows"])]
     rows = [["work", *who, *(f"ratio, {name}" for name in compared)]]
     for row in result["rows"]:
-        cells = [f"{r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for r in row["ratios"].values()]
+        found = [row["ratios"].get(name) for name in compared]
+        cells = [f"{r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})" if r else milliseconds(None) for r in found]
         rows.append([row["work"], *(milliseconds(row["ms"].get(name)) for name in who), *cells])
     yield from table(rows)
     yield ""

@@ -108,7 +108,7 @@ class Bucket:
         """The model's output for these inputs, in memory of its own; `along` says which dimensions hold tokens."""
         self.fill(inputs, lengths)
         output = self.run()
-        batch, length = (*next(iter(inputs.values())).shape, 1)[:2]
+        batch, length = next(iter(inputs.values())).shape[:2]
 
         def taken(name: str, x: Any) -> Any:
             if isinstance(x, tuple):
@@ -232,7 +232,7 @@ class FrozenModel(Frozen):
         if has_hooks(model):
             raise RuntimeError("A CUDA graph calls no hooks, and the model has some; remove them, and freeze it.")
         kind = BUCKETS[model.main_input_name]
-        self.shapes, self.names = set(shapes), list(inspect.signature(model.forward).parameters)
+        self.shapes, self.names = set(shapes), inspect.signature(model.forward).parameters
         self.first = next(model.parameters())
         self.address = self.first.data_ptr()
         self.buckets = [kind(model, *shape) for shape in sorted(self.shapes, key=lambda shape: shape[0] * shape[1])]
@@ -284,9 +284,12 @@ def token_dimensions(bucket: Bucket) -> dict[str, list[int]]:
     if isinstance(bucket, ImageBucket):
         return {}
     length = bucket.shape[1]
-    while length > 1 and bucket.columns(length // 2) == bucket.columns(bucket.shape[1]):
-        length //= 2
-    sizes = [_output_shapes(bucket, size) for size in (bucket.shape[1], max(length // 2, 1))]
+    other = length // 2
+    while bucket.columns(other) == bucket.columns(length):
+        other //= 2
+    if bucket.columns(other) <= 0:  # no input is that short
+        other = 2 * length
+    sizes = [_output_shapes(bucket, size) for size in (length, other)]
     whole = [name for name, shape in sizes[0].items() if not shape]
     if whole:
         raise ValueError(f"{type(bucket.model).__name__} gives {', '.join(whole)} of a whole batch; do not freeze it.")
@@ -311,7 +314,7 @@ def right_padded(shape: torch.Size, mask: Tensor | None) -> list[int] | None:
     mask = mask.cpu()
     lengths = (mask != 0).sum(1)
     wanted = torch.arange(shape[1]) < lengths[:, None]
-    return lengths.tolist() if bool((mask == wanted).all()) and int(lengths.min()) > 0 else None
+    return lengths.tolist() if (mask == wanted).all() and lengths.min() > 0 else None
 
 
 def cuda_graph(device: torch.device) -> Callable[[Compute], Compute]:

@@ -59,6 +59,62 @@ def test_what_is_computed_with_the_product(this, gelu, monkeypatch):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("isa", "vectors", "found"),
+    [
+        (None, "AVX512", (True, True, True)), (None, "AVX2", (False, False, False)),
+        ("", "AVX512", (True, True, True)), ("ALL", "AVX512", (True, True, True)),
+        ("AVX2", "AVX512", (False, False, False)), ("AVX2_VNNI_2", "AVX512", (False, False, False)),
+        ("avx512_core", "AVX512", (True, False, False)), ("AVX512_CORE_VNNI", "AVX512", (True, False, False)),
+        ("AVX512_CORE_BF16", "AVX512", (True, True, False)), ("AVX512_CORE_FP16", "AVX512", (True, True, False)),
+        ("AVX10_1_512_AMX", "AVX512", (True, True, True)), ("AVX512_CORE_AMX", "AVX512", (True, True, True)),
+        ("AVX512_CORE_AMX", "AVX2", (False, False, False)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("has", [(True, True), (True, False), (False, True), (False, False)])
+def test_instruction_sets_are_what_the_machine_has_and_the_environment_allows(isa, vectors, found, has, monkeypatch):
+    """oneDNN's levels, each with those before it; what torch itself is held to counts as well."""
+    if isa is None:
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    else:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has[0])
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has[1])
+    this = cpu.this_cpu.__wrapped__()
+    assert (this.avx512, this.avx512_bf16, this.amx) == (found[0], found[1] and has[0], found[2] and has[1])
+
+
+def test_the_vendor_is_the_cpus_own_word(monkeypatch):
+    """Linux and Windows repeat it, each in its way; elsewhere, and where nobody says, there is none."""
+
+    def vendor(platform, text=None):
+        def read_text(path, **options):
+            if text is None:
+                raise FileNotFoundError
+            return text
+
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setattr(Path, "read_text", read_text)
+        return cpu.this_cpu.__wrapped__().vendor
+
+    assert vendor("linux", "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: EPYC: 9\n") == "AuthenticAMD"
+    assert vendor("linux", "processor\t: 0\nCPU implementer\t: 0x41\n") == ""
+    assert vendor("darwin") == ""
+    monkeypatch.setenv("PROCESSOR_IDENTIFIER", "Intel64 Family 6 Model 143 Stepping 8, GenuineIntel")
+    assert vendor("win32") == "GenuineIntel"
+    monkeypatch.delenv("PROCESSOR_IDENTIFIER")
+    assert vendor("win32") == ""
+
+
+@pytest.mark.parametrize(("here", "narrow"), [(True, True), (True, False), (False, True)])
+def test_dtypes_are_packed_where_onednn_computes_in_them(here, narrow, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: here)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: narrow)
+    dtypes = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    assert [cpu.packs.__wrapped__(dtype) for dtype in dtypes] == [here, here and narrow, False, False]
+
+
 def test_rows_are_matched_by_vendor_and_vectors():
     rule = Rule(8, torch.float32, "GenuineIntel", avx512=False, inputs=64)
     assert rule.holds(HASWELL, torch.float32, 64)

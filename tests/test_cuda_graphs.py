@@ -136,6 +136,31 @@ def test_what_was_not_captured_is_the_models(change):
     assert bool(seen) == (change == "hook")
 
 
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [("Wav2Vec2Model", 40), ("Wav2Vec2Model", 59), ("Wav2Vec2ForCTC", 40), ("Wav2Vec2ForCTC", 80), ("BertModel", 1),
+     ("BertForMaskedLM", 2)],
+)  # fmt: skip
+def test_a_bucket_of_one_frame_or_token(name, length):
+    """40 samples make one frame; there is no shorter input to compare its outputs with."""
+    model = make(minitrans, name)
+    subject = FrozenModel(model, [(2, length)], captured)
+    found = used(subject)
+    shape = (1, min(length, 40) if "Wav2Vec2" in name else 1)
+    x = torch.randn(shape) if "Wav2Vec2" in name else torch.full(shape, 7)
+    assert_close(flat(subject(x)), flat(model(x)).detach(), rtol=1e-4, atol=1e-5)
+    assert len(found) == 1
+
+
+def test_a_mask_stays_where_it_is_when_the_model_answers():
+    """On the CPU it can be read without a synchronisation; indices move to the model."""
+    model = make(minitrans, "BertModel").to("meta")
+    subject = FrozenModel(model, [(1, 4)], lambda compute: compute)
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0]])
+    found = subject(torch.ones(1, 6, dtype=torch.long), attention_mask=mask)
+    assert (found.last_hidden_state.shape, found.last_hidden_state.device.type) == ((1, 6, 32), "meta")
+
+
 def test_large_batches_of_mostly_padding_are_packed():
     model = make(minitrans, "BertModel", max_position_embeddings=512)
     (bucket,) = FrozenModel(model, [(64, 256)], lambda compute: compute).buckets

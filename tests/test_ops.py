@@ -283,6 +283,38 @@ def test_engines_nest_and_belong_to_their_thread(monkeypatch):
         assert runs() == "plain"
 
 
+def test_the_engine_of_a_model_wins_unless_it_leaves_the_choice():
+    model = minitrans.BertModel(minitrans.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)).eval()
+    ids = torch.ones(1, 3, dtype=torch.long)
+    model(ids)
+    with minitrans.engine("triton"), pytest.raises(RuntimeError, match="The triton engine was asked for"):
+        model(ids)
+    model.engine = "plain"
+    with minitrans.engine("triton"):
+        model(ids)
+    model.engine = "triton"
+    with minitrans.engine("plain"), pytest.raises(RuntimeError, match="The triton engine was asked for"):
+        model(ids)
+    for name, chosen in (("auto", "triton"), ("plain", "plain"), ("triton", "triton")):  # as tasks ask for it
+        model.engine = name
+        with minitrans.engine("triton"), ops.engine_of(model):
+            assert ops.chosen_engine() == chosen
+
+
+def test_a_function_keeps_the_engine_and_its_caller_his_own():
+    with minitrans.engine("plain"):
+        kept = ops.on_this_engine(lambda x, y: (x, y, ops.chosen_engine()))
+    with minitrans.engine("triton"):
+        assert kept(1, 2) == (1, 2, "plain")
+        assert ops.chosen_engine() == "triton"
+        failing = ops.on_this_engine(lambda: 1 / 0)
+    with minitrans.engine("plain"):
+        with pytest.raises(ZeroDivisionError):
+            failing()
+        assert ops.chosen_engine() == "plain"
+    assert ops.chosen_engine() == "auto"
+
+
 def test_every_kernel_refuses_the_cpu_with_its_reason():
     x = torch.ones(2, 4)
     ids = torch.zeros(2, dtype=torch.long)

@@ -31,7 +31,7 @@ from benchmarks.rows import (
     Row,
     docstrings,
 )
-from minitrans import AutoTokenizer, BertConfig, bench, cpu
+from minitrans import AutoTokenizer, BertConfig, SwinConfig, bench, cpu
 from minitrans.cli import main
 
 
@@ -89,6 +89,39 @@ class TestTurns:
         clock = Clock()
         arms = {name: clock.program(iter([1.0] * 50)) for name in "ab"}
         assert len(bench.in_turns(arms, seconds, clock=clock)["a"]) == rounds
+
+    @pytest.mark.parametrize(
+        ("cost", "seconds", "rounds"),
+        [(0.125, 1, 4), (0.125, 1.2, 4), (1, 62, 31), (1, 61.9, 30), (1, 64, 31), (0, 1, 31)],
+    )
+    def test_rounds_are_whole_ones_of_what_the_first_took(self, cost: float, seconds: float, rounds: int) -> None:
+        """Of two programs: a clock that is too coarse for them says nothing, and as many are made as may be."""
+        clock = Clock()
+        arms = {name: clock.program(iter([cost] * 50)) for name in "ab"}
+        assert len(bench.in_turns(arms, seconds, clock=clock)["b"]) == rounds
+
+    @pytest.mark.parametrize(
+        ("first", "at_least", "calls"), [(1.0, 0.05, 5), (1.001, 0.05, 1), (None, 0.05, 5), (0.0, 0.0, 1)]
+    )
+    def test_how_often_a_turn_calls_its_program(self, first: float | None, at_least: float, calls: int) -> None:
+        """Twenty times as long as a turn has to last, a first call is enough to know; else one more tells."""
+        clock = Clock()
+        taken: list[float] = []
+        run = clock.program(iter([0.011] * 50))
+        turn = bench.per_call(lambda: taken.append(run()), first, at_least, clock)
+        assert len(taken) == {None: 2, 1.001: 0}.get(first, 1)
+        taken.clear()
+        assert turn() == pytest.approx(0.011)
+        assert len(taken) == calls
+
+    def test_a_program_that_lasts_long_enough_is_called_once(self) -> None:
+        clock = Clock()
+        taken: list[float] = []
+        run = clock.program(iter([0.06] * 50))
+        turn = bench.per_call(lambda: taken.append(run()), clock=clock)
+        taken.clear()
+        assert turn() == pytest.approx(0.06)
+        assert len(taken) == 1
 
     def test_a_short_program_is_repeated_in_its_turn(self) -> None:
         clock = Clock()
@@ -219,6 +252,25 @@ class TestReport:
         masks = [inputs["attention_mask"] for inputs in made.values()]
         assert [tuple(mask.shape) for mask in masks[:3]] == [(1, 16), (8, min(128, longest)), (1, longest)]
         assert (masks[3].sum(1).min(), masks[3].sum(1).max()) == (3, min(longest, 256))
+        most = min(longest, 256) - 3
+        assert masks[3].sum(1).tolist() == [3 + index * index * most // 225 for index in range(16)]
+        for inputs in made.values():
+            ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            assert ids.dtype == mask.dtype == torch.int64
+            assert 0 <= ids.min() <= ids.max() < config.vocab_size
+            assert not ids[mask == 0].any()
+            assert ids[mask != 0].float().mean() > config.vocab_size / 4
+
+    def test_what_minitrans_bench_times_of_images_and_sounds(self) -> None:
+        """What a row says of its inputs is what they are."""
+        made = dict(bench.WORK["pixel_values"](SwinConfig(image_size=(6, 4), num_channels=2)))
+        assert {work: tuple(inputs["pixel_values"].shape) for work, inputs in made.items()} == {
+            "1 image of 6 × 4": (1, 2, 6, 4), "8 images of 6 × 4": (8, 2, 6, 4)
+        }  # fmt: skip
+        made = dict(bench.WORK["input_values"](None))
+        assert {work: tuple(inputs["input_values"].shape) for work, inputs in made.items()} == {
+            "1 × 1 s": (1, 16_000), "1 × 10 s": (1, 160_000), "4 × 5 s": (4, 80_000)
+        }  # fmt: skip
 
     def test_texts_are_of_mixed_length(self, minilm: Path) -> None:
         lengths = [len(ids) for ids in AutoTokenizer.from_pretrained(minilm)(docstrings(200))["input_ids"]]
@@ -407,6 +459,90 @@ class TestBench:
         assert result["absent"]["transformers"] == "not installed: pip install transformers"
         assert result["rows"][0]["ratios"] == {}
         assert "Without transformers: not installed: pip install transformers." in list(bench.lines(result))
+
+    def test_milliseconds_are_the_median_and_ratios_are_of_the_faster(
+        self, minilm: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By default in two threads, for about ten seconds a row."""
+        eager, sdpa = bench.THEIRS
+        times = {bench.LOADED: [0.5, 0.25, 1.0], bench.FROZEN: [0.25] * 3, eager: [2.0] * 3, sdpa: [1.0] * 3}
+        asked = []
+
+        def in_turns(arms: Any, seconds: float) -> Any:
+            asked.append((torch.get_num_threads(), seconds))
+            return times
+
+        monkeypatch.setattr(bench, "in_turns", in_turns)
+        monkeypatch.setattr(bench, "per_call", lambda run: run)
+        monkeypatch.setitem(bench.WORK, "input_ids", lambda config: iter([("one", {}), ("two", {})]))
+        monkeypatch.setattr(cpu, "packs", lambda dtype: dtype == torch.float32)
+        result = bench.checkpoint(str(minilm))
+        assert asked == [(2, 10)] * 2
+        assert (result["model"], result["threads"]) == (str(minilm), 2)
+        row = result["rows"][0]
+        assert row["work"] == "one"
+        assert row["ms"] == {bench.LOADED: 500, bench.FROZEN: 250, eager: 2000, sdpa: 1000}
+        assert row["ratios"] == {
+            bench.LOADED: {"against": sdpa, "median": 2, "low": 1.5, "high": 3},
+            bench.FROZEN: {"against": sdpa, "median": 4, "low": 4, "high": 4},
+        }
+        assert result["absent"] == {bench.NARROW: "oneDNN has no bfloat16 on this CPU"}
+
+    def test_a_choice_is_given_to_a_model_of_choices(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        transformers.BertForMultipleChoice(transformers.BertConfig(**SIZES["Bert"])).save_pretrained(tmp_path)
+        shapes = []
+        monkeypatch.setattr(bench, "_row", lambda work, models, inputs, seconds: shapes.append(inputs) or {})
+        bench.checkpoint(str(tmp_path), 1)
+        assert [tuple(x.shape) for x in shapes[1].values()] == [(8, 1, 128)] * 2
+
+    def test_what_was_not_measured_in_a_row_is_a_dash(self) -> None:
+        ratio = {"against": "transformers sdpa", "median": 1.5, "low": 1.234, "high": 2}
+        result = {
+            "model": "here", "class": "BertModel", "threads": 3, "absent": {"frozen bfloat16": "too old"},
+            "rows": [
+                {"work": "short", "ms": {"as loaded": 1.2345, "transformers sdpa": 123.4}, "ratios": {}},
+                {"work": "a longer one", "ms": {"as loaded": 99.96, "frozen": 100.0},
+                 "ratios": {"as loaded": ratio}},
+            ],
+        }  # fmt: skip
+        assert [*bench.lines(result)] == [
+            "here: BertModel, 3 threads, milliseconds",
+            "",
+            "| work         | as loaded | frozen | transformers sdpa |    ratio, as loaded |",
+            "| ------------ | --------: | -----: | ----------------: | ------------------: |",
+            "| short        |      1.23 |      – |               123 |                   – |",
+            "| a longer one |       100 |    100 |                 – | 1.50 (1.23 to 2.00) |",
+            "",
+            "A ratio is the time of transformers' faster attention over ours, and its quartiles.",
+            "Without frozen bfloat16: too old.",
+        ]
+        for row in result["rows"]:
+            row["ratios"] = {}
+        assert [*bench.lines(result)][-3:] == [
+            "| a longer one |       100 |    100 |                 – |", "", "Without frozen bfloat16: too old."
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [(None, "–"), (0.01234, "0.0123"), (1, "1"), (12.345, "12.3"), (99.4, "99.4"), (100, "100"), (1234.5, "1234")],
+    )
+    def test_milliseconds_have_three_digits_or_whole_ones(self, value: float | None, words: str) -> None:
+        assert bench.milliseconds(value) == words
+
+    def test_threads_are_those_of_the_block(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = torch.get_num_threads()
+        for count in (3, 1, 2):
+            with bench.threads(count):
+                assert torch.get_num_threads() == count
+            assert torch.get_num_threads() == before
+        with pytest.raises(ZeroDivisionError), bench.threads(before + 1):
+            _ = 1 / 0
+        assert torch.get_num_threads() == before
+        monkeypatch.setattr("os.cpu_count", lambda: None)  # where nobody knows how many there are
+        with bench.threads(16):
+            assert torch.get_num_threads() == 16
+        with pytest.raises(ValueError, match="threads is 17; it must be a whole number from 1 to 16, 16 a core"):
+            bench.threads(17).__enter__()
 
     @pytest.mark.parametrize(("flag", "value"), [("--threads", "0"), ("--seconds", "0"), ("--seconds", "nan")])
     def test_numbers_that_mean_nothing(self, flag: str, value: str, minilm: Path, capsys: Any) -> None:

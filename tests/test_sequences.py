@@ -1,12 +1,14 @@
 """Packing against loops over the batch, for masks of every kind and in every layout."""
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minitrans.sequences import Sequences
+from minitrans.sequences import Sequences, grid_layout, static_shapes, wants_grid, wants_static_shapes
 
 CPU = torch.device("cpu")
 
@@ -72,6 +74,31 @@ def test_lengths(lengths, spare):
     check(padded, mask)
     assert padded.spans is None
     assert padded.pack(mask).shape == mask.flatten().shape
+
+
+@pytest.mark.parametrize("block", [grid_layout, static_shapes])
+def test_a_layout_belongs_to_its_block_and_thread(block):
+    def wanted():
+        return wants_grid(), wants_static_shapes()
+
+    expected = (block is grid_layout, block is static_shapes)
+    with pytest.raises(ZeroDivisionError), block():  # noqa: PT012
+        with block():
+            assert wanted() == expected
+        assert wanted() == expected
+        elsewhere = []
+        thread = threading.Thread(target=lambda: elsewhere.append(wanted()))
+        thread.start()
+        thread.join()
+        assert elsewhere == [(False, False)]
+        _ = 1 / 0
+    assert wanted() == (False, False)
+
+
+def test_the_grid_of_lengths_has_as_many_cells():
+    grid = Sequences.from_lengths([2, 1, 4], 4, CPU).as_grid()
+    assert grid.mask.int().tolist() == [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
+    assert grid.lengths.tolist() == [2, 1, 4]
 
 
 def test_full():

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import minitrans
 from minitrans import ops
 from minitrans.audio_layers import _traced_span_mask
 from minitrans.sequences import Sequences
@@ -54,6 +55,36 @@ def test_convolution_and_its_gradients(kernel: int, stride: int, dilation: int, 
 def test_convolution_of_too_few_rows_says_how_many() -> None:
     with pytest.raises(ValueError, match=r"at least 5 rows of 6, not \(4, 6\)"):
         ops.convolution(torch.randn(4, 6), torch.randn(2, 3, 6), None, dilation=2)
+
+
+@pytest.mark.parametrize(("shape", "fits"), [((5, 6), True), ((2, 5, 6), True), ((6,), False), ((5, 7), False),
+                                             ((0, 6), False)])  # fmt: skip
+def test_convolution_takes_rows_of_its_channels(shape: tuple[int, ...], fits: bool) -> None:
+    weight = torch.randn(2, 3, 6)
+    if fits:
+        assert ops.convolution(torch.randn(shape), weight, None, dilation=2).shape == (*shape[:-2], 1, 2)
+    else:
+        with pytest.raises(ValueError, match="at least 5 rows of 6, not"):
+            ops.convolution(torch.randn(shape), weight, None, dilation=2)
+
+
+def test_only_a_convolution_of_one_channel_has_a_kernel() -> None:
+    with minitrans.engine("triton"):
+        ops.convolution(torch.randn(5, 2), torch.randn(4, 3, 2), None)
+        with pytest.raises(RuntimeError, match="convolution cannot run"):
+            ops.convolution(torch.randn(5, 1), torch.randn(4, 3, 1), torch.randn(4))
+
+
+def test_who_has_a_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(8, 2, 5)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        spectrum = ops.spectrum(weight.to(dtype))
+        assert spectrum is not None
+        assert spectrum.dtype == torch.complex64
+    assert ops.spectrum(weight.double()) is None
+    assert ops.spectrum(weight.to("meta")) is None
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    assert ops.spectrum(weight) is None
 
 
 def test_group_norm_filter_and_its_gradients() -> None:

@@ -316,7 +316,7 @@ def _blocks(assembly: str) -> list[_Block]:
         if label := re.match(r"\s*([.$\w]+):", line):
             places[label[1]] = len(lines)
         elif code := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+\{?\s*((?:@!?U?P\w+\s+)?)([^;]*)", line):
-            lines.append((code[1], code[2].strip()))
+            lines.append((code[1], code[2]))
     leads: dict[int, list[int]] = {}
     calls: dict[int, int] = {}
     for index, (predicate, text) in enumerate(lines):
