@@ -247,8 +247,9 @@ def table(costs: dict[str, list[Cost]]) -> str:
         rows |= {key: cost for key, cost in each.items() if key not in rows}
     for key, first in rows.items():
         cells = [", ".join(filter(None, cell(each[key]))) if key in each else "" for each in found.values()]
-        tile = " × ".join(map(str, first.tile))
-        lines.append(f"| {first.kernel} | {first.case} | {tile}, {first.warps}, {first.stages} | " + " | ".join(cells) + " |")
+        options = " × ".join(map(str, first.tile)), first.warps, first.stages
+        row = [first.kernel, first.case, ", ".join(map(str, options)), *cells]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
