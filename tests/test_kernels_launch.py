@@ -445,6 +445,7 @@ def test_what_backward_needs_is_kept_only_where_a_gradient_is_wanted(wanted, lau
     seen = launched(attention)
     given = rows_of(1, 16)
     given |= {name: given[name].clone().requires_grad_() for name in wanted}
+    assert attention.why_not(**given) is None
     assert attention.attention(**given).requires_grad == bool(wanted)
     with torch.no_grad():
         assert not attention.attention(**given).requires_grad
