@@ -100,6 +100,7 @@ class Cost:
     case: str
     tile: tuple[int, ...]
     warps: int
+    stages: int
     registers: int
     spilled: int
     shared: int
@@ -214,7 +215,8 @@ def read_cost(case: Case, target: Target, launch: Launch) -> Cost:
     metadata = launch.compiled.metadata
     products = case.products and "PRECISION" in launch.options
     kernel = launch.kernel.removesuffix("_forward")
-    return Cost(kernel, case.name, tile, metadata.num_warps, registers, spilled, metadata.shared, matrix, products)
+    options = metadata.num_warps, metadata.num_stages
+    return Cost(kernel, case.name, tile, *options, registers, spilled, metadata.shared, matrix, products)
 
 
 def complaint(target: Target, cost: Cost) -> str | None:
@@ -238,15 +240,16 @@ def cell(cost: Cost) -> list[str]:
 
 def table(costs: dict[str, list[Cost]]) -> str:
     """One row per configuration, one column per target: registers, KiB of shared memory, matrix instruction."""
-    lines = ["| kernel | case | tile, warps | " + " | ".join(costs) + " |", "| --- " * (3 + len(costs)) + "|"]
+    lines = ["| kernel | case | tile, warps, stages | " + " | ".join(costs) + " |", "| --- " * (3 + len(costs)) + "|"]
     found = {name: {(cost.kernel, cost.case): cost for cost in each} for name, each in costs.items()}
     rows: dict[tuple[str, str], Cost] = {}
     for each in found.values():
         rows |= {key: cost for key, cost in each.items() if key not in rows}
     for key, first in rows.items():
         cells = [", ".join(filter(None, cell(each[key]))) if key in each else "" for each in found.values()]
-        tile = " × ".join(map(str, first.tile))
-        lines.append(f"| {first.kernel} | {first.case} | {tile}, {first.warps} | " + " | ".join(cells) + " |")
+        options = " × ".join(map(str, first.tile)), first.warps, first.stages
+        row = [first.kernel, first.case, ", ".join(map(str, options)), *cells]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 

@@ -170,7 +170,7 @@ def row_tile(width: int) -> dict[str, int]:
     """
     block = power_of_2(width)
     rows = max(1, 1024 // block)
-    return {"ROWS": rows, "BLOCK_C": block, "num_warps": min(16, rows * block // 1024)}
+    return {"ROWS": rows, "BLOCK_C": block, "num_warps": rows * block // 1024}
 
 
 def too_wide(width: int, *, backward: bool = False) -> str | None:
