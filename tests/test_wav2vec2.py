@@ -503,6 +503,17 @@ def traced(**values: Any) -> tuple[Any, Any, Tensor]:
         return model, torch.jit.trace(model, samples, strict=False, check_trace=False), samples
 
 
+@pytest.mark.parametrize("shape", ["group norm", "layer norm, pre-norm, bias", "adapter", "adapter of another size"])
+@torch.no_grad()
+def test_a_trace_gives_the_same_numbers_for_other_sounds(shape: str) -> None:
+    model, _, samples = traced(**{**SHAPES, **ADAPTERS}[shape])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.jit.trace(model.eval(), samples, strict=False, check_trace=False)
+    other = 3 * samples.flip(1) + 1
+    agree(program(other), model(other), ["last_hidden_state", "extract_features"])
+
+
 @torch.no_grad()
 def test_a_trace_leaves_layers_out_anew_each_time() -> None:
     for rate in (0.5, 1.0, 1e-9):
