@@ -277,7 +277,7 @@ class SpeechClassification(AudioHead, heads.SequenceClassification):
             grid, real = sequences.unpack(rows), sequences.unpack(torch.ones_like(rows[:, :1]))
             return torch.where(real != 0, grid, float("-inf")).amax(1)
         mean = sequences.mean(rows)
-        return mean if self.pooling_mode == "mean" else mean * sequences.lengths[:, None].to(mean.dtype)
+        return mean if self.pooling_mode == "mean" else mean * sequences.lengths[:, None]
 
 
 class FrameClassification(LayerSum, heads.TokenClassification):

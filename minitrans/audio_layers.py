@@ -55,7 +55,7 @@ def clips_of(input_values: Tensor, attention_mask: Tensor | None) -> list[Tensor
     Raises ValueError, with the clip, for any other mask.
     """
     if attention_mask is None:
-        return list(input_values)
+        return [*input_values]
     ones = attention_mask == 1
     lengths = ones.sum(1)
     ordered = torch.arange(ones.shape[1], device=ones.device) < lengths[:, None]

@@ -64,7 +64,7 @@ class ModelOutput(dict):
     def __setitem__(self, key: str, value: Any) -> None:
         self._put(key, value)
         order = [*type(self).__dataclass_fields__]  # type: ignore[attr-defined]
-        for name in order[order.index(key) + 1 :] if key in order else ():  # the fields stay in their order
+        for name in order[order.index(key) :] if key in order else ():  # the fields stay in their order
             if name in self:
                 later = self[name]
                 super().__delitem__(name)

@@ -62,6 +62,39 @@ def test_every_layer_can_be_hooked_and_replaced(name):
             assert torch.equal(flat(model(**x)), before), path
 
 
+def own_forward(module, seen):
+    inner = module.forward
+    module.forward = lambda *inputs: seen.append(1) or inner(*inputs)
+
+
+WATCHED = {
+    "a forward hook": lambda module, seen: module.register_forward_hook(lambda *_: seen.append(1)),
+    "a hook before": lambda module, seen: module.register_forward_pre_hook(lambda *_: seen.append(1)),
+    "a backward hook": lambda module, seen: module.register_full_backward_hook(lambda *_: seen.append(1)),
+    "a hook before backward": lambda module, seen: module.register_full_backward_pre_hook(lambda *_: seen.append(1)),
+    "a forward of one's own": own_forward,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("kind", WATCHED)
+@pytest.mark.parametrize("name", ["BertForTokenClassification", "DistilBertForMaskedLM", "SwinForImageClassification",
+                                  "Wav2Vec2ForCTC"])  # fmt: skip
+def test_each_way_of_watching_a_layer_counts_alone(name, kind):
+    """As often as in transformers, where nothing is fused."""
+    calls = []
+    for library in (transformers, minitrans):
+        model, x = make(library, name), inputs_of(name)
+        seen: dict[str, list[int]] = {}
+        for path, module in model.named_modules():
+            if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv2d)):
+                WATCHED[kind](module, seen.setdefault(path.rpartition(".")[2], []))
+        model(**x).logits.sum().backward()
+        calls.append(sum(len(found) for found in seen.values()))
+        assert all(seen.values())
+    assert calls[0] == calls[1]
+
+
 @pytest.mark.parametrize("name", HEADED)
 def test_a_hook_on_the_backbone_counts(name):
     model, x = make(minitrans, name).double(), double(inputs_of(name))
@@ -102,6 +135,21 @@ def test_a_backbone_of_another_library_fits(name):
         after = ours(**x)
     for key in before:
         assert relative(after[key], before[key]) <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["SwinForImageClassification", "SwinForMaskedImageModeling"])
+@pytest.mark.parametrize("size", [(16, 32), (21, 26), (4, 6), (33, 7)])
+def test_a_watched_backbone_takes_images_of_any_size(name, size):
+    model, pixels = (
+        make(minitrans, name, depths=[1, 1, 1], num_heads=[2, 2, 2], patch_size=[2, 3]),
+        torch.randn(2, 3, *size),
+    )
+    with torch.no_grad():
+        expected = model(pixels)
+        with model.base_model.register_forward_hook(lambda *_: None):
+            found = model(pixels)
+    for key, value in expected.items():
+        assert relative(found[key], value) <= 1e-5
 
 
 SEEN = {

@@ -81,6 +81,32 @@ def test_masks_of_more_dimensions(name, mask, form, tmp_path):
     assert relative(here[key][kept], there[key][kept]) <= 1e-5
 
 
+@pytest.mark.parametrize("name", ["BertModel", "DistilBertModel"])
+def test_masks_of_each_head(name, tmp_path):
+    theirs, ours = published_pair(name, tmp_path)
+    ids = inputs_of(name)["input_ids"]
+    masks = [MASKS[mask](torch.ones(2, 7, dtype=torch.long)).bool() for mask in ("causal", "a window")]
+    visible = torch.stack(masks, 1)
+    for seen in (visible, visible[:1]):
+        additive = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+        with torch.no_grad():
+            expected = theirs(input_ids=ids, attention_mask=additive)[0]
+            for given in (seen, additive, additive.clamp(min=torch.finfo(torch.float16).min), additive * 2):
+                assert relative(ours(ids, given)[0], expected) <= 1e-5
+
+
+def test_masks_for_all_texts_or_all_queries_at_once():
+    ours, x = make(minitrans, "BertModel"), inputs_of("BertModel")
+    mask = x["attention_mask"]
+    with torch.no_grad():
+        expected = ours(x["input_ids"], mask)[0]
+        for given in (mask[:, None, None], mask[:, None, None].bool(), (1.0 - mask[:, None, None]) * -1e9):
+            assert torch.equal(ours(x["input_ids"], given)[0], expected)
+        both = ours(x["input_ids"], mask[:1].expand(2, -1))[0]
+        for given in (mask[:1, None, None].bool(), mask[:1, None].expand(1, 7, 7)):
+            assert torch.equal(ours(x["input_ids"], given)[0], both)
+
+
 def test_masks_that_say_no_more_than_which_tokens_are_real_are_packed(monkeypatch):
     ours, x = make(minitrans, "BertModel"), inputs_of("BertModel")
     rows = []
@@ -99,9 +125,15 @@ def test_masks_that_say_no_more_than_which_tokens_are_real_are_packed(monkeypatc
     [
         (torch.ones(2, 7, 6), r"\(2, 7, 6\)"),
         (torch.ones(3, 7, 7), r"\(3, 7, 7\)"),
+        (torch.ones(2, 6, 7), r"\(2, 6, 7\)"),
+        (torch.ones(2, 1, 6, 7), r"\(2, 1, 6, 7\)"),
+        (torch.ones(2, 1, 1, 7, 7), r"\(2, 1, 1, 7, 7\)"),
         (torch.full((2, 7, 7), 2), "other values than 0 and 1"),
+        (torch.full((2, 1, 7, 7), 2), "other values than 0 and 1"),
+        (torch.eye(7)[None, None] * -65503.0, r"\(1, 1, 7, 7\) adds other values"),
         (torch.full((2, 1, 7, 7), 0.5), r"\(2, 1, 7, 7\) adds other values"),
         (torch.eye(7).roll(1, 0).tril().expand(2, 7, 7), "no token at all"),
+        (torch.stack([torch.ones(7, 7), torch.eye(7).roll(1, 0).tril()]).bool().expand(2, 2, 7, 7), "no token at all"),
     ],
 )
 def test_masks_that_cannot_be(mask, words):

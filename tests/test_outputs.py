@@ -98,3 +98,33 @@ def test_an_output_equals_a_dict_of_its_fields_and_shows_those_that_it_has(kind)
     assert kind(1) != kind(2)
     assert kind(1, 2) == {first: 1, second: 2}
     assert repr(kind(1)) == f"{kind.__name__}({first}=1)"
+
+
+def test_fields_set_later_stand_in_their_order():
+    names = [field.name for field in fields(outputs.ImageLogitsOutput)]
+    for late in names:
+        output = outputs.ImageLogitsOutput(**{name: name for name in names if name != late})
+        output["more"] = 0
+        setattr(output, late, late)
+        assert [name for name in output if name != "more"] == names
+        assert output.to_tuple() == tuple(output[name] for name in output)
+
+
+def test_what_an_output_is_made_of():
+    kind = outputs.BaseModelOutput
+    pairs = [("last_hidden_state", 1), ("more", 2)]
+    for items in (dict(pairs), pairs, tuple(pairs), iter(pairs), [list(pair) for pair in pairs], kind(pairs)):
+        assert kind(items) == {"last_hidden_state": 1, "more": 2}
+        assert kind(items if not hasattr(items, "__next__") else iter(pairs)).hidden_states is None
+    assert kind({}) == kind(iter([])) == {}
+    for value in ([], (), [1, 2], ("ab", "cd"), [(1, 2)], [("a", 1, 2)], "ab", 3):
+        assert kind(value) == {"last_hidden_state": value}, value
+    table = {"last_hidden_state": 1}
+    assert kind(table, hidden_states=2) == {"last_hidden_state": table, "hidden_states": 2}
+    assert kind(table, 2) == {"last_hidden_state": table, "hidden_states": 2}
+    assert kind(1, 2, 3) == {"last_hidden_state": 1, "hidden_states": 2, "attentions": 3}
+    with pytest.raises(TypeError, match="and no others"):
+        kind(1, 2, 3, 4)
+    for mixture in ([("a", 1), 2], [("a", 1), ("b", 1, 2)], [("a", 1), (3, 1)]):
+        with pytest.raises(ValueError, match="not of a mixture"):
+            kind(mixture)

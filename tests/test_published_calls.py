@@ -143,6 +143,16 @@ def test_frames_of_samples(name: str, adapts: bool) -> None:
             )
 
 
+@pytest.mark.parametrize("adapts", [False, True])
+def test_masks_of_frames(adapts: bool) -> None:
+    theirs, ours = (make(library, "Wav2Vec2Model", add_adapter=adapts) for library in (transformers, minitrans))
+    mask = (torch.arange(4000) < torch.tensor([4000, 1777, 600])[:, None]).long()
+    for chosen in (None, False, True):
+        frames = int(theirs._get_feat_extract_output_lengths(4000, add_adapter=chosen))
+        found, expected = (model._get_feature_vector_attention_mask(frames, mask, chosen) for model in (ours, theirs))
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("name", [name for name in HEADED if name.startswith("Wav2Vec2")])
 def test_the_older_name_of_freezing_the_encoder_of_sound(name: str) -> None:
     for model in (make(transformers, name), make(minitrans, name)):

@@ -1,5 +1,6 @@
 """Wav2Vec2 against transformers on random checkpoints: numbers, losses, gradients, files."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -407,6 +408,59 @@ def test_ctc_loss_of_a_padded_batch_is_that_of_its_clips(reduction: str) -> None
     assert relative(loss, combined) < 1e-5
 
 
+@pytest.mark.parametrize("zero", [False, True])
+def test_more_tokens_than_frames(zero: bool, tmp_path: Path) -> None:
+    """An infinite loss, or none where the configuration says so."""
+    theirs, ours = pair(tmp_path, "ForCTC", ctc_zero_infinity=zero)
+    samples, _ = sound(100, 600)
+    labels = torch.arange(1, 15).expand(2, -1)
+    samples = samples[:, :100]
+    loss = ours(samples, labels=labels).loss
+    assert loss == theirs(samples, labels=labels).loss == (0.0 if zero else float("inf"))
+
+
+@pytest.mark.parametrize("name", HEADS[2:])
+@torch.no_grad()
+def test_layers_in_a_weighted_sum_are_given_where_asked_for(name: str) -> None:
+    samples, _ = sound(600)
+    states = {}
+    for kept in (False, True):
+        config = minitrans.Wav2Vec2Config(**{**TINY, "use_weighted_layer_sum": True, "output_hidden_states": kept})
+        model = getattr(minitrans, f"Wav2Vec2{name}")(config).eval()
+        for asked in (None, False, True):
+            states[kept, asked] = model(samples, output_hidden_states=asked).get("hidden_states")
+    for (kept, asked), found in states.items():
+        assert (found is not None) is (kept if asked is None else asked)
+        assert found is None or len(found) == 3
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_pretraining_in_half_precision(training: bool, tmp_path: Path) -> None:
+    """Scores of codes and of frames are compared in float32, as in transformers."""
+    theirs, ours = pair(tmp_path, "ForPreTraining", **{**QUIET, "mask_time_prob": 0.05})
+    samples, _ = sound(600, 600)
+    outputs = []
+    for model in (theirs, ours):
+        torch.manual_seed(0)
+        outputs.append(model.bfloat16().train(training)(samples.bfloat16(), **_losses("ForPreTraining")))
+    for key in ("loss", "contrastive_loss", "diversity_loss", "codevector_perplexity"):
+        there, here = (output[key] for output in outputs)
+        assert here.dtype == there.dtype, key
+        assert relative(here.float(), there.float()) < 0.03, key
+    outputs[1].loss.backward()
+
+
+@torch.no_grad()
+def test_frame_labels_in_every_form() -> None:
+    """Classes, one-hot of any dtype: the same loss."""
+    model = minitrans.Wav2Vec2ForAudioFrameClassification(minitrans.Wav2Vec2Config(**TINY)).eval()
+    samples, _ = sound(600, 600)
+    one_hot = _losses("ForAudioFrameClassification")["labels"]
+    expected = model(samples, labels=one_hot.argmax(2)).loss
+    for dtype in (torch.int64, torch.bool, torch.float32, torch.uint8):
+        assert torch.equal(model(samples, labels=one_hot.to(dtype)).loss, expected), dtype
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -425,6 +479,62 @@ def test_a_seed_of_numpy_masks_what_it_masks_in_transformers(values: dict[str, A
         found.append(model.train()(samples).last_hidden_state)
     assert relative(found[1], found[0]) < 1e-4
     assert relative(models[1].eval()(samples).last_hidden_state, found[1]) > 1e-2
+
+
+@pytest.mark.parametrize("shape", ["group norm", "layer norm, pre-norm, bias", *ADAPTERS])
+@torch.no_grad()
+def test_layers_are_left_out_as_in_transformers(shape: str, tmp_path: Path) -> None:
+    """With a rate of 1 all of them in training, those of an adapter too, and none in evaluation."""
+    values = {**SHAPES, **ADAPTERS}[shape]
+    theirs, ours = pair(tmp_path, **{**QUIET, **values, "layerdrop": 1.0, "mask_time_prob": 0.0})
+    samples, _ = sound(600, 600)
+    agree(ours(samples), theirs(samples), ["last_hidden_state"])
+    agree(ours.train()(samples), theirs.train()(samples), ["last_hidden_state", "extract_features"])
+
+
+def traced(**values: Any) -> tuple[Any, Any, Tensor]:
+    """A model in training, what torch.jit.trace writes down of it, and samples."""
+    torch.manual_seed(0)
+    config = minitrans.Wav2Vec2Config(**{**TINY, **QUIET, "num_hidden_layers": 1, "initializer_range": 0.2,
+                                         "mask_time_prob": 0.0, **values})  # fmt: skip
+    model, (samples, _) = minitrans.Wav2Vec2Model(config).train(), sound(600, 600)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model, torch.jit.trace(model, samples, strict=False, check_trace=False), samples
+
+
+@pytest.mark.parametrize("shape", ["group norm", "layer norm, pre-norm, bias", "adapter", "adapter of another size"])
+@torch.no_grad()
+def test_a_trace_gives_the_same_numbers_for_other_sounds(shape: str) -> None:
+    model, _, samples = traced(**{**SHAPES, **ADAPTERS}[shape])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.jit.trace(model.eval(), samples, strict=False, check_trace=False)
+    other = 3 * samples.flip(1) + 1
+    agree(program(other), model(other), ["last_hidden_state", "extract_features"])
+
+
+@torch.no_grad()
+def test_a_trace_leaves_layers_out_anew_each_time() -> None:
+    for rate in (0.5, 1.0, 1e-9):
+        model, program, samples = traced(layerdrop=rate)
+        model.layers[0].layerdrop = 1.0
+        without = model(samples).last_hidden_state
+        whole = model.eval()(samples).last_hidden_state
+        assert relative(without, whole) > 1e-2
+        found = [program(samples)["last_hidden_state"] for _ in range(20)]
+        left_out = [relative(states, without) < 1e-5 for states in found]
+        assert all(out or relative(states, whole) < 1e-5 for out, states in zip(left_out, found, strict=True))
+        assert set(left_out) == {0.5: {True, False}, 1.0: {True}, 1e-9: {False}}[rate]
+
+
+@pytest.mark.parametrize("values", [{"mask_time_prob": 0.3, "mask_time_length": 3}, {"mask_feature_prob": 0.3}])
+@torch.no_grad()
+def test_a_trace_draws_masks_anew_each_time(values: dict[str, Any]) -> None:
+    model, program, samples = traced(**values)
+    first, second = (program(samples)["last_hidden_state"] for _ in range(2))
+    assert relative(first, second) > 1e-3
+    assert relative(first, model.eval()(samples).last_hidden_state) > 1e-3
 
 
 def test_training_masks_frames_and_channels_and_drops_layers() -> None:
@@ -482,6 +592,30 @@ def test_spans_are_drawn_as_in_transformers(seed: int) -> None:
             found.append((spans & real.numpy().astype(bool) if mask is not None else spans, np.random.rand()))
         assert (found[0][0] == found[1][0]).all()
         assert found[0][1] == found[1][1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_distractors_are_drawn_as_in_transformers(seed: int) -> None:
+    """The same ones from the same seed for each masked frame, which transformers takes two of at least."""
+    from transformers.models.wav2vec2.modeling_wav2vec2 import _sample_negative_indices as published
+
+    from minitrans.models.wav2vec2 import _sample_negative_indices
+
+    masked = np.random.default_rng(seed).random((3, 11)) < 0.5
+    masked[0] = np.arange(11) < 2
+    masked[2, [3, 8]] = True
+    for mask in (masked, masked.astype(int), None):
+        found = []
+        for draw in (published, _sample_negative_indices):
+            np.random.seed(seed)
+            found.append(draw((3, 11), 4, mask_time_indices=mask))
+        there, here = found
+        counted = np.ones((3, 11), bool) if mask is None else masked
+        assert here.dtype == there.dtype == np.int32
+        assert (here[counted] == there[counted]).all()
+        assert not here[~counted].any()
+    masked[1] = np.arange(11) == 4  # one frame has no other
+    assert not _sample_negative_indices((3, 11), 4, masked)[1].any()
 
 
 def test_checkpointed_and_frozen_training_gives_the_same_gradients() -> None:
@@ -695,10 +829,12 @@ def test_bad_input_is_one_sentence(case: str) -> None:
         ("Model", {"feat_extract_activation": "snake"}, "snake"),
         ("ForCTC", {"ctc_loss_reduction": "max"}, "max"),
         ("ForCTC", {"vocab_size": None}, "vocab_size is None"),
+        ("ForCTC", {"pad_token_id": None}, "pad_token_id None"),
         ("ForPreTraining", {"codevector_dim": 13}, "num_codevector_groups is 2"),
         ("ForSequenceClassification", {"add_adapter": True}, "add_adapter=False"),
         ("ForAudioFrameClassification", {"add_adapter": True}, "add_adapter=False"),
         ("ForXVector", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
+        ("ForXVector", {"add_adapter": True, "use_weighted_layer_sum": True}, "add_adapter=False"),
         ("ForPreTraining", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
         ("ForSpeechClassification", {"add_adapter": True, "output_hidden_size": 8}, "add_adapter=False"),
     ],
@@ -706,3 +842,17 @@ def test_bad_input_is_one_sentence(case: str) -> None:
 def test_what_is_not_computed_is_refused(name: str, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         getattr(minitrans, f"Wav2Vec2{name}")(minitrans.Wav2Vec2Config(**{**TINY, **values}))
+
+
+@pytest.mark.parametrize("name", ["ForXVector", "ForCTC", "ForPreTraining"])
+@torch.no_grad()
+def test_heads_on_an_adapter_equal_transformers(name: str, tmp_path: Path) -> None:
+    theirs, ours = pair(tmp_path, name, add_adapter=True, num_adapter_layers=1)
+    samples, _ = sound(1200, 1200)
+    if name == "ForPreTraining":  # whose codes are of the frames before the adapter
+        agree(ours(samples), theirs(samples), ["projected_states", "projected_quantized_states"])
+        given = {"mask_time_indices": torch.ones(2, 59), "sampled_negative_indices": torch.zeros(2, 59, 3).long()}
+        with pytest.raises(ValueError, match="a model without add_adapter"):
+            ours(samples, **given)
+    else:
+        agree(ours(samples), theirs(samples), ["logits"])

@@ -1,5 +1,6 @@
 """The operations of Wav2Vec2's convolutions against torch's own in float64."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +8,7 @@ from torch import Tensor
 
 import minitrans
 from minitrans import ops
-from minitrans.audio_layers import _traced_span_mask
+from minitrans.audio_layers import _traced_span_mask, span_mask
 from minitrans.sequences import Sequences
 
 
@@ -114,3 +115,21 @@ def test_spans_that_are_drawn_in_a_trace_stay_within_each_sequence() -> None:
         assert masks[:, :length].any(0).all() == (length >= 4)
     assert drawn[:, 1, :4].all()  # there is one place
     assert not drawn[:, 2].any()
+
+
+@pytest.mark.parametrize(
+    ("share", "span", "at_least"),
+    [(0.3, 1, 0), (0.05, 1, 4), (0.9, 5, 2), (1.0, 4, 0), (0.02, 2, 3), (0.4, 13, 2)],
+)
+def test_spans_in_a_trace_are_distributed_as_otherwise(share: float, span: int, at_least: int) -> None:
+    """Each place is masked as often, and each number of places comes as often, as where numpy draws."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    lengths, width, count = torch.tensor([14, 9, 5, 2, 0]), 14, 500
+    shares = []
+    for draw in (span_mask, _traced_span_mask):
+        masks = torch.stack([draw(lengths, width, share, span, at_least) for _ in range(count)])
+        numbers = torch.nn.functional.one_hot(masks.sum(2), width + 1)
+        shares.append(torch.cat([masks, numbers], 2).double().mean(0))
+    deviation = (shares[0] * (1 - shares[0]) * 2 / count).sqrt()
+    assert ((shares[0] - shares[1]).abs() <= 4.5 * deviation + 2 / count).all()
