@@ -228,9 +228,9 @@ PRUNING = [{}, {"beam_prune_logp": -3.0}, {"token_min_logp": -1.5}, {"beam_prune
 @pytest.mark.parametrize("options", PRUNING)
 @pytest.mark.parametrize("width", [1, 3, 8])
 def test_a_narrow_search_finds_what_a_plain_one_does(arpa, settings, options, width):
-    """The same best text, and about its probability: a few ways to it are left out early."""
+    """The same best text, and about its probability, where the ways that are left out early matter little."""
     model = None if settings is None else LanguageModel(ArpaModel(arpa), **settings)
-    for seed in (0, 1, 2, 4, 5):  # whose best texts are not about as good as others
+    for seed in (0, 1, 2, 4, 5):  # they matter in those of seed 3
         chance = np.random.default_rng(seed)
         order = chance.permutation(len(SYMBOLS))  # the blank stands anywhere
         logp, symbols = frames(seed, 8, 1.5)[:, order], [SYMBOLS[place] for place in order]

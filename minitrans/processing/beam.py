@@ -196,10 +196,11 @@ def search(
     """Return the best texts of frames, the best first.
 
     logp (T, V) are log probabilities; `symbols` says what each of the V tokens writes: None the blank, " " the space
-    between words. `width` texts are kept from frame to frame, so that the search is exact where there are no more;
-    texts that are worse than the best by `beam_prune_logp`, and tokens (but the best) below `token_min_logp`, are left
-    out where these are given. In a long recording, words that lie more than `KEPT` back are settled as the best text
-    has them.
+    between words. `width` texts are kept from frame to frame, so that the search is exact where there are no more.
+    Where there are, ways to a text that look too bad to be kept are not tried: in unclear frames a narrow search may
+    keep other texts than one that tries all. Texts that are worse than the best by `beam_prune_logp`, and tokens (but
+    the best) below `token_min_logp`, are left out where these are given. In a long recording, words that lie more than
+    `KEPT` back are settled as the best text has them.
     """
     first = Prefix("", state=model.start() if model else None)
     prefixes = {"": first}
