@@ -232,7 +232,7 @@ class FrozenModel(Frozen):
         if has_hooks(model):
             raise RuntimeError("A CUDA graph calls no hooks, and the model has some; remove them, and freeze it.")
         kind = BUCKETS[model.main_input_name]
-        self.shapes, self.names = set(shapes), inspect.signature(model.forward).parameters
+        self.shapes, self.names = set(shapes), [*inspect.signature(model.forward).parameters]
         self.first = next(model.parameters())
         self.address = self.first.data_ptr()
         self.buckets = [kind(model, *shape) for shape in sorted(self.shapes, key=lambda shape: shape[0] * shape[1])]
