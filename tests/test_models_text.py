@@ -480,6 +480,20 @@ def test_gradient_checkpointing_gives_equal_gradients(name, tmp_path):
         assert torch.equal(gradient, runs[1][1][path]), path
 
 
+@pytest.mark.parametrize(("name", "layers"), [("BertModel", "encoder"), ("DistilBertModel", "transformer")])
+def test_gradient_checkpointing_recomputes_nothing_in_evaluation(name, layers, tmp_path):
+    theirs, ours = pair(name, tmp_path)
+    ids = batch(ours).inputs["input_ids"]
+    counts = []
+    for model, first in ((theirs, theirs.get_submodule(layers).layer[0]), (ours, ours.layers[0])):
+        calls = []
+        model.gradient_checkpointing_enable()
+        first.register_forward_pre_hook(lambda *_: calls.append(1))  # noqa: B023
+        model.eval()(ids).last_hidden_state.sum().backward()
+        counts.append(len(calls))
+    assert counts == [1, 1]
+
+
 def test_frozen_weights_stay(tmp_path):
     _, ours = pair("BertForSequenceClassification", tmp_path)
     for parameter in ours.base_model.parameters():

@@ -307,6 +307,29 @@ def test_drop_path_drops_what_transformers_drops(tmp_path):
     assert relative(found[0].pooler_output, ours.eval()(pixels).pooler_output) > 0.01
 
 
+def test_without_rates_training_draws_no_random_numbers(tmp_path):
+    _, ours = pair("SwinModel", tmp_path)
+    pixels = images(ours, (24, 24), 2)
+    before = torch.get_rng_state()
+    trained = ours.train()(pixels).pooler_output
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(trained, ours.eval()(pixels).pooler_output)
+
+
+def test_an_attention_that_is_always_dropped_adds_nothing(tmp_path):
+    """At a rate of 1, where transformers divides by zero."""
+    _, ours = pair("SwinModel", tmp_path, drop_path_rate=1.0, depths=[1, 1])  # rates of 0 and 1
+    pixels = images(ours, (24, 24), 3)
+    trained = ours.train()(pixels).last_hidden_state
+    whole = ours.eval()(pixels).last_hidden_state
+    with torch.no_grad():
+        for path, parameter in ours.named_parameters():
+            if path.startswith("encoder.layers.1.blocks.0.attention.output."):
+                parameter.zero_()
+    assert relative(trained, ours(pixels).last_hidden_state) < 1e-6
+    assert relative(trained, whole) > 0.01
+
+
 @pytest.mark.parametrize("rate", ["hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"])
 def test_each_rate_works_in_training_only(rate, tmp_path):
     theirs, ours = pair("SwinModel", tmp_path, **{rate: 0.5})

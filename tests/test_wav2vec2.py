@@ -687,6 +687,12 @@ def test_languages_are_loaded_from_their_adapter_files(suffix: str, tmp_path: Pa
     assert before.shape != ours(samples).logits.shape
     direct = minitrans.AutoModelForCTC.from_pretrained(tmp_path, target_lang="kab")
     assert torch.equal(direct(samples).logits, ours(samples).logits)
+    for model in (theirs, ours):
+        model.lm_head.bias.zero_()
+        model.load_adapter("kab", force_load=False)  # it is there
+        assert not model.lm_head.bias.any()
+        model.load_adapter("kab")
+        assert torch.equal(model.lm_head.bias, language["lm_head.bias"])
     with pytest.raises(FileNotFoundError, match=r"adapter\.xyz\.safetensors"):
         ours.load_adapter("xyz")
     for values, words in ((ADAPTERS["adapters of languages"], "is 6 here"), ({}, "is None here")):
@@ -698,7 +704,8 @@ def test_languages_are_loaded_from_their_adapter_files(suffix: str, tmp_path: Pa
     with pytest.raises(ValueError, match="Wav2Vec2ForCTC has no adapters of languages: adapter_attn_dim is None"):
         made._get_adapters()
     state = {path: tensor.clone() for path, tensor in ours.state_dict().items()}
-    for name, spoilt in {"nan": torch.full((23,), float("nan")), "int": torch.ones(23, dtype=torch.int8)}.items():
+    one = torch.ones(23).index_fill(0, torch.tensor([5]), float("nan"))
+    for name, spoilt in {"nan": one, "inf": one * float("inf"), "int": torch.ones(23, dtype=torch.int8)}.items():
         save_file({**language, "lm_head.bias": spoilt}, tmp_path / f"adapter.{name}.safetensors")
         with pytest.raises(ValueError, match=r"NaN or infinite|lm_head\.bias as int8"):
             ours.load_adapter(name)
