@@ -137,6 +137,23 @@ def test_lines(model: Path, vectors: np.ndarray, ending: str, rows: int, tmp_pat
     whole(output, vectors)
 
 
+def test_only_the_first_line_has_a_mark_of_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("\ufeffone\n\ufefftwo\nthree\n", "utf-8")
+    [(first, count, offset)] = table(str(path)).cut(5)
+    assert (first, count, offset) == (0, 3, 0)
+    shard = Shard(0, str(path), first, count, offset)
+    assert list(table(str(path)).read(shard, ["text"], 5)) == [[["one", "\ufefftwo", "three"]]]
+
+
+@pytest.mark.parametrize("name", ["texts", "texts.log", "texts.TXT"])
+def test_a_file_of_any_name_is_lines_of_text(model: Path, vectors: np.ndarray, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("\n".join(TEXTS))
+    done = corpora.run(load(model), tmp_path / name, tmp_path / "out")
+    assert (done.rows, done.failed) == (COUNT, 0)
+    whole(tmp_path / "out", vectors)
+
+
 def test_folders_and_patterns(model: Path, tmp_path: Path, caplog: Any) -> None:
     """Each file once, in their order; nothing hidden, of another kind, or in the folder of the results."""
     folder = tmp_path / "in"

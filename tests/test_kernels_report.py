@@ -470,6 +470,17 @@ def test_cards_are_as_nvidia_publishes_them(target, name, multiprocessors, tenso
     assert gpu.flops / 1e12 == half
 
 
+@pytest.mark.parametrize(
+    ("target", "shared", "warps", "programs"),
+    [("sm_80", 164, 64, 32), ("sm_86", 100, 48, 16), ("sm_89", 100, 48, 24), ("sm_90", 228, 64, 32),
+     ("sm_120", 100, 48, 24)],
+)  # fmt: skip
+def test_what_a_multiprocessor_holds_is_as_nvidia_publishes_it(target, shared, warps, programs):
+    """KiB of shared memory, warps and blocks at once, of the CUDA programming guide's table of capabilities."""
+    gpu = GPUS[target]
+    assert (gpu.shared, gpu.warps, gpu.programs) == (shared * 1024, warps, programs)
+
+
 # Shipped launchers
 
 

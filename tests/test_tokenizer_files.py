@@ -594,6 +594,7 @@ def test_new_vocabularies_equal_transformers(tmp_path, kind, options):
         own = KINDS[kind]()
         if kind == "wordpiece":
             own.add_special_tokens(WORDS[:5])
+            own.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
         ours, theirs = (
             library.PreTrainedTokenizerFast(tokenizer_object=own, **ROLES) for library in (minitrans, transformers)
         )

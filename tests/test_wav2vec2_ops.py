@@ -53,6 +53,25 @@ def test_convolution_and_its_gradients(kernel: int, stride: int, dilation: int, 
         assert _error(ops.convolution(*given, stride=stride, dilation=dilation, activation=activation), exact) < 3e-6
 
 
+@pytest.mark.parametrize("shape", [(50, 6), (3, 20, 6), (2, 3, 20, 6)])
+def test_convolution_of_rows_of_any_dimensions_in_bfloat16(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(size, dtype=torch.bfloat16).requires_grad_() for size in (shape, (4, 3, 6), (4,))]
+    rows, weight, bias = exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    expected = F.conv1d(rows.flatten(0, -3).mT if len(shape) > 2 else rows.mT, weight.mT, bias, stride=2)
+    expected = expected.mT.unflatten(0, shape[:-2]) if len(shape) > 2 else expected.mT
+    found = ops.convolution(*given, stride=2)
+    assert found.shape == expected.shape
+    assert _error(found, expected) < 1e-2
+    direction = torch.randn_like(found)
+    gradients = zip(
+        torch.autograd.grad(found, given, direction),
+        torch.autograd.grad(expected, exact, direction.double()),
+        strict=True,
+    )
+    assert all(_error(ours, wanted) < 2e-2 for ours, wanted in gradients)
+
+
 def test_convolution_of_too_few_rows_says_how_many() -> None:
     with pytest.raises(ValueError, match=r"at least 5 rows of 6, not \(4, 6\)"):
         ops.convolution(torch.randn(4, 6), torch.randn(2, 3, 6), None, dilation=2)
