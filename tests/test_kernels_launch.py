@@ -321,6 +321,14 @@ def test_a_bias_has_a_number_for_each_head_query_and_key(shape, fits, interprete
     assert fits or f"the bias is {shape}; the kernel takes one number a head, query and key" == reason
 
 
+def test_a_bias_on_another_gpu_is_refused(interpreted, monkeypatch):
+    """As both would be where each alone is fine: a device that is not here stands for the other."""
+    monkeypatch.setattr(attention, "why_not_here", lambda *_, **__: None)
+    reason = attention.why_not(**rows_of(2, 16), bias=torch.zeros(2, 9, 9, device="meta"))
+    assert reason == "the bias is on meta, q on cpu"
+    assert attention.why_not(**rows_of(2, 16), bias=torch.zeros(2, 9, 9)) is None
+
+
 @pytest.mark.parametrize(("dropout", "fits"), [(0, True), (1e-9, True), (1, True), (-1e-9, False), (1 + 1e-9, False)])
 def test_dropout_is_a_probability(dropout, fits, interpreted):
     assert (attention.why_not(**rows_of(1, 16), dropout=dropout) is None) == fits

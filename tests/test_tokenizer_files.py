@@ -130,6 +130,26 @@ def test_a_tokenizer_json_of_berts_is_read_as_it_normalises(tmp_path, lower, mod
         assert dict(ours(TEXTS, padding=True)).items() <= dict(theirs(TEXTS, padding=True)).items()
 
 
+@pytest.mark.parametrize("settings", [{"model_max_length": 99}, {"do_lower_case": False}])
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_where_a_configuration_stands_beside_it_only_the_vocabulary_is_read(tmp_path, model_type, settings):
+    """However the tokenizer.json splits texts: the class is BERT's and so is the rest, as in transformers."""
+    path = folder(tmp_path, wordpiece(), model_type, **settings)
+    theirs = transformers.AutoTokenizer.from_pretrained(path)
+    ours = minitrans.AutoTokenizer.from_pretrained(path)
+    assert isinstance(ours, BertTokenizer)
+    assert [ours(text)["input_ids"] for text in TEXTS] == [theirs(text)["input_ids"] for text in TEXTS]
+    assert ours.do_lower_case is theirs.do_lower_case is settings.get("do_lower_case", True)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_class_itself_reads_only_the_vocabulary_too(tmp_path, lower):
+    path = folder(tmp_path, BertTokenizer(VOCAB, do_lower_case=lower).backend_tokenizer, "bert")
+    ours, theirs = (library.BertTokenizer.from_pretrained(path) for library in (minitrans, transformers))
+    assert ours.do_lower_case is theirs.do_lower_case
+    assert [ours(text)["input_ids"] for text in TEXTS] == [theirs(text)["input_ids"] for text in TEXTS]
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 @pytest.mark.parametrize("named", ["RobertaTokenizer", "XLMRobertaTokenizerFast", "BertTokenizer", "MyOwnTokenizer"])
 def test_a_class_that_is_not_here_needs_its_tokenizer_json_only(tmp_path, kind, named):

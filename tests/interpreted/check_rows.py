@@ -11,6 +11,7 @@ from minitrans.kernels import bias_gelu as gelu
 from minitrans.kernels import embedding_layer_norm as embedding
 from minitrans.kernels import launch, layer_norm, merge_layer_norm
 from minitrans.kernels.launch import row_tile, why_not_here
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings
 from transformers.models.swin.modeling_swin import SwinPatchMerging
@@ -255,12 +256,27 @@ def test_gradients_of_embeddings(rows, width, typed, padding_idx, dtype, check_g
     check_gradients(kernel, torch_embedding, *tables, weight, bias)
 
 
+class Indices(TorchDispatchMode):
+    """Notes the rows of a table into which gradients are written."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.embedding_dense_backward.default:
+            self.seen.append(args[1].tolist())
+        return func(*args, **(kwargs or {}))
+
+
 def test_the_gradient_of_an_index_outside_its_table_is_nan_and_is_written_nowhere_else():
     table, positions = torch.randn(5, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
     weight, bias = torch.ones(8), torch.zeros(8)
     ids = torch.tensor([0, 5, -1, 4])
     out = embedding.embedding_layer_norm(ids, torch.arange(4), None, table, positions, None, weight, bias, 1e-5)
-    out.square().sum().backward()
+    with Indices() as written:
+        out.square().sum().backward()
+    assert written.seen == [[0, -1, -1, 4], [0, 1, 2, 3]]  # -1 is left out
     assert table.grad.isfinite().all()
     assert table.grad.any(1).tolist() == [True, False, False, False, True]
     assert positions.grad.isnan().all(1).tolist() == [False, True, True, False]
