@@ -622,13 +622,18 @@ def test_what_makes_no_other_job(model: Path, lines: str, tmp_path: Path) -> Non
     assert "hf_secret" not in (tmp_path / "other" / "_job.json").read_text()
 
 
-def test_sources_in_their_order(model: Path, tmp_path: Path) -> None:
-    """Folders by their names, whatever order the disk has; the error names the file that is new to the job."""
+def test_sources_in_their_order(model: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Folders and files by their names, whatever order the disk has; the error names the file that is new."""
     for name in ("c", "a", "e", "b", "d"):
         (tmp_path / "in" / name).mkdir(parents=True)
         (tmp_path / "in" / name / "x.txt").write_text("one\n")
     corpora.run(load(model), tmp_path / "in", tmp_path / "out", form="jsonl")
     assert [Path(row["file"]).parent.name for row in objects(tmp_path / "out")] == [*"abcde"]
+    for number, found in enumerate((sorted, partial(sorted, reverse=True))):
+        monkeypatch.setattr("glob.glob", lambda *_, found=found, **__: found(map(str, tmp_path.glob("in/*/x.txt"))))
+        corpora.run(load(model), tmp_path / "in" / "*" / "x.txt", tmp_path / f"{number}", form="jsonl")
+        rows = objects(tmp_path / f"{number}")
+        assert [Path(row["file"]).parent.name for row in rows] == [*"abcde"]
     (tmp_path / "in" / "f.txt").write_text("two\n")
     with pytest.raises(ValueError, match=r"holds another job, with .* for 'sources'") as caught:
         corpora.run(load(model), tmp_path / "in", tmp_path / "out", form="jsonl")

@@ -54,6 +54,18 @@ def test_values_become_what_transformers_makes_of_them(kind, values):
     same(later.convert_to_tensors(transformers.TensorType(kind)), expected)
 
 
+@pytest.mark.parametrize("kind", ["pt", "np"])
+@pytest.mark.parametrize(
+    "values", [[], [[]], [[], []], [1, 2], [[1], [2]], [0.5, 2], [[0.5], [1]], [True], [[True, False]]], ids=str
+)
+def test_values_of_texts_become_what_transformers_makes_of_them(kind, values):
+    found, expected = (
+        library.BatchEncoding({"labels": values, "input_ids": [[1]]}).convert_to_tensors(kind)
+        for library in (minitrans, transformers)
+    )
+    same(found, expected)
+
+
 def test_tensors_are_stacked():
     items = [torch.arange(3), torch.arange(3) + 1]
     found = BatchFeature(ids=items, pair=tuple(items)).convert_to_tensors("pt")

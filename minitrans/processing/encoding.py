@@ -121,7 +121,7 @@ class BatchEncoding(BatchFeature):
         Sequences of unequal length become a numpy array of objects; for tensors they raise ValueError.
         """
         for name, value in self.items() if tensor_type else ():
-            if isinstance(value, list) and value and isinstance(value[0], int | list):
+            if isinstance(value, list) and (not value or isinstance(value[0], int | list)):
                 with suppress(ValueError):  # sequences of unequal length, for which the base class has the sentence
                     array = np.array(value)
                     if array.dtype.kind == "i" or array.size == 0:
