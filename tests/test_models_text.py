@@ -494,6 +494,25 @@ def test_gradient_checkpointing_recomputes_nothing_in_evaluation(name, layers, t
     assert counts == [1, 1]
 
 
+@pytest.mark.parametrize("name", ["BertModel", "DistilBertModel"])
+@pytest.mark.parametrize("without", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+@torch.no_grad()
+def test_projections_without_a_bias_are_those_with_zeros(name, without, tmp_path):
+    """Queries, keys and values in one product: where one has no bias, the others keep theirs."""
+    _, ours = pair(name, tmp_path)
+    ids = batch(ours).inputs["input_ids"]
+    before = ours(ids).last_hidden_state
+    projections = [module for path, module in ours.named_modules() if re.search(r"(query|key|value|[qkv]_lin)$", path)]
+    for index in without:
+        projections[index].bias.zero_()
+    zeros = ours(ids).last_hidden_state
+    assert relative(before, zeros) > 1e-4 or without == (1,)  # what all keys add, softmax takes away
+    for index in without:
+        projections[index].bias = None
+    for model in (ours, copy.deepcopy(ours), ours.double().float()):
+        assert relative(model(ids).last_hidden_state, zeros) < 1e-5
+
+
 def test_frozen_weights_stay(tmp_path):
     _, ours = pair("BertForSequenceClassification", tmp_path)
     for parameter in ours.base_model.parameters():

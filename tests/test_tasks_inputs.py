@@ -156,6 +156,23 @@ def test_every_task_in_other_dtypes(folders: dict[str, Path], task: str, dtype: 
         assert dtype == torch.float64 or (every.to(dtype).double() != every).any()
 
 
+@pytest.mark.parametrize("output_value", ["token_embeddings", None])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_vectors_of_tokens_in_other_dtypes_are_float32_too(
+    folders: dict[str, Path], output_value: str | None, dtype: torch.dtype
+) -> None:
+    exact, rough = (
+        minitrans.Embedder.from_pretrained(folders[HEADS["Embedder"]], dtype=kind).encode(
+            three_of("Embedder"), output_value=output_value
+        )
+        for kind in (torch.float32, dtype)
+    )
+    for found, wanted in zip(rough, exact, strict=True):
+        found, wanted = (x if output_value else x["token_embeddings"] for x in (found, wanted))
+        assert found.dtype == torch.float32
+        assert (found - wanted).abs().max() <= BUDGET[dtype] * wanted.abs().max()
+
+
 COUNTS = [
     *((task, "top_k") for task in ("MaskFiller", "QuestionAnswerer", "TextClassifier")),
     ("QuestionAnswerer", "longest_answer"),
