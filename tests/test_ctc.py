@@ -285,6 +285,12 @@ def test_languages(folder):
     assert_same_answers(ours, reference, "A <s> É|AB")
 
 
+@pytest.mark.parametrize(("count", "listed"), [(12, r", k, l\.$"), (13, r", k, l, \.\.\.\.$")])
+def test_a_dozen_languages_are_listed(count, listed):
+    with pytest.raises(ValueError, match=listed):
+        Wav2Vec2CTCTokenizer(dict.fromkeys("abcdefghijklm"[:count], VOCAB), target_lang="xyz")
+
+
 def test_a_token_of_two_languages_has_the_id_of_the_one_that_was_chosen(folder):
     first = {"<pad>": 0, "<unk>": 1, "|": 2, "A": 3, "AI": 4, "OU": 5, "<s>": 6, "</s>": 7}
     second = {"<pad>": 0, "<unk>": 1, "|": 2, "OU": 3, "<s>": 4, "</s>": 5}
