@@ -221,6 +221,13 @@ def plain_search(logp, symbols, model, width, beam_prune_logp=-np.inf, token_min
     return sorted(rows, key=lambda row: row[2], reverse=True)
 
 
+def test_a_hundred_texts_are_kept_where_nothing_is_said():
+    """The published default of pyctcdecode, with which transformers decodes."""
+    symbols = [*"ABCDEFGH", None]
+    logp = np.log(np.random.default_rng(0).dirichlet(np.ones(len(symbols)), 6))
+    assert len(search(logp, symbols, None)) == 100
+
+
 PRUNING = [{}, {"beam_prune_logp": -3.0}, {"token_min_logp": -1.5}, {"beam_prune_logp": -2.0, "token_min_logp": -2.0}]
 
 
