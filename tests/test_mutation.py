@@ -85,8 +85,11 @@ def test_mutants_of_the_code_are_other_programs():
         assert mutant.first <= mutant.line <= mutant.last, mutant
 
 
-def served(tree, collect, jobs):
-    """The answers of a server in a folder."""
+def served(tree, source, collect, jobs):
+    """The answers of a server in a folder with a module `minitrans.counting`, which it imports as `source`."""
+    (tree / "minitrans").mkdir()
+    (tree / "minitrans" / "__init__.py").touch()
+    (tree / "minitrans" / "counting.py").write_bytes(source)
     server = subprocess.Popen(
         [sys.executable, FOLDER / "server.py"], cwd=tree, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -110,9 +113,6 @@ def test_a_mutant_is_killed_where_a_test_sees_it_survives_where_none_does_and_is
     test = "from minitrans import counting\n\n\ndef test_count():\n    assert counting.count([{}]) == {}\n"
     (tmp_path / "test_counting.py").write_text(test.format("1, 2, 3", 3))
     (tmp_path / "test_nothing.py").write_text(test.format("", 0))
-    (tmp_path / "minitrans").mkdir()
-    (tmp_path / "minitrans" / "__init__.py").touch()
-    (tmp_path / "minitrans" / "counting.py").write_bytes(source)
     found = mutants("minitrans/counting.py", source)
     changed = {(mutant.old, mutant.new): mutant.applied(source) for mutant in found}
     cases = [
@@ -126,7 +126,7 @@ def test_a_mutant_is_killed_where_a_test_sees_it_survives_where_none_does_and_is
     jobs = [
         (text, {**shared, "stages": [[file, None]], "seconds": 3 if "out" in end else 60}) for text, file, end in cases
     ]
-    for (_, file, end), answer in zip(cases, served(tmp_path, collect, jobs), strict=True):
+    for (_, file, end), answer in zip(cases, served(tmp_path, source, collect, jobs), strict=True):
         assert answer["end"] == end, answer
         assert answer.get("test") == (f"{file}::test_count" if end == "failed" else None)
 
@@ -143,10 +143,7 @@ def test_what_ran_before_the_tests_must_be_imported_anew(old, new, end, tmp_path
     )
     test = "from minitrans import counting\n\n\ndef test_outer():\n    assert counting.outer() == counting.TWO == 2\n"
     (tmp_path / "test_counting.py").write_text(test)
-    (tmp_path / "minitrans").mkdir()
-    (tmp_path / "minitrans" / "__init__.py").touch()
-    (tmp_path / "minitrans" / "counting.py").write_text(source)
     changed = new.join(source.rsplit(old, 1)).encode()
     job = {"file": "minitrans/counting.py", "original": source, "stages": [["test_counting.py", None]], "seconds": 60}
-    [answer] = served(tmp_path, ["test_counting.py"], [(changed, job)])
+    [answer] = served(tmp_path, source.encode(), ["test_counting.py"], [(changed, job)])
     assert answer["end"] == end

@@ -139,7 +139,7 @@ def _is_error(value: Any) -> bool:
     return isinstance(value, ValueError)
 
 
-def as_input_of(values: Sequence[Any], shape: Callable[[Any], Any] | None) -> Any:
+def as_input_of(values: tuple[Any, ...], shape: Callable[[Any], Any] | None) -> Any:
     """An input of the columns' values: that of a single one, shaped, or a tuple of several."""
     return values if len(values) > 1 else shape(values[0]) if shape else values[0]
 
