@@ -297,10 +297,11 @@ class FeatureEncoder(Module):
         frames, step = self.frames(len(clip)), self.samples(2) - self.samples(1)
         needs_grad = torch.is_grad_enabled() and (clip.requires_grad or next(self.parameters()).requires_grad)
         whole = needs_grad or any(layer is function for layer, function in zip(self.layers, layers, strict=True))
-        size = frames if whole else FRAMES_AT_ONCE.get(clip.device.type, frames)
+        # One more than all: a norm is of all samples, also of the last ones, which are too few for a frame.
+        size = frames + 1 if whole else FRAMES_AT_ONCE.get(clip.device.type, frames + 1)
         blocks = []
         for start in range(0, frames, size):
-            rows = samples[start * step :][: self.samples(min(size, frames - start))]
+            rows = samples[start * step :][: self.samples(size)]
             for layer in layers:
                 rows = layer(rows)
             blocks.append(rows)

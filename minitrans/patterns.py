@@ -104,8 +104,6 @@ def _repeated(part: Program, low: int, high: int | None) -> Program:
 
 
 def _either(parts: list[Program]) -> Program:
-    if len(parts) == 1:
-        return parts[0]
     size, starts, program = sum(len(part) + 1 for part in parts), [], Program()
     for part in parts:
         starts.append(len(program) + 1)

@@ -231,7 +231,7 @@ class Sequences:
 
     def first(self, rows: Tensor) -> Tensor:
         """The first row of each sequence, (B, ...)."""
-        return (rows.flatten(0, 1) if self.is_grid else rows).index_select(0, self.starts.long())
+        return (rows.flatten(0, 1) if self.is_grid else rows).index_select(0, self.starts)
 
     def mean(self, rows: Tensor) -> Tensor:
         """The mean row (B, C) of each sequence of rows (T, C)."""

@@ -24,6 +24,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import minitrans
+from minitrans import cli
 from minitrans.cli import main
 
 TEXT_HEADS = (
@@ -570,6 +571,19 @@ def test_a_closed_output_is_not_needed_where_files_are_written(
     done = shell(f"minitrans run {checkpoints['SwinModel']} {image} --output {tmp_path / 'new'} <&- >&- 2>&-")
     assert done.returncode == 0
     assert len(pq.read_table(tmp_path / "new")["vector"][0]) == 24
+
+
+def test_what_prints_where_output_is_closed_prints_nowhere(monkeypatch: Any) -> None:
+    """Such as a library's message."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(ValueError, match="Standard output is closed"):
+        cli._open_streams(needs_output=True)
+    cli._open_streams(needs_output=False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.write("a message")
+        stream.flush()
+        stream.close()
 
 
 def test_lines_of_other_systems(minilm: Path, tmp_path: Path) -> None:

@@ -614,3 +614,29 @@ def test_pushing(tmp_path, monkeypatch):
     with pytest.raises(TypeError, match="nonsense"):
         config.save_pretrained(tmp_path / "not", nonsense=1)
     assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: {"a": x}], ids=["lists", "objects"])
+def test_as_many_levels_as_can_be_read_are_written(wrap, tmp_path):
+    """A hundred, of which the configuration is the first."""
+    values = [5]
+    for _ in range(120):
+        values.append(wrap(values[-1]))
+    for levels in (97, 98):
+        minitrans.BertConfig(own=values[levels]).save_pretrained(tmp_path / str(levels))
+        again = minitrans.BertConfig.from_pretrained(tmp_path / str(levels))
+        assert again.own == values[levels]
+    for levels in (99, 100, 101):
+        with pytest.raises(ValueError, match="more than 100 levels"):
+            minitrans.BertConfig(own=values[levels]).save_pretrained(tmp_path / str(levels))
+
+
+def test_the_file_of_a_configuration_holds_what_differs_unless_asked_for_all(tmp_path):
+    config = minitrans.BertConfig(hidden_size=96)
+    theirs = transformers.BertConfig(hidden_size=96)
+    for options in ({}, {"use_diff": True}, {"use_diff": False}):
+        config.to_json_file(tmp_path / "ours.json", **options)
+        theirs.to_json_file(tmp_path / "theirs.json", **options)
+        found, expected = (json.loads((tmp_path / f"{whose}.json").read_text()) for whose in ("ours", "theirs"))
+        for key in ("return_dict", "output_attentions", "problem_type"):
+            assert (key in found) is (key in expected) is (options == {"use_diff": False})

@@ -34,7 +34,7 @@ import minitrans
 from minitrans import corpora
 from minitrans.cli import main
 from minitrans.corpora.tables import Shard, table
-from minitrans.tasks.base import prefetched
+from minitrans.tasks.base import prefetched, progress
 
 COUNT = 60
 TEXTS = [f"Sentence number {number}, of {'many ' * (number % 7)}words." for number in range(COUNT)]
@@ -610,6 +610,17 @@ def test_what_is_finished_is_counted_and_not_done_again(model: Path, form: str, 
     assert parts[1].stat() == before[1]
 
 
+def test_the_rate_leaves_out_what_was_finished(model: Path, lines: str, tmp_path: Path, monkeypatch: Any) -> None:
+    bars: list[Any] = []
+    monkeypatch.setattr(corpora, "progress", lambda *given: bars.append(progress(*given)) or bars[-1])
+    corpora.run(load(model), lines, tmp_path / "out", rows=8)
+    for part in sorted((tmp_path / "out").glob("part-*"))[:2]:
+        part.unlink()
+    corpora.run(load(model), lines, tmp_path / "out", rows=8, show_progress=True)
+    assert [(bar.total, bar.initial) for bar in bars] == [(COUNT, 0), (COUNT, COUNT - 16)]
+    assert bars[1].n == COUNT
+
+
 def test_what_makes_no_other_job(model: Path, lines: str, tmp_path: Path) -> None:
     """Options that say nothing, where it is computed, and the token, which nobody finds in the folder."""
     output = tmp_path / "out"
@@ -767,6 +778,27 @@ def test_ray(cluster: None, model: Path, alone: Any, tmp_path: Path, monkeypatch
     assert sorted(table["row"].to_pylist()) == sorted([0, 1, *range(COUNT)])
     texts = table.filter(pa.compute.equal(table["file"], lines))
     assert np.array_equal(matrix(texts), expected)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("address", "options"), [(True, {"include_dashboard": False}), ("host:6379", {})])
+def test_a_cluster_of_its_own_opens_no_dashboard(
+    address: Any, options: Any, model: Path, lines: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """One that runs already has its own, or none."""
+    import ray
+
+    asked: list[Any] = []
+
+    def init(where: str, **given: Any) -> None:
+        asked.append((where, {key: value for key, value in given.items() if "log" not in key}))
+        raise ConnectionError("no cluster")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConnectionError):
+        corpora.run(load(model), lines, tmp_path / "out", ray=address)
+    assert asked == [("local" if address is True else address, options)]
 
 
 @pytest.mark.ray

@@ -527,3 +527,14 @@ def test_processor_takes_files(folder, tmp_path):
 def test_processor_refuses_with_a_sentence(folder, options, kind, sentence):
     with pytest.raises(kind, match=sentence):
         processors(folder)[0](**options)
+
+
+def test_added_tokens_have_a_file_from_the_first_new_id(tmp_path):
+    """The vocabulary's own special tokens are not in it."""
+    vocab = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    for number, kind in enumerate((Reference, Wav2Vec2CTCTokenizer)):
+        tokenizer = kind(str(tmp_path / "vocab.json"))
+        assert tokenizer.add_tokens(["<one>", "<two>"]) == 2
+        tokenizer.save_pretrained(tmp_path / str(number))
+        assert json.loads((tmp_path / str(number) / "added_tokens.json").read_text()) == {"<one>": 6, "<two>": 7}

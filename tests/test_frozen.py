@@ -21,6 +21,7 @@ from torch.testing import assert_close
 
 import minitrans
 from minitrans import cpu
+from minitrans.audio_layers import Convolution
 from minitrans.cli import main
 from minitrans.cuda_graphs import FrozenModel, TextBucket, right_padded
 from minitrans.frozen import PrepackedModel
@@ -315,6 +316,8 @@ def test_a_frozen_model_is_asked_as_the_model_itself(name, dtype):
     thawed = frozen.thawed()
     assert [key for key, _ in thawed.named_parameters()] == [key for key, _ in model.named_parameters()]
     assert {parameter.dtype for parameter in thawed.parameters()} == {dtype}
+    for key, parameter in thawed.named_parameters():  # which a file, or an optimiser, takes by itself
+        assert parameter.untyped_storage().nbytes() == parameter.numel() * parameter.itemsize, key
     assert not any(tensor.requires_grad for tensor in torch.utils._pytree.tree_leaves(frozen(**x)))
     assert frozen.freeze() is frozen.freeze(dtype) is frozen.freeze(str(dtype)[6:]) is frozen
 
@@ -453,6 +456,10 @@ def test_a_frozen_model_of_sound_relies_on_its_weights_and_a_thawed_one_does_not
         frozen = model.freeze()
         assert distance(frozen(**x).last_hidden_state, expected.float()) <= BUDGET[dtype] / 2
         thawed = frozen.thawed()
+        # Frozen, a filter lies tap after tap, as it is read.
+        for subject, lies in ((frozen.model, True), (thawed, False), (model, False)):
+            filters = [module.weight for module in subject.modules() if isinstance(module, Convolution)]
+            assert [filter.mT.is_contiguous() for filter in filters] == [True, lies, lies]  # the first has one channel
         assert torch.equal(thawed(**given).last_hidden_state, expected)
         thawed.positions.weight.original0.mul_(-1)
         assert distance(thawed(**given).last_hidden_state, expected) > 2 * BUDGET[dtype]

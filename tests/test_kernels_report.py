@@ -732,6 +732,13 @@ def test_another_process_counts_where_this_one_interprets(another_process):
         of_kernel(_scaled, SCALED, {"FACTOR": 3.0}, 7, (3,), moved=4)
 
 
+def test_another_process_that_ends_early_says_so(monkeypatch):
+    monkeypatch.setattr(module, "INTERPRETED", True)
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 1"):
+        report("bias_gelu", (5, 96), "float32", "sm_80")
+
+
 def test_a_kernel_of_the_program_itself_is_found_by_its_file(another_process, tmp_path):
     """Whatever that prints is no answer."""
     file = tmp_path / "program.py"

@@ -13,6 +13,7 @@ FOLDER = ROOT / "tests" / "mutation"
 sys.path.insert(0, str(FOLDER))
 
 from operators import is_another_program, mutants  # noqa: E402
+from workplace import environment  # noqa: E402
 
 CHANGES = {
     "a < b": {"a <= b", "a >= b"},
@@ -147,3 +148,11 @@ def test_what_ran_before_the_tests_must_be_imported_anew(old, new, end, tmp_path
     job = {"file": "minitrans/counting.py", "original": source, "stages": [["test_counting.py", None]], "seconds": 60}
     [answer] = served(tmp_path, source.encode(), ["test_counting.py"], [(changed, job)])
     assert answer["end"] == end
+
+
+def test_a_script_that_a_test_starts_imports_the_copy(tmp_path):
+    (tmp_path / "tree" / "minitrans").mkdir(parents=True)
+    (tmp_path / "tree" / "minitrans" / "__init__.py").write_text("WHOSE = 'the copy'\n")
+    (tmp_path / "elsewhere.py").write_text("import minitrans\nprint(minitrans.WHOSE, end='')\n")
+    command = [sys.executable, tmp_path / "elsewhere.py"]
+    assert subprocess.check_output(command, env=environment(tmp_path, {}), text=True) == "the copy"

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import minitrans
+from minitrans import weights
 from minitrans.names import raw_tensors
 
 IN_MEMORY = [name for name in PUBLISHED if not name.startswith("Swin")]  # transformers 5 has other names in memory
@@ -76,6 +77,14 @@ def test_a_written_state_dict_opens_in_both(name, writer, tmp_path):
             for key, tensor in theirs.state_dict().items():
                 if name in IN_MEMORY:
                     assert torch.equal(tensor, ours.state_dict()[key]), key
+
+
+def test_names_and_tensors_are_matched_however_they_are_given():
+    model = make(minitrans, "BertForMaskedLM")
+    paths, names = list(weights.tensors_of(model)), list(model.state_dict())
+    expected = model.match(paths, names)
+    assert len(expected) == len(paths)
+    assert model.match(iter(paths), iter(names)) == model.match(dict.fromkeys(paths), dict.fromkeys(names)) == expected
 
 
 @pytest.mark.parametrize("name", HEADED)

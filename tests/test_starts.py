@@ -40,3 +40,16 @@ def test_each_tensor_is_of_the_distribution_of_transformers(name, tmp_path):
         assert torch.equal(found[0][fixed], expected[0][fixed]), key
         if not fixed.all():
             assert ks_2samp(expected[:, ~fixed].flatten(), found[:, ~fixed].flatten()).pvalue > 1e-5, key
+
+
+@pytest.mark.parametrize("library", [transformers, minitrans], ids=["transformers", "minitrans"])
+def test_only_the_module_that_is_asked_for_gets_a_start(library):
+    """As programs do for a layer of their own: `model._init_weights(model.layer)`; other layers stay as they are."""
+    model = library.BertForSequenceClassification(library.BertConfig(**SIZES["Bert"]))
+    model.classifier = torch.nn.Linear(32, 2)
+    model.other = torch.nn.Linear(32, 2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model._init_weights(model.classifier)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    assert not model.classifier.bias.any()

@@ -333,6 +333,26 @@ def test_a_clip_too_short_for_a_frame_is_an_empty_text(
         classify((clip[:length], RATE))
 
 
+def test_the_shortest_clip_that_has_a_frame(folder: Path, clip: np.ndarray) -> None:
+    transcribe = Transcriber.from_pretrained(folder)
+    shapes: list[tuple[int, ...]] = []
+    transcribe.model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    transcribe((clip[:399], RATE))
+    assert shapes == []
+    transcribe((clip[:400], RATE))
+    assert shapes == [(1, 400)]
+    assert transcribe((clip[:400], RATE))["text"] == reference(folder, clip[:400])[0]
+
+
+def test_a_batch_is_a_minute_of_sound(folder: Path) -> None:
+    transcribe = Transcriber.from_pretrained(folder)
+    shapes: list[tuple[int, ...]] = []
+    transcribe.model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    sounds = [(np.random.default_rng(seed).normal(size=12 * RATE).astype(np.float32), RATE) for seed in range(7)]
+    transcribe(sounds)
+    assert shapes == [(5, 12 * RATE), (2, 12 * RATE)]
+
+
 @pytest.mark.parametrize("blank", [5, 31])
 def test_rows_end_where_their_pieces_end(
     clip: np.ndarray, tmp_path: Path, blank: int, caplog: pytest.LogCaptureFixture
@@ -399,12 +419,12 @@ def timed(*words: tuple[str, float, float]) -> list[dict[str, Any]]:
 
 
 def test_subtitles() -> None:
-    words = timed(("a", 0.5, 0.75), ("<b> & c", 0.875, 1.0), ("late", 3601.9996, 3602.5))
+    words = timed(("a", 0.5, 0.75), ('<b> & "c"', 0.875, 1.0), ("late", 3601.9996, 3602.5))
     assert list(subtitles.srt(words)) == [
-        "1", "00:00:00,500 --> 00:00:01,000", "a <b> & c", "", "2", "01:00:02,000 --> 01:00:02,500", "late", "",
+        "1", "00:00:00,500 --> 00:00:01,000", 'a <b> & "c"', "", "2", "01:00:02,000 --> 01:00:02,500", "late", "",
     ]  # fmt: skip
     assert list(subtitles.vtt(words)) == [
-        "WEBVTT", "", "00:00:00.500 --> 00:00:01.000", "a &lt;b&gt; &amp; c", "",
+        "WEBVTT", "", "00:00:00.500 --> 00:00:01.000", 'a &lt;b&gt; &amp; "c"', "",
         "01:00:02.000 --> 01:00:02.500", "late", "",
     ]  # fmt: skip
     assert list(subtitles.srt([])) == []

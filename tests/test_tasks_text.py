@@ -125,6 +125,13 @@ class TestEmbedder:
             with pytest.raises(TypeError, match=rf"{next(iter(options))} of the Embedder is .*; it must be"):
                 Embedder(model, tokenizer, **options)
 
+    def test_a_prompt_is_pooled_unless_it_is_said(self, embedder: Embedder) -> None:
+        parts = embedder.model, embedder.tokenizer
+        by_default = Embedder(*parts, prompt="query: ").encode(TEXTS)
+        assert np.array_equal(by_default, Embedder(*parts, prompt="query: ", include_prompt=True).encode(TEXTS))
+        without = Embedder(*parts, prompt="query: ", include_prompt=False).encode(TEXTS)
+        assert np.abs(by_default - without).max() > 0.01
+
     def test_budget_of_nothing(self, embedder: Embedder) -> None:
         with pytest.raises(ValueError, match="batch_tokens is 0; it must be a whole number of at least 1"):
             embedder.encode(TEXTS, batch_tokens=0)
@@ -686,6 +693,17 @@ def test_masks(minilm: Path, tmp_path: Path, head: str) -> None:
         same(mask, their, token="token_str")
     with pytest.raises(ValueError, match=r"There is no \[MASK\] in 'He paid the fine.'"):
         ours("He paid the fine.")
+
+
+def test_only_pieces_with_a_mask_are_computed(minilm: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    task = MaskFiller.from_pretrained(checkpoint(minilm, tmp_path, "BertForMaskedLM"))
+    calls, encode = [], task.model.encode
+    monkeypatch.setattr(task.model, "encode", lambda **given: calls.append(1) or encode(**given))
+    for text in ("[MASK] " + "word " * 1500, "word " * 1500 + "[MASK]"):
+        (found,) = task(text, budget=1)
+        assert len(found) == 5
+        assert len(calls) == 1
+        calls.clear()
 
 
 def test_masks_of_a_long_text(minilm: Path, tmp_path: Path) -> None:

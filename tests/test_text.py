@@ -591,6 +591,44 @@ def test_long_text_is_said_once(ours, caplog):
     ]
 
 
+@pytest.mark.parametrize("form", [list, tuple])
+def test_a_pair_in_a_batch_is_a_list_or_a_tuple(form):
+    """Three tokens stand around a pair, and two around a text."""
+    tokenizer = BertTokenizer.from_pretrained(MINILM)
+    pairs = [form(["one text", "another text"]), form(["one", "two"])]
+    expected = transformers.BertTokenizer.from_pretrained(MINILM)(pairs, truncation=True, max_length=5)["input_ids"]
+    assert tokenizer(pairs, truncation=True, max_length=5)["input_ids"] == expected
+    with pytest.raises(ValueError, match="max_length=2 is less than the 3 special tokens"):
+        tokenizer(pairs, truncation=True, max_length=2)
+    with pytest.raises(ValueError, match="stride"):
+        tokenizer(pairs, truncation=True, max_length=5, stride=2)
+    with pytest.raises(ValueError, match="max_length=1 is less than the 2 special tokens"):
+        tokenizer(["one text"], truncation=True, max_length=1)
+
+
+def test_a_vocabulary_alone_is_read_as_in_transformers():
+    """Lower case, no accents, and each Chinese character by itself."""
+    vocab = {token: place for place, token in enumerate([*SPECIAL, "a", "e", "中", "中文", "A", "é"])}
+    for text in ("A É 中文", "a e中e"):
+        found = BertTokenizer(vocab)(text)["input_ids"]
+        assert found == transformers.BertTokenizer(vocab)(text)["input_ids"]
+
+
+def test_a_length_without_effect_is_said_once(caplog):
+    tokenizer = BertTokenizer.from_pretrained(MINILM)
+    with caplog.at_level(logging.WARNING):
+        tokenizer(["a", HOBBIT], padding=True, max_length=4, truncation=True)
+        tokenizer(["a", HOBBIT], padding="max_length", max_length=20)
+        tokenizer(["a", HOBBIT], padding=True)
+        tokenizer(["a", HOBBIT], max_length=4)
+        assert not caplog.records
+        for _ in range(2):
+            tokenizer(["a", HOBBIT], padding=True, max_length=4, truncation=False)
+    assert [record.getMessage() for record in caplog.records] == [
+        "max_length=4 has no effect on padding=True without truncation."
+    ]
+
+
 @pytest.mark.parametrize(
     ("texts", "options", "said"),
     [
@@ -776,6 +814,15 @@ def test_lengths_that_are_just_a_limit(limit):
 def test_lengths_that_cannot_be(limit):
     with pytest.raises(TypeError, match=r"^model_max_length of the BertTokenizer is .*; it must be a whole"):
         BertTokenizer({token: place for place, token in enumerate(SPECIAL)}, model_max_length=limit)
+
+
+@pytest.mark.parametrize("wrong", [{"x": "b"}, {"6": None}, {"6": {"content": 3}}, {"-6": "b"}, {"6": {}}])
+def test_decoders_of_which_one_token_cannot_be(wrong):
+    vocab = {token: place for place, token in enumerate(SPECIAL)}
+    assert BertTokenizer(vocab, settings={"added_tokens_decoder": {"5": {"content": "a"}}}).get_vocab()["a"] == 5
+    for decoder in ({"5": {"content": "a"}, **wrong}, {**wrong, "5": {"content": "a"}}):
+        with pytest.raises(TypeError, match=r"^added_tokens_decoder of .* must be an object from ids to tokens, or"):
+            BertTokenizer(vocab, settings={"added_tokens_decoder": decoder})
 
 
 def test_values_are_of_the_types_of_transformers(minilm):

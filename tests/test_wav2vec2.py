@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import minitrans
+from minitrans import audio_layers
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -275,6 +276,20 @@ def test_group_norm_from_the_covariance_is_as_exact_as_float32() -> None:
         found = ours.prepared(samples)(samples)
         assert found.isfinite().all()
         assert relative(found.double(), expected) < 5e-6, name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("hooked", ["norm", "conv"])
+def test_a_norm_that_is_seen_is_of_the_whole_clip(hooked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are computed in blocks, unless a layer has to have all of them."""
+    torch.manual_seed(0)
+    encoder = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).feature_encoder
+    clip = torch.cat([torch.randn(3000), 5 * torch.randn(3000)])
+    monkeypatch.setitem(audio_layers.FRAMES_AT_ONCE, "cpu", 50)
+    expected, seen = encoder(clip), []
+    with getattr(encoder.layers[0], hooked).register_forward_hook(lambda _, inputs, output: seen.append(output)):
+        assert relative(encoder(clip), expected) < 1e-5
+    assert len(seen) == 1
 
 
 @torch.no_grad()

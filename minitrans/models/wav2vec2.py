@@ -489,7 +489,7 @@ def _compute_mask_indices(
     batch, width = shape
     if mask_length < 1 or mask_length > width:
         raise ValueError(f"mask_length is {mask_length}; it must be from 1 to the {width} frames.")
-    lengths = torch.full((batch,), width) if attention_mask is None else attention_mask.detach().cpu().sum(-1)
+    lengths = torch.full((batch,), width) if attention_mask is None else attention_mask.cpu().sum(-1)
     return audio_layers.span_mask(lengths, width, mask_prob, mask_length, min_masks).numpy()
 
 

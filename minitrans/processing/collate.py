@@ -42,8 +42,7 @@ def default_data_collator(features: list[Any], return_tensors: str = "pt") -> di
         if name in ("label", "label_ids"):
             batch["labels"] = stacked(name, _labels(name, column), return_tensors, PAD)
         else:
-            is_array = return_tensors == "np" and hasattr(column[0], "__array__")
-            batch[name] = stacked(name, list(map(np.asarray, column)) if is_array else column, return_tensors, PAD)
+            batch[name] = stacked(name, column, return_tensors, PAD)
     return batch
 
 

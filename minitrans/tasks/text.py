@@ -234,12 +234,12 @@ class ZeroShotClassifier(TextTask):
         return [(text, self.hypothesis_template.format(label)) for label in self.candidate_labels]
 
     @override
-    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[np.ndarray]:
-        return list(self.model(**batch).logits.float().cpu().numpy())
+    def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[torch.Tensor]:
+        return list(self.model(**batch).logits.float().cpu())
 
     @override
-    def assemble(self, found: Any, outputs: list[np.ndarray]) -> list[dict[str, Any]]:
-        logits = torch.from_numpy(np.stack(outputs))
+    def assemble(self, found: Any, outputs: list[torch.Tensor]) -> list[dict[str, Any]]:
+        logits = torch.stack(outputs)
         if self.multi_label or len(outputs) == 1:
             contradiction = -1 if self.entailment == 0 else 0
             scores = logits[:, [contradiction, self.entailment]].softmax(-1)[:, 1]
@@ -320,7 +320,7 @@ class Reranker(ListTask):
 
     @override
     def outputs(self, batch: Any, pieces: list[Piece]) -> Sequence[float]:
-        return ops.ACTIVATIONS[self.activation](self.model(**batch).logits[:, 0].float()).cpu().tolist()
+        return ops.ACTIVATIONS[self.activation](self.model(**batch).logits[:, 0].float()).tolist()
 
     @override
     def assemble(self, found: tuple[str, list[str]], outputs: list[float]) -> list[dict[str, Any]]:

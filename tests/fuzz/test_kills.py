@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,14 @@ def test_workers(job: Any, victim: str, cases: int, tmp_path: Path) -> None:
             whole = psutil.Process(process.pid)
             workers = [child for child in whole.children() if "spawn_main" in " ".join(child.cmdline())]
             if victim == "worker" and workers:
+                for worker in workers:  # as a terminal tells all of them, for the command to end
+                    with suppress(psutil.NoSuchProcess):
+                        worker.send_signal(signal.SIGINT)
+                time.sleep(draw.uniform(0, 0.1))
                 draw.choice(workers).kill()
                 _, said = process.communicate()
                 assert process.returncode == 0, said
+                assert "Interrupt" not in said
                 assert np.array_equal(vectors(output), expected)
             process.kill()
         assert not psutil.wait_procs(workers, timeout=60)[1]

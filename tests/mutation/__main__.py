@@ -122,7 +122,7 @@ def judged(place, lines, mutant, budget):
     stages = list(lines.stages(tests, budget, stem))
     seconds = sum(lines.tests[test][0] for _, chosen in stages for test in chosen)
     answer = ran(place, mutant, stages, 30 + 3 * seconds) if stages else {"end": "passed"}
-    if answer["end"] == "passed" and b"\n@triton.jit" in place.sources[mutant.file]:
+    if answer["end"] == "passed" and (b"\n@triton.jit" in place.sources[mutant.file] or stem == "launch"):
         checks = sorted(CHECKS, key=lambda file: (stem not in file, file))
         answer = ran(place, mutant, [(file, None) for file in checks], 1200, ["interpreted"])
         if answer["end"] == "passed":

@@ -36,6 +36,16 @@ SERVERS = {
 }
 
 
+def environment(folder, settings):
+    """The variables of a server: what its tests start imports the copy too, not what is installed."""
+    tree = str(Path(folder, "tree").absolute())
+    paths = os.pathsep.join(filter(None, [tree, os.environ.get("PYTHONPATH")]))
+    return {
+        **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+        "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": paths, **settings,
+    }  # fmt: skip
+
+
 class Workplace:
     """`folder` holds the copy, `tree`, and the map, `map/`, one file for each file of tests."""
 
@@ -86,17 +96,10 @@ class Workplace:
         """One of the `SERVERS`, which is ready."""
         if kind not in self.servers:
             modules, tests, settings = SERVERS[kind]
-            environment = {
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-                "TOKENIZERS_PARALLELISM": "false",
-            }
-            environment |= {"TMPDIR": str(self.folder), "PYTHONDONTWRITEBYTECODE": "", **settings}
             server = subprocess.Popen(
                 ["nice", "-n", "19", sys.executable, Path(__file__).with_name("server.py")],
-                cwd=self.tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                cwd=self.tree, env=environment(self.folder, settings), text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
             print(json.dumps({"modules": modules, "collect": tests}), file=server.stdin, flush=True)
             assert server.stdout.readline() == "ready\n", f"The server for tests that are {kind} did not start."
