@@ -91,6 +91,11 @@ def test_an_adapter_of_peft_is_added_to_the_weights(name, start, tmp_path):
     ours = getattr(minitrans, kind).from_pretrained(start(kind))
     ours.load_adapter(tmp_path)
     torch.testing.assert_close(answer(ours, kind), expected, rtol=1e-4, atol=1e-5)
+    adapted.save_pretrained(tmp_path / "older", safe_serialization=False)
+    assert {path.name for path in (tmp_path / "older").glob("adapter_model.*")} == {"adapter_model.bin"}
+    older = getattr(minitrans, kind).from_pretrained(start(kind))
+    older.load_adapter(tmp_path / "older")
+    assert torch.equal(answer(older, kind), answer(ours, kind))
     ours.save_pretrained(tmp_path / "merged")
     again = getattr(transformers, kind).from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(answer(again, kind), expected, rtol=1e-4, atol=1e-5)

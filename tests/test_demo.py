@@ -31,6 +31,7 @@ def printed() -> dict[str, str]:
 
 
 def test_demo_searches(printed: dict[str, str]) -> None:
+    assert "a real BERT: 22.7 million parameters, torch.float32," in printed["bert"]
     for query, answer in zip(demo.QUERIES, ("Keep a loaf", "At sunset the light", "A waxed cotton"), strict=True):
         assert re.search(rf"{re.escape(query)}\n  0\.\d\d  {answer}", printed["bert"]), query
     padding = re.search(r"padding saved\s+(\d+)%", printed["bert"])

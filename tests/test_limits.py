@@ -263,6 +263,10 @@ LIMITS = {
         ValueError, "its edges must be whole numbers of at least 1"),
     "white": (pixels(255), pixels(256), ValueError, "pixels from 0 to 256"),
     "black": (pixels(0), pixels(-1), ValueError, "pixels from -1 to 0"),
+    "no token at all": (
+        lambda: WORDS("a", truncation=True, max_length=0, add_special_tokens=False),
+        lambda: WORDS("a", truncation=True, max_length=-1, add_special_tokens=False),
+        ValueError, "max_length=-1 must be a whole number of at least 0"),
     "room for special tokens": (
         lambda: WORDS("a", truncation=True, max_length=2), lambda: WORDS("a", truncation=True, max_length=1),
         ValueError, "max_length=1 is less than the 2 special tokens"),

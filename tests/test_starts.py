@@ -13,7 +13,7 @@ WIDER = {
     "Bert": {"vocab_size": 300, "hidden_size": 64, "initializer_range": 0.05, "pad_token_id": 3},
     "DistilBert": {"vocab_size": 300, "dim": 64, "initializer_range": 0.05, "pad_token_id": 3},
     "Swin": {"embed_dim": 48, "use_absolute_embeddings": True, "initializer_range": 0.05},
-    "Wav2Vec2": {"hidden_size": 64, "conv_bias": True, "initializer_range": 0.05},
+    "Wav2Vec2": {"hidden_size": 64, "conv_bias": True, "initializer_range": 0.05, "mask_time_prob": 0.1},
 }
 
 
