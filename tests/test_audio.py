@@ -470,6 +470,15 @@ def test_what_cannot_be_padded(sentence):
             assert is_sentence(caught.value)
 
 
+@pytest.mark.parametrize("labels", [[0, 1], np.array([0, 1]), torch.tensor([0, 1])], ids=lambda x: type(x).__name__)
+def test_a_label_for_each_clip(labels):
+    found = Wav2Vec2FeatureExtractor().pad(
+        {"input_values": [CLIP, [*CLIP, 0.25]], "labels": labels}, padding=True, return_tensors="np"
+    )
+    assert found["labels"].tolist() == [0, 1]
+    assert found["input_values"].shape == (2, 3)
+
+
 def test_labels_that_padding_does_not_fill():
     for labels in (([1], [1, 2]), ([[1], [1, 2]], [[1], [1]])):
         features = [{"input_values": CLIP, "labels": item} for item in labels]

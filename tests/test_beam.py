@@ -604,3 +604,9 @@ def test_bad_logits_get_a_sentence(tmp_path):
         processor.decode(np.zeros((2, 4)), hotwords=["A"])
     (tmp_path / "alphabet.json").write_text('{"labels": [], "is_bpe": true}')
     assert Wav2Vec2ProcessorWithLM.from_pretrained(tmp_path).decoder is None
+
+
+def test_weights_of_a_language_model_that_says_nothing_are_pyctcdecode_s(arpa):
+    """0.5 and 1.5, log10 of -10 for an unknown word, and sentences that begin and end."""
+    model = LanguageModel(ArpaModel(arpa))
+    assert (model.alpha, model.beta, model.unk_score_offset, model.score_boundary) == (0.5, 1.5, -10.0, True)

@@ -640,3 +640,13 @@ def test_the_file_of_a_configuration_holds_what_differs_unless_asked_for_all(tmp
         found, expected = (json.loads((tmp_path / f"{whose}.json").read_text()) for whose in ("ours", "theirs"))
         for key in ("return_dict", "output_attentions", "problem_type"):
             assert (key in found) is (key in expected) is (options == {"use_diff": False})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_configurations_are_equal_that_say_the_same(family):
+    """Fields that no family knows count too, and a configuration of another class is another."""
+    kind = getattr(minitrans, FAMILIES[family][0])
+    assert kind(own=1, num_labels=3) == kind(own=1, num_labels=3)
+    assert kind(own=1) != kind(own=2)
+    assert kind(num_labels=3) != kind()
+    assert kind() != type("Own", (kind,), {})()

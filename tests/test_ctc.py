@@ -538,3 +538,27 @@ def test_added_tokens_have_a_file_from_the_first_new_id(tmp_path):
         assert tokenizer.add_tokens(["<one>", "<two>"]) == 2
         tokenizer.save_pretrained(tmp_path / str(number))
         assert json.loads((tmp_path / str(number) / "added_tokens.json").read_text()) == {"<one>": 6, "<two>": 7}
+
+
+@pytest.mark.parametrize(("name", "said"), [("", "this tokenizer"), ("org/mine", "org/mine")])
+def test_messages_name_the_tokenizer(name, said, tmp_path):
+    """By what the caller wrote, or by its file."""
+    with pytest.raises(ValueError, match=f"^The vocabulary of {said} must hold"):
+        Wav2Vec2CTCTokenizer({"a": -1}, name_or_path=name)
+    with pytest.raises(ValueError, match=f"but {said} has one vocabulary for all"):
+        Wav2Vec2CTCTokenizer({"<pad>": 0}, name_or_path=name).set_target_lang("de")
+    (tmp_path / "vocab.json").write_text('{"a": -1}')
+    with pytest.raises(ValueError, match=f"^The vocabulary of {name or tmp_path / 'vocab.json'} must hold"):
+        Wav2Vec2CTCTokenizer(tmp_path / "vocab.json", name_or_path=name)
+
+
+@pytest.mark.parametrize("flags", [{}, {"special": False}, {"special": True}, {"lstrip": True}])
+def test_an_added_token_is_special_where_its_file_says_so(flags, tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5}))
+    settings = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "added_tokens_decoder": {"6": {"content": "<x>", **flags}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.added_tokens_decoder[6].special is flags.get("special", False)
+    assert tokenizer.added_tokens_decoder[6].lstrip is flags.get("lstrip", False)
+    text = Reference.from_pretrained(tmp_path).decode([5, 6, 5], skip_special_tokens=True)
+    assert tokenizer.decode([5, 6, 5], skip_special_tokens=True) == text

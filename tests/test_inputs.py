@@ -259,3 +259,12 @@ def test_labels_that_are_no_classes(name):
     model, given = make(minitrans, name), {**inputs_of(name), **labels_of(name)}
     with pytest.raises(ValueError, match="classes are whole numbers"):
         model(**{**given, "labels": given["labels"] + 0.5})
+
+
+def test_speakers_in_a_column(tmp_path):
+    """As a table's rows have them, (B, 1)."""
+    theirs, ours = published_pair("Wav2Vec2ForXVector", tmp_path)
+    given, labels = inputs_of("Wav2Vec2ForXVector"), torch.tensor([[1], [0]])
+    expected = theirs(**given, labels=labels[:, 0]).loss
+    assert relative(ours(**given, labels=labels).loss, expected) < 1e-5
+    assert torch.equal(ours(**given, labels=labels).loss, ours(**given, labels=labels[:, 0]).loss)

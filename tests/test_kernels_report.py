@@ -732,6 +732,11 @@ def test_another_process_counts_where_this_one_interprets(another_process):
         of_kernel(_scaled, SCALED, {"FACTOR": 3.0}, 7, (3,), moved=4)
 
 
+def test_a_kernel_of_a_module_is_that_of_the_module():
+    """Whatever its file is: it may import its neighbours."""
+    assert module._load(convolution.__name__, "none.py", "convolution") is convolution.convolution
+
+
 def test_another_process_that_ends_early_says_so(monkeypatch):
     monkeypatch.setattr(module, "INTERPRETED", True)
     monkeypatch.setattr(sys, "executable", "false")

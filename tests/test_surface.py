@@ -271,3 +271,43 @@ def test_what_trainer_decays(name, wrapped):
         found.append([tuple(parameter.shape) for key, parameter in outer.named_parameters() if key in decayed])
     assert sorted(found[0]) == sorted(found[1])
     assert len(found[1]) > 10
+
+
+# Where a parameter's default is another than transformers': method -> parameter -> why.
+OTHER_DEFAULTS = {
+    "": {"dtype": "None: what `from_pretrained` does by itself, which is 'auto'"},
+    "__init__": {
+        "do_lower_case": "None: what the files say, which transformers' constructor does not read",
+        "decoder": "None: without a language model, what the model says is most likely",
+        "vocab": "there is no tokenizer without one",
+        "tokenizer": "there is no processor without one",
+        "image_processor": "there is no processor without one",
+    },
+    "forward": {"pixel_values": "which transformers refuses in the body"},
+    "get_special_tokens_mask": {"already_has_special_tokens": "True, which is all that its fast tokenizers take"},
+    "load_adapter": {"peft_model_id": "which adapter; there is no other way to give it"},
+    "to": {"device": "None: a dtype alone may be given"},
+}
+SHARED = sorted(name for name in minitrans.__all__ if hasattr(transformers, name))
+
+
+def functions(thing):
+    """The public methods of a class and its constructor, or a function by no name."""
+    if not inspect.isclass(thing):
+        return {"": thing} if inspect.isfunction(thing) else {}
+    names = [name for name in dir(thing) if not name.startswith("_") or name in ("__init__", "__call__")]
+    found = {name: inspect.getattr_static(thing, name) for name in names}
+    found = {name: getattr(each, "__func__", each) for name, each in found.items()}
+    return {name: each for name, each in found.items() if inspect.isfunction(each)}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_defaults_of_parameters_are_the_published_ones(name):
+    """Of every method and function that both libraries have."""
+    theirs = functions(getattr(transformers, name))
+    for method, function in functions(getattr(minitrans, name)).items():
+        if method in theirs and function.__module__.startswith("minitrans"):
+            own, published = (inspect.signature(each).parameters for each in (function, theirs[method]))
+            for key in own.keys() & published.keys() - {"self", "cls"}:
+                is_same = own[key].default is published[key].default or own[key].default == published[key].default
+                assert is_same or key in OTHER_DEFAULTS.get(method, ()), (method, key)

@@ -382,6 +382,10 @@ class TestWhatTransformersLacks:
         expected.sort(key=lambda item: -item["score"])
         same(follows((TEXTS[0], TEXTS[1])), expected)
         same(follows([{"text": TEXTS[0], "text_pair": TEXTS[1]}]), [expected])
+        for parameter in follows.model.cls.seq_relationship.parameters():  # the other class is the likelier one then
+            parameter.data.neg_()
+        turned = [{**each, "score": share} for each, share in zip(expected, sorted(shares), strict=True)]
+        same(follows((TEXTS[0], TEXTS[1])), turned[::-1])
         with pytest.raises(TypeError, match="not a single text"):
             follows(TEXTS[0])
 

@@ -278,6 +278,22 @@ def test_group_norm_from_the_covariance_is_as_exact_as_float32() -> None:
         assert relative(found.double(), expected) < 5e-6, name
 
 
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("graded", [False, True])
+def test_frames_are_computed_in_blocks_where_no_gradient_is_wanted(
+    graded: bool, trains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which one is in memory at a time; a gradient needs all of them."""
+    encoder = minitrans.Wav2Vec2Model(minitrans.Wav2Vec2Config(**TINY)).feature_encoder.requires_grad_(trains)
+    clip, calls, convolution = torch.randn(6000), [], audio_layers.ops.convolution
+    monkeypatch.setitem(audio_layers.FRAMES_AT_ONCE, "cpu", 50)
+    monkeypatch.setattr(audio_layers.ops, "convolution", lambda *x, **y: calls.append(1) or convolution(*x, **y))
+    with torch.set_grad_enabled(graded):
+        frames = encoder(clip)
+    blocks = 1 if graded and trains else -(-len(frames) // 50)
+    assert len(calls) == blocks * len(encoder.layers)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("hooked", ["norm", "conv"])
 def test_a_norm_that_is_seen_is_of_the_whole_clip(hooked: str, monkeypatch: pytest.MonkeyPatch) -> None:

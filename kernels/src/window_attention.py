@@ -427,7 +427,7 @@ def _into_table(dbias: Tensor, window: int) -> Tensor:
     side = 2 * window - 1
     place = torch.arange(window, device=dbias.device)
     place = (place[:, None] * side + place).flatten()
-    index = (place[:, None] - place + (window - 1) * (side + 1)).flatten()
+    index = place[:, None] - place + (window - 1) * (side + 1)
     return torch.ops.aten.embedding_dense_backward(dbias.T.contiguous(), index, side * side, -1, False)
 
 

@@ -173,18 +173,31 @@ def test_rows_in_any_layout():
 
 def test_weights_that_are_columns_of_something():
     x, table, ids = torch.randn(3, 16), torch.randn(3, 16), torch.arange(3)
-    weight, bias = torch.randn(16, 2).unbind(1)
+    weight, bias = (each.detach() for each in torch.randn(16, 2).unbind(1))
     norm = weight, bias, 1e-5
     kept = weight.contiguous(), bias.contiguous(), 1e-5
     quarters = x.view(3, 2, 2, 4)
     rows = ids, ids, None, table, table, None
     for kernel, given in (
         (layer_norm.layer_norm, (x,)),
+        (layer_norm.add_layer_norm, (x, table)),
         (merge_layer_norm.merge_layer_norm, (quarters,)),
         (embedding.embedding_layer_norm, rows),
     ):
-        torch.testing.assert_close(kernel(*given, *norm), kernel(*given, *kept), rtol=0, atol=0)
-    torch.testing.assert_close(gelu.bias_gelu(x, bias), F.gelu(x + bias))
+        wanted = [each.requires_grad_() for each in (x, table, weight, bias, *kept[:2])]
+        found, expected = kernel(*given, *norm), kernel(*given, *kept)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        upstream = torch.randn_like(found)
+        gradients = [
+            torch.autograd.grad(out, wanted[:2] + own, upstream, allow_unused=True)
+            for out, own in ((found, wanted[2:4]), (expected, wanted[4:]))
+        ]
+        for one, other in zip(*gradients, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other, rtol=0, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(gelu.bias_gelu(x, bias), F.gelu(x + bias))
 
 
 @DTYPES
