@@ -532,12 +532,17 @@ def test_strict(folder, caplog):
     assert warnings_of(caplog) == []
 
 
-def test_ignore_mismatched_sizes(tmp_path, caplog):
+@pytest.mark.parametrize("older", [False, True])
+def test_ignore_mismatched_sizes(older, tmp_path, caplog):
     theirs = reference("BertForTokenClassification", num_labels=5)
     theirs.save_pretrained(tmp_path)
+    if older:
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match="ignore_mismatched_sizes") as caught:
         minitrans.BertForTokenClassification.from_pretrained(tmp_path, num_labels=2)
     one_sentence(caught.value, "(5, 32)", "(2, 32)", "classifier.weight")
+    assert "classifier.weight: (5, 32) in the file, (2, 32) in the model" in str(caught.value)
     ours, report = minitrans.BertForTokenClassification.from_pretrained(
         tmp_path, num_labels=2, ignore_mismatched_sizes=True, output_loading_info=True
     )
