@@ -286,7 +286,7 @@ def test_refused(folder: Path, clip: np.ndarray, tmp_path: Path) -> None:
     for sound, message in (
         (clip[:0], r"clip.wav is empty"),
         (np.full(5000, np.nan, np.float32), r"clip.wav holds NaN"),
-        (np.where(np.arange(5000) == 4321, np.float32(np.inf), clip[:5000]), r"clip.wav holds NaN or infinite samples"),
+        (np.where(np.arange(5000) == 4321, np.float32(np.inf), clip[:5000]), r"clip.wav holds NaN or infinite"),
     ):
         soundfile.write(path, sound, RATE, subtype="FLOAT")
         with pytest.raises(ValueError, match=message):
