@@ -335,7 +335,16 @@ def test_the_command_says_how_many_rows_failed(model: Path, tmp_path: Path, caps
 # One bad row
 
 
-def test_bad_rows(model: Path, vectors: np.ndarray, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.fixture
+def usual_depth() -> Iterator[None]:
+    """Python's own limit of recursion, which what other tests import may have raised."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+def test_bad_rows(model: Path, vectors: np.ndarray, tmp_path: Path, monkeypatch: Any, usual_depth: None) -> None:
     """Each costs its own answer, and stands where it stood with what is wrong."""
     monkeypatch.setattr("minitrans.corpora.tables.LONGEST", 2000)
     good = json.dumps({"text": TEXTS[0], "id": 1}).encode()
