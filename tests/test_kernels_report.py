@@ -737,9 +737,11 @@ def test_a_kernel_of_a_module_is_that_of_the_module():
     assert module._load(convolution.__name__, "none.py", "convolution") is convolution.convolution
 
 
-def test_another_process_that_ends_early_says_so(monkeypatch):
+def test_another_process_that_ends_early_says_so(monkeypatch, tmp_path):
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(module, "INTERPRETED", True)
-    monkeypatch.setattr(sys, "executable", "false")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(subprocess.CalledProcessError, match="exit status 1"):
         report("bias_gelu", (5, 96), "float32", "sm_80")
 

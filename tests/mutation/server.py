@@ -194,6 +194,7 @@ def run(job, in_fork):
 
 def main():
     """Imports the modules named in the first line, then answers jobs until standard input ends."""
+    os.environ.pop("PYTEST_ADDOPTS", None)  # such as -n 2, for whoever started this
     jobs, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what modules print is no answer
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
