@@ -531,13 +531,11 @@ def test_processor_refuses_with_a_sentence(folder, options, kind, sentence):
 
 def test_added_tokens_have_a_file_from_the_first_new_id(tmp_path):
     """The vocabulary's own special tokens are not in it."""
-    vocab = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5}
-    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
-    for number, kind in enumerate((Reference, Wav2Vec2CTCTokenizer)):
-        tokenizer = kind(str(tmp_path / "vocab.json"))
-        assert tokenizer.add_tokens(["<one>", "<two>"]) == 2
-        tokenizer.save_pretrained(tmp_path / str(number))
-        assert json.loads((tmp_path / str(number) / "added_tokens.json").read_text()) == {"<one>": 6, "<two>": 7}
+    new = {"<one>": len(VOCAB), "<two>": len(VOCAB) + 1}
+    for tokenizer, name in zip(pair(tmp_path), ("ours", "theirs"), strict=True):
+        assert tokenizer.add_tokens([*new]) == 2
+        tokenizer.save_pretrained(tmp_path / name)
+        assert json.loads((tmp_path / name / "added_tokens.json").read_text()) == new
 
 
 @pytest.mark.parametrize(("name", "said"), [("", "this tokenizer"), ("org/mine", "org/mine")])
@@ -554,11 +552,15 @@ def test_messages_name_the_tokenizer(name, said, tmp_path):
 
 @pytest.mark.parametrize("flags", [{}, {"special": False}, {"special": True}, {"lstrip": True}])
 def test_an_added_token_is_special_where_its_file_says_so(flags, tmp_path):
-    (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5}))
-    settings = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "added_tokens_decoder": {"6": {"content": "<x>", **flags}}}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
-    assert tokenizer.added_tokens_decoder[6].special is flags.get("special", False)
-    assert tokenizer.added_tokens_decoder[6].lstrip is flags.get("lstrip", False)
-    text = Reference.from_pretrained(tmp_path).decode([5, 6, 5], skip_special_tokens=True)
-    assert tokenizer.decode([5, 6, 5], skip_special_tokens=True) == text
+    new = len(VOCAB)
+    added = {"added_tokens_decoder": {str(new): {"content": "<new>", **flags}}}
+    for name, content in (
+        ("vocab", VOCAB),
+        ("tokenizer_config", {"tokenizer_class": "Wav2Vec2CTCTokenizer", **added}),
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    ours, reference = (kind.from_pretrained(tmp_path) for kind in (Wav2Vec2CTCTokenizer, Reference))
+    token = ours.added_tokens_decoder[new]
+    assert (token.special, token.lstrip) == (flags.get("special", False), flags.get("lstrip", False))
+    found, expected = (each.decode([5, new, 5], skip_special_tokens=True) for each in (ours, reference))
+    assert found == expected

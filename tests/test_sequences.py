@@ -55,17 +55,19 @@ def test_any_mask(batch, length, seed, share):
     assert sequences.spans == tuple(zip(sequences.starts.tolist(), sequences.lengths.tolist(), strict=True))
 
 
+def test_rows_of_attention_and_back():
+    cells = torch.randn(3, 2, 2, 2)
+    for sequences in (Sequences.grid(torch.ones(3, 2, dtype=torch.bool)), Sequences.full(3, 2, CPU)):
+        flat = sequences.grid_to_flat(cells)
+        assert torch.equal(flat, cells.flatten(0, 1))
+        assert torch.equal(sequences.flat_to_grid(flat), cells)
+
+
 def test_a_grid_has_the_indices_that_kernels_read():
     mask = torch.tensor([[False, True, True], [True, False, True], [True, True, True]])
     grid = Sequences.grid(mask)
     assert grid.starts.dtype == grid.lengths.dtype == torch.int32
     assert (grid.starts.tolist(), grid.lengths.tolist()) == ([1, 3, 6], [2, 2, 3])
-    cells = torch.arange(24.0).view(3, 2, 2, 2).transpose(1, 2).reshape(3, 2, 2, 2)
-    everything = Sequences.grid(torch.ones(3, 2, dtype=torch.bool))
-    for sequences in (everything, everything.as_grid()):  # one row a token, of any form
-        flat = sequences.grid_to_flat(cells)
-        assert torch.equal(flat, cells.flatten(0, 1))
-        assert torch.equal(sequences.flat_to_grid(flat), cells)
     flat = Sequences.grid(torch.ones(2, 3, dtype=torch.bool)).as_grid()
     assert (flat.starts.dtype, flat.starts.tolist(), flat.lengths.tolist()) == (torch.int32, [0, 3], [3, 3])
 

@@ -334,10 +334,16 @@ def test_a_clip_too_short_for_a_frame_is_an_empty_text(
         classify((clip[:length], RATE))
 
 
+def heard(task: Any) -> list[tuple[int, ...]]:
+    """The shapes of what a task's model is given from here on."""
+    shapes: list[tuple[int, ...]] = []
+    task.model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    return shapes
+
+
 def test_the_shortest_clip_that_has_a_frame(folder: Path, clip: np.ndarray) -> None:
     transcribe = Transcriber.from_pretrained(folder)
-    shapes: list[tuple[int, ...]] = []
-    transcribe.model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    shapes = heard(transcribe)
     transcribe((clip[:399], RATE))
     assert shapes == []
     transcribe((clip[:400], RATE))
@@ -347,8 +353,7 @@ def test_the_shortest_clip_that_has_a_frame(folder: Path, clip: np.ndarray) -> N
 
 def test_a_batch_is_a_minute_of_sound(folder: Path) -> None:
     transcribe = Transcriber.from_pretrained(folder)
-    shapes: list[tuple[int, ...]] = []
-    transcribe.model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    shapes = heard(transcribe)
     sounds = [(np.random.default_rng(seed).normal(size=12 * RATE).astype(np.float32), RATE) for seed in range(7)]
     transcribe(sounds)
     assert shapes == [(5, 12 * RATE), (2, 12 * RATE)]
