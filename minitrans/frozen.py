@@ -295,7 +295,7 @@ def _packed_matrix(module: nn.Module) -> Tensor | None:
     if isinstance(module, QueryKeyValue):
         return module.prepacked[0] if module.prepacked is not None else None
     weight = module.__dict__.get("weight")
-    return weight if isinstance(weight, Tensor) and weight.is_mkldnn else None
+    return weight if isinstance(weight, Tensor) else None
 
 
 def _unpack(module: nn.Module, matrix: Tensor) -> None:

@@ -148,10 +148,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def prepacked(weight: Tensor) -> Tensor:
-    """A copy of a weight (C_out, C_in) for `linear` and `feed_forward`, in the order in which oneDNN reads it.
+    """A copy of a weight (C_out, C_in) for `linear` and `feed_forward`, in the order in which this CPU reads it.
 
-    Without it, every call brings the weight into that order first, which matters where the rows are few. For float32
-    and bfloat16 on a CPU whose oneDNN computes in them; raises ValueError otherwise.
+    Without it, every call of oneDNN brings the weight into that order first, which matters where the rows are few; a
+    CPU on which F.linear is faster keeps the weight's own order. For float32 and bfloat16 on a CPU whose oneDNN
+    computes in them; raises ValueError otherwise.
     """
     if type(weight) not in plain.ORDINARY:
         raise ValueError(f"A weight is a {type(weight).__name__}; what is quantised cannot be prepacked as well.")
@@ -162,7 +163,8 @@ def prepacked(weight: Tensor) -> Tensor:
             f"Weights are prepacked on a CPU in what its oneDNN has, here {able or 'nothing'}; these are {dtype} on "
             f"{str(weight.device)!r}: choose another dtype or device."
         )
-    return cpu.packed(weight)
+    gains = cpu.gains_packed(weight.dtype, weight.shape[1])
+    return cpu.packed(weight) if gains else weight.detach().clone()
 
 
 def feed_forward(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 ORDINARY = (Tensor, nn.Parameter)
 # An intermediate beyond this size leaves the cache, and past 32 MiB glibc maps it afresh each time.
 _BLOCK_BYTES = 6 << 20
+_FEW_CHANNELS = 16
 _SMALLEST_BLOCK = 256  # rows; below it the matrix products lose more than the cache gives
 # What the scores of two regions of a shifted window lose: published Swins were trained with this, not with −∞.
 REGION_PENALTY = -100.0
@@ -114,7 +116,8 @@ def convolution(
     rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, activation: str
 ) -> Tensor:
     if is_tracing():  # whether unfolding is a view depends on the length, and a trace is to hold for all of them
-        return ACTIVATIONS[activation](F.conv1d(rows.mT, weight.mT, bias, stride, dilation=dilation).mT)
+        out = _convolved(F.conv1d, rows.mT, weight.mT, bias, stride=stride, dilation=dilation)
+        return ACTIVATIONS[activation](out.mT)
     if (rows.is_cuda or _trains_in_bfloat16(rows, weight, bias)) and weight.shape[-1] > 1:
         return ACTIVATIONS[activation](_channels_last_convolution(rows, weight, bias, stride, dilation))
     span = (weight.shape[-2] - 1) * dilation + 1
@@ -127,8 +130,29 @@ def convolution(
 
 def _trains_in_bfloat16(x: Tensor, *others: Tensor | None) -> bool:
     """Whether autograd follows an operation in bfloat16: the gradient of unfolded rows takes long there."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    return dtype == torch.bfloat16 and needs_grad(x, *others)
+    return _computed_in(x) == torch.bfloat16 and needs_grad(x, *others)
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    """The dtype of a product of what lies on a CPU; autocast leaves float64 alone."""
+    casts = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if casts else x.dtype
+
+
+def _convolved(
+    convolution: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any
+) -> Tensor:
+    """F.conv1d or F.conv2d of x, by filters (C_out, channels of a group, ...).
+
+    Few channels in float32: in bfloat16 with AMX oneDNN 3.12 (torch 2.13) gives wrong numbers for an even number of 2
+    to 14 channels, 64 values a filter or more, also in gradients.
+    """
+    dtype = _computed_in(x)
+    if x.device.type != "cpu" or weight.shape[1] >= _FEW_CHANNELS or dtype not in (torch.bfloat16, torch.float16):
+        return convolution(x, weight, bias, **options)
+    with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
+        wide = (None if tensor is None else tensor.float() for tensor in (x, weight, bias))
+        return convolution(*wide, **options).to(dtype)
 
 
 def _channels_last_convolution(
@@ -136,7 +160,7 @@ def _channels_last_convolution(
 ) -> Tensor:
     """By cuDNN or oneDNN, whose channels-last layout of images one pixel high is that of rows: no unfolded copy."""
     images, filters = (x[:, None].permute(0, 3, 1, 2) for x in (rows.reshape(-1, *rows.shape[-2:]), weight))
-    out = F.conv2d(images, filters, bias, (1, stride), dilation=(1, dilation)).permute(0, 2, 3, 1)
+    out = _convolved(F.conv2d, images, filters, bias, stride=(1, stride), dilation=(1, dilation)).permute(0, 2, 3, 1)
     return out.reshape(*rows.shape[:-2], *out.shape[2:])
 
 
@@ -176,7 +200,7 @@ def grouped_convolution(
         return torch.cat(_spectral_convolution(clips, weight.shape[2], spectrum), 1)[0].to(rows.dtype) + bias
     groups = weight.shape[0] // weight.shape[1]
     grid = sequences.unpack(rows).transpose(1, 2)
-    out = F.conv1d(grid, weight, bias, padding=weight.shape[2] // 2, groups=groups)
+    out = _convolved(F.conv1d, grid, weight, bias, padding=weight.shape[2] // 2, groups=groups)
     return sequences.pack(out[..., : grid.shape[2]].transpose(1, 2))
 
 

@@ -50,6 +50,22 @@ def test_the_table(this, dtype, inputs, rows, monkeypatch):
         assert cpu.onednn_from(dtype, inputs) == NEVER
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("this", [ZEN4, ZEN2, SAPPHIRE_RAPIDS, HASWELL, OTHER])
+def test_what_is_packed_when_a_model_is_frozen(this, dtype, monkeypatch):
+    """Everything, but in float32 on Intel's CPUs without AVX-512; the numbers are a copy's in either order."""
+    monkeypatch.setattr(cpu, "this_cpu", lambda: this)
+    monkeypatch.setattr(cpu, "packs", lambda dtype: True)
+    monkeypatch.setattr(cpu, "packed", lambda weight: weight.detach().to_mkldnn())
+    weight = torch.nn.Parameter(torch.randn(6, 4, dtype=dtype))
+    packed = ops.prepacked(weight)
+    assert packed.is_mkldnn == (this != HASWELL or dtype == torch.bfloat16)
+    expected = weight.detach().clone()
+    weight.detach().zero_()
+    assert torch.equal(packed.to_dense(), expected)
+    assert not packed.requires_grad
+
+
 @pytest.mark.parametrize(("this", "gelu"), [(ZEN4, "gelu"), (SAPPHIRE_RAPIDS, "gelu"), (ZEN2, None), (HASWELL, None)])
 def test_what_is_computed_with_the_product(this, gelu, monkeypatch):
     monkeypatch.setattr(cpu, "this_cpu", lambda: this)

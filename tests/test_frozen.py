@@ -41,6 +41,13 @@ NAMES = ["BertModel", "DistilBertModel"]
 SHAPES = [(1, 4), (1, 24), (4, 8), (4, 24)]
 
 
+@pytest.fixture(params=[True, False], ids=["packed", "own order"])
+def order(request, monkeypatch):
+    """Both orders in which a frozen model may hold its weights, whatever this CPU is."""
+    monkeypatch.setattr(cpu, "gains_packed", lambda dtype, inputs: request.param)
+
+
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("name", CLASSES)
 def test_prepacked_text_models_give_the_numbers_of_transformers(name, tmp_path):
     theirs, ours = pair(name, tmp_path)
@@ -54,6 +61,7 @@ def test_prepacked_text_models_give_the_numbers_of_transformers(name, tmp_path):
         assert not value.requires_grad
 
 
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize(("name", "values"), OTHERS, ids=[name for name, _ in OTHERS])
 def test_prepacked_models_of_images_and_sound(name, values, tmp_path):
     torch.manual_seed(0)
@@ -76,6 +84,7 @@ def test_a_prepacked_backbone(tmp_path):
     assert_close(ours.freeze()(x).feature_maps, ours(x).feature_maps)
 
 
+@pytest.mark.usefixtures("order")
 def test_a_prepacked_model_is_a_copy_that_any_caller_can_use(tmp_path):
     _, ours = pair("BertForMaskedLM", tmp_path)
     given = batch(ours, (2, 7))
@@ -289,6 +298,7 @@ def distance(found, expected):
     return float((found[real] - expected[real]).norm() / expected[real].norm())
 
 
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_frozen_model_is_asked_as_the_model_itself(name, dtype):
@@ -322,6 +332,7 @@ def test_a_frozen_model_is_asked_as_the_model_itself(name, dtype):
     assert frozen.freeze() is frozen.freeze(dtype) is frozen.freeze(str(dtype)[6:]) is frozen
 
 
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_hooks_on_a_frozen_model_count_or_are_refused(name, dtype):
@@ -418,6 +429,7 @@ def test_the_sample_on_which_the_error_is_measured(name, values, shape, monkeypa
     assert len(seen[0].unique()) > 5
 
 
+@pytest.mark.usefixtures("order")
 def test_modes_and_engines_of_a_frozen_model_and_of_a_thawed_one():
     model = make(minitrans, "BertForMaskedLM")
     frozen = model.freeze()
@@ -426,6 +438,7 @@ def test_modes_and_engines_of_a_frozen_model_and_of_a_thawed_one():
     assert (frozen.engine, frozen.thawed().engine, model.engine) == ("plain", "auto", "auto")
 
 
+@pytest.mark.usefixtures("order")
 def test_the_model_that_is_frozen_in_another_dtype_stays_as_it_was(tmp_path):
     _, ours = pair("BertForMaskedLM", tmp_path)
     given = batch(ours, (2, 7))
@@ -442,6 +455,7 @@ def test_the_model_that_is_frozen_in_another_dtype_stays_as_it_was(tmp_path):
     assert all(torch.equal(x, state[path]) for path, x in ours.state_dict().items())
 
 
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_frozen_model_of_sound_relies_on_its_weights_and_a_thawed_one_does_not(dtype, tmp_path):
     theirs, model = published_pair("Wav2Vec2Model", tmp_path)
@@ -465,6 +479,7 @@ def test_a_frozen_model_of_sound_relies_on_its_weights_and_a_thawed_one_does_not
         assert distance(thawed(**given).last_hidden_state, expected) > 2 * BUDGET[dtype]
 
 
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("name", "targets"),
@@ -493,6 +508,7 @@ def test_a_cpu_without_bfloat16_refuses_it(monkeypatch):
         make(minitrans, "BertModel").freeze("bfloat16")
 
 
+@pytest.mark.usefixtures("order")
 def test_a_frozen_model_is_saved_as_the_model(tmp_path):
     theirs, ours = pair("BertForSequenceClassification", tmp_path / "model")
     given = batch(ours, (2, 7))
