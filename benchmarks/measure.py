@@ -39,7 +39,7 @@ def machine(threads: int) -> dict[str, Any]:
     about = _cpuinfo()
     this = cpu.this_cpu()
     return {
-        "brand": about.get("model name") or platform.processor() or platform.machine(),
+        "brand": re.sub(r"\((R|TM)\)", "", about.get("model name") or platform.processor() or platform.machine()),
         "family": about.get("cpu family", ""),
         "model": about.get("model", ""),
         "capability": torch.backends.cpu.get_cpu_capability(),

@@ -34,7 +34,7 @@ def label(result: Result) -> str:
     """A machine in words."""
     about = result["machine"]
     kind = ", ".join(f"{name} {about[name]}" for name in ("family", "model") if about[name])
-    return f"{about['brand']}{f' ({kind})' if kind else ''}, {about['capability']}"
+    return f"{about['brand']}{f' ({kind})' if kind else ''}, {about['capability']}{' and AMX' if about['amx'] else ''}"
 
 
 def short(results: Sequence[Result], plot: str = "") -> str:

@@ -167,7 +167,7 @@ def results(tmp_path: Path) -> Path:
         "AVX2": [row(BERT, 1.0)],
         "AVX512": [row(BERT), row(SWIN, 1.25, {DEFAULT: "why not"})],
     }.items():
-        own = {**about, "brand": "Some CPU", "capability": capability}
+        own = {**about, "brand": "Some CPU", "capability": capability, "amx": capability == "AVX512"}
         report.keep(tmp_path / f"{measure.name_of(own)}.json", own, rows, False)
     report.keep(tmp_path / "some-quick.json", about, [row(SWIN, 77.0)], True)
     (tmp_path / "other.json").write_text("{}")
@@ -196,7 +196,7 @@ class TestReport:
             assert "old" not in page
             assert "77" not in page
         lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in short.splitlines() if line[:1] == "|"]
-        assert lines[0][1].endswith(", AVX512")
+        assert lines[0][1].endswith(", AVX512 and AMX")
         assert [lines[0][0], *lines[0][2:]] == ["work", "the same CPU, limited to AVX2"]
         assert lines[2:] == [
             [BERT, "1.50, 3.00, 6.00", "1.00, 2.00, 4.00"],
