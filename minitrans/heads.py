@@ -346,7 +346,7 @@ class QuestionAnswering(Head):
         rows, sequences = self.qa_outputs(self.dropout(encoded.rows)), encoded.sequences
         inside = sequences.unpack(torch.ones_like(rows[..., 0])) != 0
         grid = sequences.unpack(rows).masked_fill(~inside[..., None], torch.finfo(rows.dtype).min)
-        start, end = grid.unbind(-1)
+        start, end = (scores.contiguous() for scores in grid.unbind(-1))
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = (_place_loss(start, start_positions, inside) + _place_loss(end, end_positions, inside)) / 2

@@ -53,6 +53,19 @@ def launched(interpreted, monkeypatch):
     return of
 
 
+@pytest.mark.parametrize("module", [attention, window_attention])
+def test_tiles_are_what_a_compiler_takes(module):
+    """Powers of two; a dot product takes 16 rows and columns at least."""
+    tables = [value for name, value in vars(module).items() if name.isupper() and isinstance(value, dict)]
+    tiles = [row for table in tables for row in table.values() if isinstance(row, launch.Tiles)]
+    assert len(tiles) >= 14
+    for rows, columns, warps, stages in tiles:
+        assert {rows.bit_count(), columns.bit_count(), warps.bit_count()} == {1}
+        assert min(rows, columns) >= 16
+        assert 1 <= warps <= 16
+        assert stages >= 1
+
+
 @pytest.fixture
 def matmul():
     """What torch's matrix products may do on a GPU, put back afterwards."""

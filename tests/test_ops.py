@@ -49,6 +49,15 @@ def exact(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, bias: Tensor | 
     return out, weights
 
 
+def test_attention_of_a_grid_is_that_of_its_packed_rows():
+    mask = torch.tensor([[False, True, True, True], [True, True, False, False]])
+    grid, packed = Sequences.grid(mask), Sequences.from_mask(mask, mask.device)
+    qkv = torch.randn(3, 8, 2, 5, dtype=torch.float64)
+    found = ops.attention(*qkv, grid)
+    expected = ops.attention(*(packed.pack(x.unflatten(0, (2, 4))) for x in qkv), packed)
+    torch.testing.assert_close(found, packed.unpack(expected).flatten(0, 1))
+
+
 @pytest.mark.parametrize("layout", ["ragged", "holes", "padded"])
 @pytest.mark.parametrize("bias", [None, "heads", "all"])
 @pytest.mark.parametrize(("heads", "size"), [(2, 8), (3, 5), (1, 1)])
