@@ -797,6 +797,15 @@ def test_the_class_of_entailment_is_known_by_its_name(
         assert scores == pytest.approx({item["label"]: item["score"] for item in found}, abs=0.1)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_is_asked_together_is_encoded_together(minilm: Path, count: int, monkeypatch: Any) -> None:
+    task = minitrans.Embedder.from_pretrained(minilm)
+    seen, prepare = [], task.prepare
+    monkeypatch.setattr(task, "prepare", lambda found: (seen.append(len(found)), prepare(found))[1])
+    assert len(task(TEXTS[:count])) == count
+    assert seen == [count]
+
+
 def test_columns_of_a_row_may_have_any_keys(minilm: Path, tmp_path: Path) -> None:
     classify = TextClassifier.from_pretrained(checkpoint(minilm, tmp_path, "BertForSequenceClassification"))
     assert classify({"text": TEXTS[0], 3: 4, None: "b"}) == classify(TEXTS[0])

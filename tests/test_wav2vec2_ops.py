@@ -13,7 +13,7 @@ from torch import Tensor
 
 import minitrans
 from minitrans import ops
-from minitrans.audio_layers import _traced_span_mask, span_mask
+from minitrans.audio_layers import PositionalConvolution, _traced_span_mask, span_mask
 from minitrans.sequences import Sequences
 
 
@@ -151,6 +151,21 @@ def test_who_has_a_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ops.spectrum(weight.to("meta")) is None
     monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
     assert ops.spectrum(weight) is None
+
+
+def test_filters_and_their_spectrum_are_computed_once() -> None:
+    positions = PositionalConvolution(16, 8, 2, "gelu")
+    for parameter in positions.parameters():
+        torch.nn.init.normal_(parameter)
+    with torch.no_grad():
+        weight, spectrum = positions.filters()
+        assert spectrum is not None
+        torch.testing.assert_close(spectrum, ops.spectrum(weight))
+        again = positions.filters()
+        assert again[0] is weight
+        assert again[1] is spectrum
+        next(positions.weight.parameters()).add_(1.0)
+        assert positions.filters()[1] is not spectrum
 
 
 def test_group_norm_filter_and_its_gradients() -> None:
