@@ -257,6 +257,7 @@ EDITED: dict[str, tuple[dict[str, Any], str | None]] = {
     "all queries": ({"target_modules": r".*\.(query|key)"}, None),
     "the layers that peft has for BERT": ({"target_modules": None}, None),
     "all linear layers": ({"target_modules": "all-linear"}, None),
+    "all linear layers, in capitals": ({"target_modules": "All-Linear"}, None),
     "other layers": ({"target_modules": ["value"]}, "adapts .*query.*, and by adapter_config.json"),
     "a part of a name": ({"target_modules": ["uery"]}, "adapts .*query.*, and by"),
     "no layers": ({"target_modules": []}, "adapts .*query.*, and by"),

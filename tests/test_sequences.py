@@ -55,6 +55,14 @@ def test_any_mask(batch, length, seed, share):
     assert sequences.spans == tuple(zip(sequences.starts.tolist(), sequences.lengths.tolist(), strict=True))
 
 
+def test_rows_that_every_sequence_has_for_its_own():
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    assert Sequences.full(2, 3, CPU).width == 3
+    assert Sequences.padded(torch.tensor([3, 1], dtype=torch.int32), 3).width == 3
+    assert Sequences.from_mask(mask, CPU).width == 0
+    assert Sequences.grid(mask).width == 0
+
+
 def test_rows_of_attention_and_back():
     cells = torch.randn(3, 2, 2, 2)
     for sequences in (Sequences.grid(torch.ones(3, 2, dtype=torch.bool)), Sequences.full(3, 2, CPU)):
