@@ -211,6 +211,11 @@ def test_fields_of_outputs(name, states):
 
 
 @pytest.mark.parametrize("name", CLASSES)
+def test_the_forward_pass_says_what_it_takes_and_gives(name):
+    assert len(inspect.getdoc(getattr(minitrans, name).forward) or "") > 40
+
+
+@pytest.mark.parametrize("name", CLASSES)
 def test_outputs_can_be_viewed_where_those_of_transformers_can(name):
     theirs, ours = (model(**asked(name), **targets(name), output_hidden_states=True) for model in both(name))
     for key in ours:
