@@ -465,7 +465,7 @@ class MaskedImageModeling(Head):
 
     @override
     def compute(self, encoded: EncodedImages) -> ReconstructionOutput:
-        restored = self.decoder(encoded.grid.permute(0, 3, 1, 2).contiguous())
+        restored = self.decoder(encoded.grid.permute(0, 3, 1, 2))
         loss = None if encoded.bool_masked_pos is None else self.loss(restored, encoded)
         return ReconstructionOutput(loss, restored, **encoded.intermediates)
 
