@@ -170,7 +170,7 @@ def epilogue(activation: str) -> str | None:
 
 
 def gains_packed(dtype: torch.dtype, inputs: int) -> bool:
-    """Whether a product of `inputs` in `dtype` is oneDNN's, with a packed weight, where the weight stays as it is."""
+    """Whether products of `inputs` in `dtype` gain by a weight that was packed before."""
     return not any(rule.holds(this_cpu(), dtype, inputs) for rule in UNPACKED)
 
 
